@@ -1,0 +1,243 @@
+//! Identifiers. Each is its own type, so that one can't be passed for another.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use crate::limits::{DEVICE_ID_MAX, DEVICE_ID_MIN, GROUP_NAME_MAX, PREFIX_MAX};
+
+/// Why a name is not one.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("{what} must have {min} to {max} of the characters A-Z a-z 0-9 _ -")]
+pub struct NameError {
+    /// Which kind of name.
+    pub what: &'static str,
+    /// Fewest characters.
+    pub min: usize,
+    /// Most characters.
+    pub max: usize,
+}
+
+fn check(what: &'static str, text: &str, min: usize, max: usize) -> Result<Box<str>, NameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if (min..=max).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(Box::from(text))
+    } else {
+        Err(NameError { what, min, max })
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $min:expr, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Checks the characters and the length.
+            ///
+            /// # Errors
+            /// [`NameError`] says what is allowed.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                check($what, text, $min, $max).map(Self)
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl core::str::FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+name! {
+    /// The identity of a device, as its broker proves it: `[A-Za-z0-9_-]{2,64}` (SPEC section 2.1).
+    DeviceId, "a device id", DEVICE_ID_MIN, DEVICE_ID_MAX
+}
+name! {
+    /// The name of a device group: `[A-Za-z0-9_-]{1,32}`.
+    GroupName, "a group name", 1, GROUP_NAME_MAX
+}
+name! {
+    /// The first level of every topic, `ota` by default: `[A-Za-z0-9_-]{1,16}`.
+    Prefix, "a topic prefix", 1, PREFIX_MAX
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self(Box::from("ota"))
+    }
+}
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first 8 bytes, where a message needs to point at a digest that both sides know.
+    #[must_use]
+    pub fn short(&self) -> ShortDigest {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        ShortDigest([a, b, c, d, e, f, g, h])
+    }
+
+    /// Lower-case hexadecimal.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        hex_of(&self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+macro_rules! fixed_id {
+    ($(#[$doc:meta])* $name:ident, $size:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $size]);
+
+        impl $name {
+            /// Lower-case hexadecimal.
+            #[must_use]
+            pub fn to_hex(&self) -> String {
+                hex_of(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(f, &self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(f, &self.0)
+            }
+        }
+    };
+}
+
+fixed_id! {
+    /// The first 8 bytes of a [`Digest`]: points at one of the things that both sides hold. Proves nothing.
+    ShortDigest, 8
+}
+fixed_id! {
+    /// A campaign, chosen at random by the service.
+    CampaignId, 8
+}
+fixed_id! {
+    /// A hint which key signed: the first 4 bytes of the key's thumbprint (RFC 9679).
+    KeyId, 4
+}
+fixed_id! {
+    /// The class of hardware that a release is for: UUIDv5 of the vendor's id and the class name
+    /// (draft-ietf-suit-manifest section 8.4.8.4).
+    ClassId, 16
+}
+fixed_id! {
+    /// The maker of a device: UUIDv5 of the vendor's domain in the DNS name space.
+    VendorId, 16
+}
+fixed_id! {
+    /// A payload's short name in requests: the first 4 bytes of its index digest.
+    PayloadTag, 4
+}
+fixed_id! {
+    /// A number used once, in `hello` and its answer.
+    Nonce, 8
+}
+
+impl VendorId {
+    /// The id of the vendor that owns `domain` (RFC 9562 section 5.5, name space DNS).
+    #[must_use]
+    pub fn from_domain(domain: &str) -> Self {
+        Self(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, domain.as_bytes()).into_bytes())
+    }
+}
+
+impl ClassId {
+    /// The id of the class that `vendor` calls `name`.
+    #[must_use]
+    pub fn from_name(vendor: VendorId, name: &str) -> Self {
+        Self(uuid::Uuid::new_v5(&uuid::Uuid::from_bytes(vendor.0), name.as_bytes()).into_bytes())
+    }
+}
+
+/// The number of a chunk in its payload, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkIndex(pub u32);
+
+/// Pairs an effect that a session asks for with the input that reports its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u32);
+
+pub(crate) fn hex_of(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_characters_and_lengths() {
+        assert!(DeviceId::new("meter-17_B").is_ok());
+        for bad in ["", "a", "a/b", "a+b", "a#", "a b", "é1", "x".repeat(65).as_str()] {
+            assert!(DeviceId::new(bad).is_err(), "{bad}");
+        }
+        assert!(GroupName::new("x").is_ok());
+        assert!(GroupName::new(&"x".repeat(33)).is_err());
+    }
+
+    /// RFC 9562 appendix A.4 prints this one.
+    #[test]
+    fn vendor_ids_are_version_5_uuids_of_the_domain() {
+        let id = VendorId::from_domain("www.example.com");
+        assert_eq!(id.to_hex(), "2ed6657de927568b95e12665a8aea6a2");
+        assert_eq!(ClassId::from_name(id, "meter").0[6] >> 4, 5);
+    }
+}
