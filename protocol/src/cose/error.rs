@@ -17,12 +17,12 @@ pub enum SignatureError {
         alg: i64,
     },
     /// The object is of another kind than the one expected here.
-    #[error("signed object has content type {got:?}, {want} is required")]
+    #[error("signed object is of kind {got:?}, {want} is required")]
     Kind {
-        /// Content type found.
-        got: Option<u16>,
-        /// Content type required.
-        want: u16,
+        /// Version and kind found; none where the object does not say.
+        got: Option<u8>,
+        /// Version and kind required; 0 for an object that is none of ours.
+        want: u8,
     },
     /// The payload stands apart where it must be inside, or the other way round.
     #[error("signed object must have its payload {}", if *.attached { "attached" } else { "detached" })]

@@ -21,26 +21,23 @@ pub enum Kind {
     Enrolment = 7,
 }
 
-/// CoAP content formats 65000 to 65535 are reserved for experimental use (RFC 7252 section 12.3).
-const CONTENT_TYPE_BASE: u16 = 0xfe00;
-
 impl Kind {
-    /// The value of COSE header 3 (content type): `0xfe00` plus version and kind.
+    /// The value of our header in the protected bucket: version in the high nibble, kind in the low one.
     #[must_use]
-    pub fn content_type(self) -> u16 {
-        CONTENT_TYPE_BASE | u16::from(head_byte(PROTOCOL_VERSION, self as u8))
+    pub const fn number(self) -> u8 {
+        head_byte(PROTOCOL_VERSION, self as u8)
     }
 
     /// The external data that is signed with the object: `"whimbrel"`, then version and kind.
     #[must_use]
     pub fn external_aad(self) -> [u8; 9] {
         let [a, b, c, d, e, f, g, h] = *b"whimbrel";
-        [a, b, c, d, e, f, g, h, head_byte(PROTOCOL_VERSION, self as u8)]
+        [a, b, c, d, e, f, g, h, self.number()]
     }
 
-    /// The kind that a content type names, where this version knows it.
+    /// The kind that a header value names, where this version knows it.
     #[must_use]
-    pub fn from_content_type(content_type: u16) -> Option<Self> {
+    pub fn from_number(number: u8) -> Option<Self> {
         [
             Self::Root,
             Self::Campaign,
@@ -51,6 +48,6 @@ impl Kind {
             Self::Enrolment,
         ]
         .into_iter()
-        .find(|kind| kind.content_type() == content_type)
+        .find(|kind| kind.number() == number)
     }
 }

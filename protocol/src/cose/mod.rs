@@ -6,7 +6,7 @@
 //! countersignatures, `crit` and every other header are refused before any key is looked at.
 //!
 //! Our own objects say what they are twice, so that a signature of one kind never counts for another:
-//! the content type in the protected header, and the external data ([`Kind::external_aad`]).
+//! a header of ours in the protected bucket ([`Kind::number`]), and the external data ([`Kind::external_aad`]).
 
 mod error;
 mod key;

@@ -87,7 +87,7 @@ impl SignaturesWriter {
     #[must_use]
     pub fn new(kind: Kind, payload: Vec<u8>) -> Self {
         let mut body = Writer::new();
-        body.map(1).int(super::sign1::HEADER_CONTENT_TYPE).uint(u64::from(kind.content_type()));
+        body.map(1).int(super::sign1::HEADER_KIND).uint(u64::from(kind.number()));
         Self { kind, body: body.into_bytes(), payload, signatures: Vec::new() }
     }
 

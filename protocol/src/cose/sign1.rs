@@ -8,7 +8,10 @@ use crate::ids::KeyId;
 use crate::limits::{KEY_ID_BYTES_MAX, PROTECTED_BYTES_MAX, SIGNED_BYTES_MAX};
 
 pub(super) const HEADER_ALG: i64 = 1;
-pub(super) const HEADER_CONTENT_TYPE: i64 = 3;
+/// Says which kind of object of ours this is ([`Kind::number`]). Labels below -65536 are for private use
+/// (RFC 9052 section 11.1); a content type will not do, because its numbers are IANA's and strict COSE
+/// libraries refuse those that they do not know.
+pub(super) const HEADER_KIND: i64 = -65_537;
 pub(super) const HEADER_KEY_ID: i64 = 4;
 
 /// A COSE_Sign1 as read, not yet verified.
@@ -25,13 +28,13 @@ pub struct Sign1<'b> {
 pub(super) struct Protected<'b> {
     pub(super) bytes: &'b [u8],
     pub(super) alg: Option<i64>,
-    pub(super) content_type: Option<u16>,
+    pub(super) kind: Option<u8>,
 }
 
 impl<'b> Protected<'b> {
     pub(super) fn read(reader: &mut Reader<'b>) -> Result<Self, DecodeError> {
         let bytes = reader.bytes("protected header", PROTECTED_BYTES_MAX)?;
-        let mut protected = Self { bytes, alg: None, content_type: None };
+        let mut protected = Self { bytes, alg: None, kind: None };
         if bytes.is_empty() {
             return Ok(protected);
         }
@@ -40,9 +43,8 @@ impl<'b> Protected<'b> {
         while let Some(key) = map.next_int(&mut inner)? {
             match key {
                 HEADER_ALG => protected.alg = Some(inner.int("algorithm")?),
-                HEADER_CONTENT_TYPE => {
-                    let value = inner.uint_max("content type", u64::from(u16::MAX))?;
-                    protected.content_type = u16::try_from(value).ok();
+                HEADER_KIND => {
+                    protected.kind = u8::try_from(inner.uint_max("kind", u64::from(u8::MAX))?).ok();
                 }
                 other => return Err(map.unknown(other)),
             }
@@ -57,12 +59,8 @@ impl<'b> Protected<'b> {
     }
 
     pub(super) fn check_kind(&self, kind: Kind) -> Result<(), SignatureError> {
-        let want = kind.content_type();
-        if self.content_type == Some(want) {
-            Ok(())
-        } else {
-            Err(SignatureError::Kind { got: self.content_type, want })
-        }
+        let want = kind.number();
+        if self.kind == Some(want) { Ok(()) } else { Err(SignatureError::Kind { got: self.kind, want }) }
     }
 }
 
@@ -116,7 +114,7 @@ impl<'b> Sign1<'b> {
     /// The kind that the object says it is, where this version knows it. Not yet verified.
     #[must_use]
     pub fn claimed_kind(&self) -> Option<Kind> {
-        self.protected.content_type.and_then(Kind::from_content_type)
+        self.protected.kind.and_then(Kind::from_number)
     }
 
     /// The attached payload, before anything is verified. For people who inspect, not for acting on.
@@ -154,7 +152,7 @@ impl<'b> Sign1<'b> {
         key: &PublicKey,
         payload: &[u8],
     ) -> Result<(), SignatureError> {
-        if let Some(got) = self.protected.content_type {
+        if let Some(got) = self.protected.kind {
             return Err(SignatureError::Kind { got: Some(got), want: 0 });
         }
         if self.payload.is_some() {
@@ -193,7 +191,7 @@ pub(super) fn protected_header(algorithm: Algorithm, kind: Option<Kind>) -> Vec<
     let mut writer = Writer::new();
     writer.map(1 + usize::from(kind.is_some())).int(HEADER_ALG).int(algorithm.number());
     if let Some(kind) = kind {
-        writer.int(HEADER_CONTENT_TYPE).uint(u64::from(kind.content_type()));
+        writer.int(HEADER_KIND).uint(u64::from(kind.number()));
     }
     writer.into_bytes()
 }
