@@ -40,6 +40,8 @@ pub const ROLE_KEYS_MAX: usize = 8;
 pub const ENVELOPE_BYTES_MAX: usize = 4096;
 /// Most authentication blocks of an envelope.
 pub const AUTH_BLOCKS_MAX: usize = 4;
+/// Most payloads inside an envelope.
+pub const INTEGRATED_PAYLOADS_MAX: usize = 4;
 /// Most components of a manifest.
 pub const COMPONENTS_MAX: usize = 8;
 /// Most parts of a component id.
@@ -50,6 +52,16 @@ pub const COMPONENT_ID_PART_BYTES_MAX: usize = 32;
 pub const SECTION_COMMANDS_MAX: usize = 64;
 /// Deepest nesting of command sequences (try-each, run-sequence).
 pub const SEQUENCE_DEPTH_MAX: usize = 3;
+/// Most parameters that one command sets.
+pub const PARAMETERS_MAX: usize = 16;
+/// Most languages of a manifest's text.
+pub const TEXT_LANGUAGES_MAX: usize = 8;
+/// Most characters of a language tag.
+pub const LANGUAGE_TAG_MAX: usize = 35;
+/// Most bytes of memory that a payload's decoder may ask for.
+pub const DECODER_MEMORY_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Most bytes of a decoder's dictionary.
+pub const DICTIONARY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// Most bytes of a URI in a manifest.
 pub const URI_BYTES_MAX: usize = 256;
 /// Most integers of a version.

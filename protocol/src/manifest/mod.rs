@@ -1,0 +1,199 @@
+//! The SUIT manifest: what a release is, for whom, and the commands that install it (SPEC section 5).
+//!
+//! [`Manifest`] decodes and encodes; [`Manifest::walk`] judges every command before anything runs;
+//! [`Interpreter`] runs what the walk let through; [`ReleaseManifest`] writes the manifests that we publish.
+//! Who signed it is the envelope's matter: only a verified envelope gives a manifest to an interpreter.
+//!
+//! The format is draft-ietf-suit-manifest-37 in a closed profile. What is in the profile and not yet executed
+//! is refused by name, never skipped.
+
+mod build;
+mod component;
+pub mod consts;
+mod content;
+mod descriptor;
+mod digest;
+mod error;
+mod parameter;
+mod run;
+mod sequence;
+mod text;
+mod walk;
+
+pub use build::{Image, Images, ReleaseError, ReleaseManifest};
+pub use component::ComponentId;
+pub use content::{Content, Section, Severable};
+pub use descriptor::{Codec, DecoderMemory, TransferDescriptor};
+pub use error::{Feature, ManifestError, ReportReason, RunError};
+pub use parameter::Parameter;
+pub use run::{FetchPlan, Identity, Interpreter, Procedure, Step};
+pub use sequence::{Command, Condition, Index, Policy, Sequence};
+pub use text::{LanguageText, Summary, Text};
+
+pub(crate) use digest::{digest_bytes, digest_of_wrapped, read_digest, write_digest};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::ids::{ClassId, Digest, VendorId};
+use consts::manifest::{INSTALL, PAYLOAD_FETCH, TEXT};
+use parameter::Values;
+
+/// A manifest with its exact bytes.
+///
+/// Decoding and encoding again gives the same bytes for everything that decodes. Members that were severed
+/// are there once the envelope that carries them has been verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    bytes: Vec<u8>,
+    content: Content,
+}
+
+/// One payload that a manifest may fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Where it is.
+    pub uri: String,
+    /// How it is transferred.
+    pub transfer: TransferDescriptor,
+}
+
+/// One image that a manifest can install.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageId {
+    /// SHA-256 of the image.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub size: u64,
+}
+
+impl Manifest {
+    /// Makes a manifest of `content`, with those severed members that it carries.
+    ///
+    /// # Errors
+    /// [`ManifestError`] where `content` goes beyond what [`Manifest::decode`] takes.
+    pub fn new(content: Content) -> Result<Self, ManifestError> {
+        let mut manifest = Self::decode(&content.encode())?;
+        for (key, member) in content.members() {
+            manifest.attach_member(key, &member)?;
+        }
+        Ok(manifest)
+    }
+
+    /// Reads a manifest that fills `bytes`.
+    ///
+    /// # Errors
+    /// [`ManifestError::Malformed`], [`ManifestError::Version`], [`ManifestError::DigestAlgorithm`], and
+    /// [`ManifestError::NotInProfile`] for members that no version of ours will have.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Ok(Self { bytes: bytes.to_vec(), content: Content::decode(bytes)? })
+    }
+
+    /// The exact bytes, without the byte string head that wraps them in an envelope.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The manifest's digest: the name of the release.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest_of_wrapped(&self.bytes)
+    }
+
+    /// The anti-rollback counter of the class.
+    #[must_use]
+    pub fn sequence_number(&self) -> u64 {
+        self.content.sequence_number
+    }
+
+    /// The version that the release sets, most significant part first; negative parts are pre-releases
+    /// (-3 alpha, -2 beta, -1 release candidate).
+    #[must_use]
+    pub fn version(&self) -> Option<&[i64]> {
+        self.content.set_version.as_deref()
+    }
+
+    /// The vendor that the shared sequence names first.
+    #[must_use]
+    pub fn vendor(&self) -> Option<VendorId> {
+        self.shared_values().find_map(|values| values.vendor_id)
+    }
+
+    /// The class that the shared sequence names first.
+    #[must_use]
+    pub fn class(&self) -> Option<ClassId> {
+        self.shared_values().find_map(|values| values.class_id)
+    }
+
+    /// The images that the shared sequence describes: one, or one for each slot.
+    #[must_use]
+    pub fn images(&self) -> Vec<ImageId> {
+        self.shared_values()
+            .filter_map(|values| Some(ImageId { digest: values.image_digest?, size: values.image_size? }))
+            .collect()
+    }
+
+    /// The payloads that the manifest may fetch, in the order of their commands.
+    #[must_use]
+    pub fn payloads(&self) -> Vec<Payload> {
+        [&self.content.payload_fetch, &self.content.install]
+            .into_iter()
+            .flatten()
+            .filter_map(Severable::get)
+            .flat_map(Sequence::parameter_lists)
+            .map(Values::of)
+            .filter_map(|values| Some(Payload { uri: values.uri?, transfer: values.fetch_arguments? }))
+            .collect()
+    }
+
+    fn shared_values(&self) -> impl Iterator<Item = Values> {
+        self.content.shared.parameter_lists().into_iter().map(Values::of)
+    }
+
+    /// Adds a member that was severed: `content` of the envelope's byte string under `key`.
+    ///
+    /// # Errors
+    /// [`ManifestError::MemberUnlisted`] where the manifest severs nothing under `key`,
+    /// [`ManifestError::MemberMismatch`] where the digest differs, [`ManifestError::Malformed`].
+    pub(crate) fn attach_member(&mut self, key: i64, content: &[u8]) -> Result<(), ManifestError> {
+        let digest = digest_of_wrapped(content);
+        match key {
+            PAYLOAD_FETCH => {
+                attach(&mut self.content.payload_fetch, key, &digest, || Sequence::decode(content))
+            }
+            INSTALL => attach(&mut self.content.install, key, &digest, || Sequence::decode(content)),
+            TEXT => attach(&mut self.content.text, key, &digest, || Ok(Text::decode(content)?)),
+            key => Err(ManifestError::MemberUnlisted { key }),
+        }
+    }
+
+    /// Forgets the text, where it was severed.
+    pub(crate) fn drop_text(&mut self) {
+        if let Some(Severable::Severed { member, .. }) = &mut self.content.text {
+            *member = None;
+        }
+    }
+}
+
+fn attach<T>(
+    place: &mut Option<Severable<T>>,
+    key: i64,
+    digest: &Digest,
+    decode: impl FnOnce() -> Result<T, ManifestError>,
+) -> Result<(), ManifestError> {
+    match place {
+        Some(Severable::Severed { digest: want, member }) if want == digest => {
+            *member = Some(decode()?);
+            Ok(())
+        }
+        Some(Severable::Severed { .. }) => Err(ManifestError::MemberMismatch { key }),
+        Some(Severable::Inline(_)) | None => Err(ManifestError::MemberUnlisted { key }),
+    }
+}
