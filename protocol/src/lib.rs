@@ -12,11 +12,18 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod chunk;
 pub mod codec;
 pub mod cose;
+pub mod device;
+pub mod disk;
+pub mod envelope;
 pub mod ids;
 pub mod limits;
+pub mod manifest;
+pub mod message;
 pub mod retry;
+pub mod server;
 pub mod time;
 pub mod topic;
 pub mod trust;

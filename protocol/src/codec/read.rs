@@ -37,6 +37,10 @@ pub enum Item {
     Null,
 }
 
+/// Integers in byte strings (RFC 8949 section 3.4.3): a second spelling for what fits 64 bits, and nothing
+/// of ours is larger.
+const BIGNUM_TAGS: [u64; 2] = [2, 3];
+
 impl<'b> Reader<'b> {
     /// Starts at the first byte of `bytes`, which must hold at most `limit` bytes.
     ///
@@ -103,7 +107,8 @@ impl<'b> Reader<'b> {
         if self.is_at_end() {
             return Err(DecodeError::Truncated { at });
         }
-        match self.decoder.datatype().map_err(|_| DecodeError::Type { what: "item", at })? {
+        // The only thing that fails here is a negative integer cut after its first byte.
+        match self.decoder.datatype().map_err(|_| DecodeError::Truncated { at })? {
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => Ok(Item::Uint),
             Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => Ok(Item::Negative),
             Type::Bytes => Ok(Item::Bytes),
@@ -285,6 +290,7 @@ impl<'b> Reader<'b> {
         Ok(self.input().get(from..self.position()).unwrap_or_default())
     }
 
+    /// Claimed counts need no limit here: every item takes at least a byte, or the input has ended.
     fn skip_nested(&mut self, depth: usize) -> Result<(), DecodeError> {
         let at = self.position();
         let inner = || depth.checked_sub(1).ok_or(DecodeError::Depth { at, limit: CBOR_DEPTH_MAX });
@@ -299,19 +305,22 @@ impl<'b> Reader<'b> {
                 let inner = inner()?;
                 let (value, head) = self.argument(at)?;
                 self.shortest(at, head, value)?;
+                if BIGNUM_TAGS.contains(&value) {
+                    return Err(DecodeError::Value { what: "tag" });
+                }
                 self.decoder.set_position(at + head);
                 self.skip_nested(inner)
             }
             Item::Array => {
                 let inner = inner()?;
-                for _ in 0..self.array("item", self.rest().len())? {
+                for _ in 0..self.array("item", usize::MAX)? {
                     self.skip_nested(inner)?;
                 }
                 Ok(())
             }
             Item::Map => {
                 let inner = inner()?;
-                let mut map = self.map("item", self.rest().len())?;
+                let mut map = self.map("item", usize::MAX)?;
                 while map.next_raw(self, inner)?.is_some() {
                     self.skip_nested(inner)?;
                 }
@@ -399,6 +408,45 @@ impl<'b> MapReader<'b> {
         let key = reader.int(self.what)?;
         self.ascend(reader, at)?;
         Ok(Some(key))
+    }
+
+    /// Reads the next key, which the schema fixes.
+    ///
+    /// # Errors
+    /// [`DecodeError::MissingKey`] where another or none follows, [`DecodeError::UnknownKey`] for one below it.
+    pub fn expect(&mut self, reader: &mut Reader<'b>, key: i64) -> Result<(), DecodeError> {
+        if self.optional(reader, key)? {
+            Ok(())
+        } else {
+            Err(DecodeError::MissingKey { what: self.what, key })
+        }
+    }
+
+    /// Reads the next key if it is `key` and says whether it was.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnknownKey`] for a key below it, and those of [`MapReader::next_int`].
+    pub fn optional(&mut self, reader: &mut Reader<'b>, key: i64) -> Result<bool, DecodeError> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        let mut ahead = reader.clone();
+        match ahead.int(self.what)? {
+            found if found == key => self.next_int(reader).map(|_| true),
+            found if found < key => Err(self.unknown(found)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Checks that no pair is left.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnknownKey`] where one is.
+    pub fn finish(&mut self, reader: &mut Reader<'b>) -> Result<(), DecodeError> {
+        match self.next_int(reader)? {
+            Some(key) => Err(self.unknown(key)),
+            None => Ok(()),
+        }
     }
 
     /// Reads the next key whatever its type and returns its bytes, or `None` after the last pair.

@@ -1,6 +1,7 @@
 //! Keys: P-256 and Ed25519, as COSE_Key (RFC 9053 section 7).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
@@ -53,10 +54,15 @@ const ALG: i64 = 3;
 const CRV: i64 = -1;
 const X: i64 = -2;
 const Y: i64 = -3;
+const D: i64 = -4;
+const KID: i64 = 2;
 const KTY_OKP: u64 = 1;
 const KTY_EC2: u64 = 2;
 const CRV_P256: u64 = 1;
 const CRV_ED25519: u64 = 6;
+
+/// Most bytes of a key file.
+const KEY_FILE_BYTES_MAX: usize = 256;
 
 /// A key that verifies.
 #[derive(Clone, PartialEq, Eq)]
@@ -231,6 +237,64 @@ impl SigningKey {
     #[must_use]
     pub fn ed25519(secret: &[u8; 32]) -> Self {
         Self::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(secret)))
+    }
+
+    /// The key as a COSE_Key file: type, key id, algorithm, curve, point and secret.
+    ///
+    /// The bytes are secret; the caller sees to it that they are kept so.
+    #[must_use]
+    pub fn encode_file(&self) -> Vec<u8> {
+        let public = self.public();
+        let (kty, fields) = match self {
+            Self::P256(_) => (KTY_EC2, 7),
+            Self::Ed25519(_) => (KTY_OKP, 6),
+        };
+        let mut writer = Writer::new();
+        writer.map(fields).int(KTY).uint(kty).int(KID).bytes(&public.id().0);
+        writer.int(ALG).int(public.algorithm().number());
+        public.write_point(&mut writer);
+        match self {
+            Self::P256(key) => writer.int(D).bytes(&key.to_bytes()),
+            Self::Ed25519(key) => writer.int(D).bytes(key.as_bytes()),
+        };
+        writer.into_bytes()
+    }
+
+    /// Reads a COSE_Key file with a secret, as [`SigningKey::encode_file`] writes it.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`]; [`DecodeError::Value`] for other types and algorithms, for a point that is not the
+    /// secret's, and for a key id that is not the key's.
+    pub fn decode_file(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let reader = &mut Reader::new("COSE_Key", bytes, KEY_FILE_BYTES_MAX)?;
+        let map = &mut reader.map("COSE_Key", 7)?;
+        map.expect(reader, KTY)?;
+        let kty = reader.uint("key type")?;
+        let id = if map.optional(reader, KID)? { Some(reader.byte_array("key id")?) } else { None };
+        map.expect(reader, ALG)?;
+        let alg = Algorithm::from_number(reader.int("key algorithm")?);
+        map.expect(reader, CRV)?;
+        let crv = reader.uint("curve")?;
+        map.expect(reader, X)?;
+        let x = reader.byte_array("key x")?;
+        let y = if map.optional(reader, Y)? { Some(reader.byte_array("key y")?) } else { None };
+        map.expect(reader, D)?;
+        let secret = reader.byte_array("key secret")?;
+        map.finish(reader)?;
+        reader.finish()?;
+        let (key, public) = match (kty, crv, alg, y) {
+            (KTY_EC2, CRV_P256, Ok(Algorithm::Esp256), Some(y)) => {
+                (Self::p256(&secret)?, PublicKey::p256(&x, &y)?)
+            }
+            (KTY_OKP, CRV_ED25519, Ok(Algorithm::Ed25519), None) => {
+                (Self::ed25519(&secret), PublicKey::ed25519(&x)?)
+            }
+            _ => return Err(DecodeError::Value { what: "COSE_Key" }),
+        };
+        if key.public() != public || id.is_some_and(|id| KeyId(id) != public.id()) {
+            return Err(DecodeError::Value { what: "COSE_Key" });
+        }
+        Ok(key)
     }
 
     /// The public half.

@@ -14,6 +14,8 @@ pub struct AuthenticationBlock {
     pub algorithm: Option<i64>,
     /// Key id, as found.
     pub key_id: Option<Vec<u8>>,
+    /// The tagged COSE_Sign1.
+    pub bytes: Vec<u8>,
 }
 
 impl Envelope<Unverified> {
@@ -79,7 +81,8 @@ impl Envelope<Unverified> {
             .map(|block| {
                 let sign1 = Sign1::decode(block).map_err(SignatureError::from)?;
                 let key_id = sign1.key_id().map(<[u8]>::to_vec);
-                Ok(AuthenticationBlock { algorithm: sign1.algorithm_number(), key_id })
+                let bytes = block.clone();
+                Ok(AuthenticationBlock { algorithm: sign1.algorithm_number(), key_id, bytes })
             })
             .collect()
     }

@@ -217,6 +217,18 @@ pub enum ReportReason {
     InvokePending = 12,
 }
 
+impl ManifestError {
+    /// Whether the fault stands in what was signed. Severed members are sent beside it: they can be spoiled
+    /// on the way, and fetched again.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        !matches!(
+            self,
+            Self::MemberUnlisted { .. } | Self::MemberMismatch { .. } | Self::SectionMissing { .. }
+        )
+    }
+}
+
 impl From<DecodeError> for ReportReason {
     fn from(_: DecodeError) -> Self {
         Self::CborParse

@@ -158,28 +158,22 @@ impl Root {
     fn decode(bytes: &[u8]) -> Result<Self, TrustError> {
         let mut reader = Reader::new("root", bytes, ROOT_BYTES_MAX)?;
         let mut map = reader.map("root", 5)?;
-        let (mut version, mut issued, mut expires, mut keys, mut roles) = (None, None, None, None, None);
-        while let Some(key) = map.next_int(&mut reader)? {
-            match key {
-                VERSION => version = Some(reader.uint("root version")?),
-                ISSUED => issued = Some(UnixTime::from_secs(reader.uint("root issued")?)),
-                EXPIRES => expires = Some(UnixTime::from_secs(reader.uint("root expires")?)),
-                KEYS => keys = Some(read_keys(&mut reader)?),
-                ROLES => roles = Some(read_roles(&mut reader)?),
-                other => return Err(map.unknown(other).into()),
-            }
-        }
+        map.expect(&mut reader, VERSION)?;
+        let version = reader.uint("root version")?;
+        map.expect(&mut reader, ISSUED)?;
+        let issued = UnixTime::from_secs(reader.uint("root issued")?);
+        map.expect(&mut reader, EXPIRES)?;
+        let expires = UnixTime::from_secs(reader.uint("root expires")?);
+        map.expect(&mut reader, KEYS)?;
+        let keys = read_keys(&mut reader)?;
+        map.expect(&mut reader, ROLES)?;
+        let roles = read_roles(&mut reader)?;
+        map.finish(&mut reader)?;
         reader.finish()?;
-        let version = map.require(version, VERSION)?;
         if version == 0 {
             return Err(DecodeError::Value { what: "root version" }.into());
         }
-        Ok(Self {
-            version,
-            issued: map.require(issued, ISSUED)?,
-            expires: map.require(expires, EXPIRES)?,
-            roles: bind(map.require(keys, KEYS)?, map.require(roles, ROLES)?)?,
-        })
+        Ok(Self { version, issued, expires, roles: bind(keys, roles)? })
     }
 }
 
@@ -198,12 +192,7 @@ fn read_keys(reader: &mut Reader<'_>) -> Result<Vec<PublicKey>, DecodeError> {
 fn read_roles<'b>(reader: &mut Reader<'b>) -> Result<[NamedRole; 4], DecodeError> {
     let mut map = reader.map("roles", Role::ALL.len())?;
     let mut read = |reader: &mut Reader<'b>, role: Role| {
-        let number = role as i64;
-        match map.next_int(reader)? {
-            Some(found) if found == number => {}
-            Some(found) if found < number || found > Role::Beacon as i64 => return Err(map.unknown(found)),
-            _ => return Err(DecodeError::MissingKey { what: "roles", key: number }),
-        }
+        map.expect(reader, role as i64)?;
         reader.array_of("role", 3)?;
         let threshold = reader.uint("threshold")?;
         let epoch = reader.uint("epoch")?;

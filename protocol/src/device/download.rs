@@ -1,0 +1,399 @@
+//! One payload on its way: what to ask for next, and what to believe of what arrives (SPEC section 8.3).
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::checkpoint::Checkpoint;
+use super::io::{Found, Reason};
+use super::meter::Sizing;
+use crate::chunk::{ChunkSalt, ChunkSet, Layout, Page, PageList};
+use crate::ids::{ChunkIndex, Digest, OpId, PayloadTag};
+use crate::limits::{FLUSH_BYTES_MAX, FLUSH_BYTES_MIN, JOURNAL_CHUNKS, REQUEST_CHUNKS_MAX};
+use crate::manifest::TransferDescriptor;
+use crate::message::{ChunkMessage, ChunkRequest, PageMessage, PageNumber};
+
+/// The state of one download.
+#[derive(Debug)]
+pub(super) struct Download {
+    tag: PayloadTag,
+    index: Digest,
+    salt: ChunkSalt,
+    layout: Layout,
+    list: Option<PageList>,
+    pages: BTreeMap<u32, Page>,
+    /// Verified and handed to the medium.
+    held: ChunkSet,
+    /// Asked for and not arrived.
+    outstanding: BTreeSet<u32>,
+    /// The index page that is being loaded from the medium.
+    loading: Option<(OpId, PageNumber)>,
+    /// Pages that the medium does not have.
+    not_stored: BTreeSet<PageNumber>,
+    /// The index page that was asked for.
+    page_asked: Option<PageNumber>,
+    /// Chunks below this one were asked for at some time.
+    asked: u32,
+    /// Chunks that were asked for more than once.
+    again: BTreeSet<u32>,
+    /// Chunk writes that the medium has not confirmed yet.
+    writes: VecDeque<(OpId, Range<u32>)>,
+    /// Bytes handed to the medium since the last checkpoint.
+    unflushed: u64,
+    /// The ledger.
+    pub(super) bytes_received: u64,
+    /// The ledger.
+    pub(super) bytes_twice: u64,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Nothing: enough is under way.
+    Nothing,
+    /// Load an index page from the medium.
+    Load(PageNumber),
+    /// Ask the service for an index page.
+    Page(PageNumber),
+    /// Ask the service for chunks; the flag says whether chunks are asked for that never were before.
+    Chunks(ChunkRequest, bool),
+}
+
+/// Verified chunks to write, next to each other.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) first: ChunkIndex,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// How far ahead of need an index page is fetched, in windows.
+const PAGE_AHEAD_WINDOWS: u32 = 2;
+/// Chunk writes that may be under way before asking stops, in bytes.
+const WRITES_BYTES_MAX: u64 = 256 * 1024;
+
+impl Download {
+    pub(super) fn new(image: Digest, transfer: &TransferDescriptor, found: Found) -> Self {
+        let layout = transfer.layout;
+        let salt = ChunkSalt { image, transfer_size: layout.transfer_size() };
+        let index = transfer.index_digest;
+        Self {
+            tag: PayloadTag::of(&index),
+            index,
+            salt,
+            layout,
+            list: None,
+            pages: BTreeMap::new(),
+            held: found.held,
+            outstanding: BTreeSet::new(),
+            loading: None,
+            not_stored: BTreeSet::new(),
+            page_asked: None,
+            asked: found.asked.0,
+            again: BTreeSet::new(),
+            writes: VecDeque::new(),
+            unflushed: 0,
+            bytes_received: found.bytes_received,
+            bytes_twice: found.bytes_twice,
+        }
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn tag(&self) -> PayloadTag {
+        self.tag
+    }
+
+    pub(super) fn held(&self) -> &ChunkSet {
+        &self.held
+    }
+
+    /// Whether something was asked for and is not here yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.outstanding.is_empty() || self.page_asked.is_some()
+    }
+
+    /// Bytes asked for and not arrived.
+    pub(super) fn outstanding_bytes(&self) -> u64 {
+        let chunks = u64::try_from(self.outstanding.len()).unwrap_or(u64::MAX);
+        let pages = if self.page_asked.is_some() { 4096 } else { 0 };
+        chunks.saturating_mul(self.layout.chunk_size()) + pages
+    }
+
+    /// Forgets what was asked for: the link is gone, or nothing came. It becomes holes.
+    pub(super) fn forget_outstanding(&mut self) -> u32 {
+        self.page_asked = None;
+        let lost = core::mem::take(&mut self.outstanding).len();
+        u32::try_from(lost).unwrap_or(u32::MAX)
+    }
+
+    /// Everything is verified and the medium has confirmed every write.
+    pub(super) fn is_complete(&self) -> bool {
+        self.held.is_complete() && self.writes.is_empty()
+    }
+
+    /// What to do next, with the window and message size of `sizing`. Marks what it asks for.
+    pub(super) fn next(&mut self, sizing: Sizing, may_ask: bool) -> Ask {
+        if self.held.is_complete() || self.writing_bytes() > WRITES_BYTES_MAX {
+            return Ask::Nothing;
+        }
+        if let Some(page) = self.page_needed(sizing) {
+            if self.loading.is_some() {
+                return Ask::Nothing;
+            }
+            if !self.not_stored.contains(&page) {
+                return Ask::Load(page);
+            }
+            if may_ask && self.page_asked.is_none() {
+                self.page_asked = Some(page);
+                return Ask::Page(page);
+            }
+        }
+        if may_ask { self.ask_chunks(sizing) } else { Ask::Nothing }
+    }
+
+    /// The next index page that will be needed and is not here.
+    fn page_needed(&self, sizing: Sizing) -> Option<PageNumber> {
+        if self.list.is_none() {
+            return Some(if self.layout.page_count() == 1 { PageNumber::Page(0) } else { PageNumber::List });
+        }
+        let next = self.next_wanted(self.held.watermark())?;
+        let ahead = next.saturating_add(sizing.window_chunks * PAGE_AHEAD_WINDOWS);
+        [next, ahead.min(self.layout.chunk_count() - 1)]
+            .map(|chunk| Layout::page_of(ChunkIndex(chunk)))
+            .into_iter()
+            .find(|page| !self.pages.contains_key(page) && !self.is_page_done(*page))
+            .map(PageNumber::Page)
+    }
+
+    fn is_page_done(&self, page: u32) -> bool {
+        self.held.missing_in(self.layout.page_chunks(page)).next().is_none()
+    }
+
+    /// The first chunk from `from` on that is neither held nor asked for, and may be asked for.
+    fn next_wanted(&self, from: u32) -> Option<u32> {
+        let limit = self.held.watermark().saturating_add(JOURNAL_CHUNKS);
+        self.held.missing_in(from..limit).find(|chunk| !self.outstanding.contains(chunk))
+    }
+
+    fn ask_chunks(&mut self, sizing: Sizing) -> Ask {
+        let outstanding = u32::try_from(self.outstanding.len()).unwrap_or(u32::MAX);
+        if outstanding > sizing.window_chunks / 2 {
+            return Ask::Nothing;
+        }
+        let room = (sizing.window_chunks - outstanding).min(REQUEST_CHUNKS_MAX);
+        let Some(first) = self.next_wanted(self.held.watermark()) else {
+            return Ask::Nothing;
+        };
+        if !self.pages.contains_key(&Layout::page_of(ChunkIndex(first))) {
+            return Ask::Nothing;
+        }
+        let chosen = self.choose(first, room, sizing.per_message);
+        let last = chosen.iter().copied().max().unwrap_or(first);
+        let count = last - first + 1;
+        let wanted = (chosen.len() < count as usize).then(|| {
+            let mut bits = alloc::vec![0; count.div_ceil(8) as usize];
+            for chunk in &chosen {
+                let bit = chunk - first;
+                if let Some(byte) = bits.get_mut((bit / 8) as usize) {
+                    *byte |= 1 << (bit % 8);
+                }
+            }
+            bits
+        });
+        let fresh = last >= self.asked;
+        self.again.extend(chosen.iter().filter(|chunk| **chunk < self.asked));
+        self.asked = self.asked.max(last + 1);
+        self.outstanding.extend(&chosen);
+        let request = ChunkRequest {
+            payload: self.tag,
+            first: ChunkIndex(first),
+            count,
+            per_message: sizing.per_message,
+            wanted,
+        };
+        Ask::Chunks(request, fresh)
+    }
+
+    /// Up to `room` wanted chunks from `first` on whose index page is here; whole messages where possible.
+    fn choose(&self, first: u32, room: u32, per_message: u32) -> Vec<u32> {
+        let span = first..first.saturating_add(REQUEST_CHUNKS_MAX);
+        let mut chosen: Vec<u32> = self
+            .held
+            .missing_in(span)
+            .filter(|chunk| !self.outstanding.contains(chunk))
+            .take_while(|chunk| *chunk < self.held.watermark().saturating_add(JOURNAL_CHUNKS))
+            .take_while(|chunk| self.pages.contains_key(&Layout::page_of(ChunkIndex(*chunk))))
+            .take(room as usize)
+            .collect();
+        // End with a whole message, unless that leaves nothing.
+        let whole = chosen.iter().rposition(|chunk| (chunk + 1) % per_message == 0);
+        if let (Some(whole), true) = (whole, chosen.len() == room as usize) {
+            chosen.truncate(whole + 1);
+        }
+        chosen
+    }
+
+    /// The medium was asked for the index page that [`Ask::Load`] named.
+    pub(super) fn loading(&mut self, op: OpId, page: PageNumber) {
+        self.loading = Some((op, page));
+    }
+
+    /// The medium gave an index page back, or has none.
+    pub(super) fn loaded(&mut self, op: OpId, bytes: Option<&[u8]>) {
+        let Some((_, page)) = self.loading.take_if(|(loading, _)| *loading == op) else {
+            return;
+        };
+        if !bytes.is_some_and(|bytes| self.take_page(page, bytes)) {
+            self.not_stored.insert(page);
+        }
+    }
+
+    /// An index page arrived. `Ok`: verified, keep it on the medium.
+    pub(super) fn page_arrived(&mut self, message: &PageMessage<'_>) -> Result<(), Reason> {
+        if !message.is_of(self.tag) || self.page_asked != Some(message.page) {
+            return Err(Reason::Unsolicited);
+        }
+        self.page_asked = None;
+        if !self.take_page(message.page, message.bytes) {
+            return Err(Reason::WrongPage(message.page));
+        }
+        self.not_stored.remove(&message.page);
+        Ok(())
+    }
+
+    fn take_page(&mut self, page: PageNumber, bytes: &[u8]) -> bool {
+        match page {
+            PageNumber::List => {
+                self.list = PageList::verify(self.salt, self.layout, &self.index, bytes);
+                self.list.is_some()
+            }
+            PageNumber::Page(number) => {
+                if self.list.is_none() && self.layout.page_count() == 1 {
+                    self.list = PageList::of_single_page(self.salt, self.layout, &self.index, bytes);
+                }
+                match self.list.as_ref().and_then(|list| list.verify_page(number, bytes)) {
+                    Some(page) => self.pages.insert(number, page).is_none(),
+                    None => false,
+                }
+            }
+        }
+    }
+
+    /// Chunks arrived: checks each against the index, and returns the good ones that were missing, with the
+    /// first thing that was wrong with the others.
+    pub(super) fn chunks_arrived(&mut self, message: &ChunkMessage<'_>) -> (Vec<Accepted>, Option<Reason>) {
+        if !message.is_of(self.tag) {
+            return (Vec::new(), Some(Reason::Unsolicited));
+        }
+        let mut accepted: Vec<Accepted> = Vec::new();
+        let mut wrong = None;
+        let mut rest = message.bytes;
+        let mut chunk = message.first;
+        while !rest.is_empty() {
+            let len = usize::try_from(self.layout.chunk_len(chunk)).unwrap_or(0);
+            let Some((bytes, after)) = rest.split_at_checked(len).filter(|_| len > 0) else {
+                wrong = wrong.or(Some(Reason::WrongChunk(chunk)));
+                break;
+            };
+            match self.check(chunk, bytes) {
+                Ok(()) => match accepted.last_mut() {
+                    Some(run) if self.follows(run, chunk) => run.bytes.extend_from_slice(bytes),
+                    _ => accepted.push(Accepted { first: chunk, bytes: bytes.to_vec() }),
+                },
+                Err(reason) => wrong = wrong.or(Some(reason)),
+            }
+            rest = after;
+            chunk = ChunkIndex(chunk.0 + 1);
+        }
+        (accepted, wrong)
+    }
+
+    fn follows(&self, run: &Accepted, chunk: ChunkIndex) -> bool {
+        self.layout.byte_range(run.first).start + run.bytes.len() as u64
+            == self.layout.byte_range(chunk).start
+    }
+
+    /// Checks one chunk and enters it into the ledger.
+    fn check(&mut self, chunk: ChunkIndex, bytes: &[u8]) -> Result<(), Reason> {
+        if !self.outstanding.contains(&chunk.0) {
+            return Err(Reason::Unsolicited);
+        }
+        let page = self.pages.get(&Layout::page_of(chunk)).ok_or(Reason::Unsolicited)?;
+        let digest = self.salt.chunk_digest(chunk, bytes);
+        let right = page.chunk_digest(chunk).is_some_and(|want| want == digest);
+        self.outstanding.remove(&chunk.0);
+        self.bytes_received += bytes.len() as u64;
+        if self.again.contains(&chunk.0) {
+            self.bytes_twice += bytes.len() as u64;
+        }
+        if !right {
+            return Err(Reason::WrongChunk(chunk));
+        }
+        self.again.remove(&chunk.0);
+        self.held.insert(chunk);
+        let page = Layout::page_of(chunk);
+        if self.is_page_done(page) {
+            self.pages.remove(&page);
+        }
+        Ok(())
+    }
+
+    /// The accepted chunks were handed to the medium.
+    pub(super) fn writing(&mut self, op: OpId, accepted: &Accepted) {
+        let len = accepted.bytes.len() as u64;
+        let count = u32::try_from(len.div_ceil(self.layout.chunk_size())).unwrap_or(0);
+        self.writes.push_back((op, accepted.first.0..accepted.first.0 + count));
+        self.unflushed += len;
+    }
+
+    fn writing_bytes(&self) -> u64 {
+        let chunks: u64 = self.writes.iter().map(|(_, range)| u64::from(range.end - range.start)).sum();
+        chunks * self.layout.chunk_size()
+    }
+
+    /// The medium finished a write. `false` where `op` is none of this download's.
+    pub(super) fn written(&mut self, op: OpId, good: bool) -> bool {
+        let Some(at) = self.writes.iter().position(|(write, _)| *write == op) else {
+            return false;
+        };
+        let Some((_, range)) = self.writes.remove(at) else {
+            return false;
+        };
+        if !good {
+            range.for_each(|chunk| {
+                self.held.remove(ChunkIndex(chunk));
+            });
+        }
+        true
+    }
+
+    /// Whether it is time for a checkpoint: a flush group is full, or everything is here.
+    pub(super) fn wants_checkpoint(&self, bytes_in_10_s: u64) -> bool {
+        let eighth = self.layout.transfer_size() / 8;
+        let group = bytes_in_10_s.min(FLUSH_BYTES_MAX).min(eighth).max(FLUSH_BYTES_MIN);
+        self.unflushed >= group || (self.unflushed > 0 && self.held.is_complete())
+    }
+
+    /// Whether anything was written since the last checkpoint.
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.unflushed > 0
+    }
+
+    /// The checkpoint to save now.
+    pub(super) fn checkpoint(&mut self) -> Checkpoint {
+        self.unflushed = 0;
+        Checkpoint {
+            asked: ChunkIndex(self.asked),
+            bytes_received: self.bytes_received,
+            bytes_twice: self.bytes_twice,
+            ..Checkpoint::of(&self.held)
+        }
+    }
+
+    /// Chunks below this one were asked for.
+    pub(super) fn asked(&self) -> ChunkIndex {
+        ChunkIndex(self.asked)
+    }
+}

@@ -1,0 +1,217 @@
+//! From a complete payload to a confirmed image: install, trial, health, confirm or revert (SPEC section 8.8).
+
+use super::DeviceSession;
+use super::config::Trial;
+use super::deploy::Work;
+use super::io::{InstallFailure, InstallOp, StoreFailure};
+use super::record::{Deployment, Stage};
+use crate::ids::OpId;
+use crate::message::{FailureCode, Outcome};
+use crate::time::Instant;
+
+/// A new image that runs and is not confirmed yet.
+#[derive(Debug)]
+pub(super) struct Testing {
+    since: Instant,
+    health: Health,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// To be checked, at this time.
+    Due(Instant),
+    /// Being checked.
+    Checking(OpId),
+    /// Good; what is missing is an answer of the service.
+    Good,
+}
+
+/// How long to wait before a health check that asked for more time is run again.
+const HEALTH_RETRY_MS: u64 = 10_000;
+/// Times that a trial boot is armed before the image is given up.
+const ARMS_MAX: u64 = 3;
+
+impl DeviceSession {
+    /// At the start of a session: what the boot control and the record say together.
+    pub(super) fn resume(&mut self) {
+        let Some(Deployment { order, stage, arms, .. }) = &self.record.deployment else {
+            return;
+        };
+        let runs_new = self.boot.running.release == Some(order.release);
+        let (stage, arms) = (*stage, *arms);
+        match (stage, self.boot.trial) {
+            (Stage::Fetching, _) => {}
+            (Stage::Reverting(code), Trial::Running) => self.revert(code),
+            (Stage::Reverting(code), _) => self.end(Outcome::Reverted, Some(code)),
+            (_, Trial::Running) if runs_new => {
+                let health = Health::Due(self.now);
+                self.work = Work::Testing(Testing { since: self.now, health });
+            }
+            // Confirmed, and cut off before the record said so.
+            (_, Trial::None) if runs_new => self.end(Outcome::Confirmed, None),
+            (Stage::Armed, Trial::Armed) => self.reboot(),
+            (_, Trial::Failed) => self.end(Outcome::Reverted, Some(FailureCode::NotBooted)),
+            // Armed, and the boot environment was lost since: the image is still there.
+            (Stage::Armed | Stage::Installed, _) if arms < ARMS_MAX => self.work = Work::Installed,
+            (Stage::Armed | Stage::Installed, _) => self.end(Outcome::Reverted, Some(FailureCode::NotBooted)),
+        }
+    }
+
+    /// The manifest has run to its end: the target slot holds the image, read back and compared.
+    pub(super) fn image_is_installed(&mut self) {
+        self.change(|record| {
+            if let Some(deployment) = &mut record.deployment {
+                deployment.stage = Stage::Installed;
+            }
+        });
+        self.work = Work::Installed;
+    }
+
+    /// It is durable that the image is installed: arms the trial boot.
+    pub(super) fn activate(&mut self) -> bool {
+        let op = self.install(InstallOp::Activate);
+        self.work = Work::Activating(op);
+        false
+    }
+
+    fn reboot(&mut self) {
+        let op = self.install(InstallOp::Reboot);
+        self.work = Work::Rebooting(op);
+    }
+
+    fn revert(&mut self, code: FailureCode) {
+        self.change(|record| {
+            if let Some(deployment) = &mut record.deployment {
+                deployment.stage = Stage::Reverting(code);
+            }
+        });
+        let op = self.install(InstallOp::Revert);
+        self.work = Work::Reverting(op);
+    }
+
+    /// An [`InstallOp`] is done.
+    pub(super) fn installed(&mut self, op: OpId, result: Result<(), InstallFailure>) {
+        match core::mem::replace(&mut self.work, Work::Idle) {
+            Work::Matching { run, op: expected, want, negate } if op == expected => match result {
+                Ok(()) => self.matched(run, want, true, negate),
+                Err(InstallFailure::Mismatch) => self.matched(run, want, false, negate),
+                Err(_) => self.defer(StoreFailure::Failed),
+            },
+            Work::Installing { mut run, op: expected } if op == expected => match result {
+                Ok(()) => {
+                    run.verified = run.plan.as_ref().map(|plan| (plan.image_digest, plan.image_size));
+                    run.fetched(true);
+                    self.step(run);
+                }
+                Err(InstallFailure::NoRoom) => self.defer(StoreFailure::NoRoom),
+                Err(InstallFailure::Failed | InstallFailure::Retry) => self.defer(StoreFailure::Failed),
+                Err(failure) => self.end(Outcome::Failed, Some(code_of(failure))),
+            },
+            Work::Activating(expected) if op == expected => match result {
+                Ok(()) => {
+                    self.boot.trial = Trial::Armed;
+                    self.change(|record| {
+                        if let Some(deployment) = &mut record.deployment {
+                            deployment.stage = Stage::Armed;
+                            deployment.arms += 1;
+                        }
+                    });
+                    self.reboot();
+                }
+                Err(InstallFailure::Mismatch) => self.end(Outcome::Failed, Some(FailureCode::Storage)),
+                Err(_) => self.end(Outcome::Failed, Some(FailureCode::BootControl)),
+            },
+            Work::Rebooting(expected) if op == expected => match result {
+                // The session ends with the reboot; a host that goes on makes a new one.
+                Ok(()) => self.work = Work::Rebooting(op),
+                Err(_) => {
+                    let until = self.now.plus_millis(60_000);
+                    self.work = Work::Deferred { until, reason: crate::message::DeferReason::Retry };
+                }
+            },
+            Work::Testing(testing) => self.checked(testing, op, result),
+            Work::Confirming(expected) if op == expected => match result {
+                Ok(()) => self.confirmed(),
+                Err(_) => self.revert(FailureCode::BootControl),
+            },
+            Work::Reverting(expected) if op == expected => self.reboot(),
+            other => self.work = other,
+        }
+    }
+
+    fn checked(&mut self, mut testing: Testing, op: OpId, result: Result<(), InstallFailure>) {
+        if testing.health != Health::Checking(op) {
+            self.work = Work::Testing(testing);
+            return;
+        }
+        match result {
+            Ok(()) => testing.health = Health::Good,
+            Err(InstallFailure::Retry)
+                if self.now.millis_since(testing.since) < self.config.health_limit_s * 1000 =>
+            {
+                testing.health = Health::Due(self.now.plus_millis(HEALTH_RETRY_MS));
+            }
+            Err(_) => return self.revert(FailureCode::Unhealthy),
+        }
+        self.work = Work::Testing(testing);
+    }
+
+    /// Decides about the image under test, as far as that can be decided now.
+    pub(super) fn judge(&mut self) -> bool {
+        let Work::Testing(Testing { since, health }) = self.work else {
+            return false;
+        };
+        match health {
+            Health::Due(at) if at <= self.now => {
+                let op = self.install(InstallOp::CheckHealth);
+                self.work = Work::Testing(Testing { since, health: Health::Checking(op) });
+            }
+            // An answer to our nonce proves that the next update is possible.
+            Health::Good if self.link.answered().is_some() || self.config.reach_limit_s == 0 => {
+                let op = self.install(InstallOp::Confirm);
+                self.work = Work::Confirming(op);
+            }
+            Health::Good if self.link.unanswered_ms(self.now) >= self.config.reach_limit_s * 1000 => {
+                self.revert(FailureCode::Unreached);
+            }
+            Health::Due(_) | Health::Checking(_) | Health::Good => {}
+        }
+        false
+    }
+
+    pub(super) fn testing_timeout(&self, testing: &Testing) -> Option<Instant> {
+        match testing.health {
+            Health::Due(at) => Some(at),
+            Health::Checking(_) => None,
+            Health::Good => self.link.is_up().then(|| {
+                let left =
+                    (self.config.reach_limit_s * 1000).saturating_sub(self.link.unanswered_ms(self.now));
+                self.now.plus_millis(left.max(1))
+            }),
+        }
+    }
+
+    /// The new image is permanent: its sequence number is the floor from now on.
+    fn confirmed(&mut self) {
+        self.boot.trial = Trial::None;
+        self.boot.target_slot = 1 - self.boot.target_slot.min(1);
+        if let Some(deployment) = &self.record.deployment {
+            let sequence = deployment.order.sequence;
+            self.boot.running.sequence = self.boot.running.sequence.max(sequence);
+        }
+        self.end(Outcome::Confirmed, None);
+    }
+}
+
+/// One function maps what went wrong to what is reported.
+fn code_of(failure: InstallFailure) -> FailureCode {
+    match failure {
+        InstallFailure::NoRoom => FailureCode::NoRoom,
+        InstallFailure::Failed | InstallFailure::Retry => FailureCode::Storage,
+        InstallFailure::Mismatch => FailureCode::Collision,
+        InstallFailure::Decode => FailureCode::Decode,
+        InstallFailure::Boot => FailureCode::BootControl,
+        InstallFailure::Unhealthy => FailureCode::Unhealthy,
+        InstallFailure::Hook => FailureCode::Hook,
+    }
+}

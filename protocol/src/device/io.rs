@@ -1,0 +1,348 @@
+//! What goes into a [`DeviceSession`](super::DeviceSession) and what comes out.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::checkpoint::Checkpoint;
+use crate::chunk::ChunkSet;
+use crate::codec::DecodeError;
+use crate::cose::SignatureError;
+use crate::envelope::VerifyError;
+use crate::ids::{CampaignId, ChunkIndex, Digest, OpId, ShortDigest};
+use crate::manifest::TransferDescriptor;
+use crate::message::{DeferReason, FailureCode, Outcome, PageNumber, RefusalCode, State};
+use crate::time::UnixTime;
+use crate::topic::Channel;
+
+/// Something happened outside. Feeding it never fails.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// The broker accepted the connection. Whether it kept a session does not matter.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// A message arrived; its bytes are not verified.
+    Message {
+        /// On which channel.
+        channel: Channel,
+        /// The bytes.
+        payload: &'a [u8],
+    },
+    /// Bytes arrived that do not complete a message yet. For links that can tell.
+    Activity,
+    /// The calendar clock was read. Only ever a lower bound.
+    WallClock(UnixTime),
+    /// A [`StoreOp`] is done.
+    Stored {
+        /// Which.
+        op: OpId,
+        /// Whether it worked.
+        result: Result<(), StoreFailure>,
+    },
+    /// [`StoreOp::Open`] is done.
+    Opened {
+        /// Which.
+        op: OpId,
+        /// What the medium already holds of the payload.
+        result: Result<Found, StoreFailure>,
+    },
+    /// [`StoreOp::LoadPage`] is done.
+    Loaded {
+        /// Which.
+        op: OpId,
+        /// The page's bytes as stored, not verified; `None` where there are none.
+        bytes: Option<&'a [u8]>,
+    },
+    /// An [`InstallOp`] is done.
+    Installed {
+        /// Which.
+        op: OpId,
+        /// Whether it worked.
+        result: Result<(), InstallFailure>,
+    },
+    /// Somebody at the device asks to look for news now.
+    Check,
+    /// The time of [`DeviceSession::poll_timeout`](super::DeviceSession::poll_timeout) has come.
+    Timeout,
+}
+
+/// An effect to carry out, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Subscribe to these channels.
+    Subscribe(Vec<Channel>),
+    /// Publish a message.
+    Publish(Publish),
+    /// Do something on the medium, then feed [`Input::Stored`], [`Input::Opened`] or [`Input::Loaded`].
+    Store(OpId, StoreOp),
+    /// Do something with images or the boot control, then feed [`Input::Installed`].
+    Install(OpId, InstallOp),
+    /// Close the connection and reconnect after the usual back-off.
+    Disconnect,
+    /// Something worth telling.
+    Event(Event),
+}
+
+/// A message to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// On which channel.
+    pub channel: Channel,
+    /// The bytes.
+    pub payload: Vec<u8>,
+    /// QoS 1 where `true`, else QoS 0. Never retained.
+    pub at_least_once: bool,
+}
+
+/// What is about to be downloaded. Everything in it comes from a verified manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The signed envelope, to be kept with the slot.
+    pub envelope: Vec<u8>,
+    /// The release: digest of the manifest.
+    pub release: Digest,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Digest of the image.
+    pub image: Digest,
+    /// Bytes of the image.
+    pub image_size: u64,
+    /// How the payload becomes the image.
+    pub transfer: TransferDescriptor,
+}
+
+/// Something to do on the medium. Operations are carried out one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreOp {
+    /// Save the device's record durably.
+    SaveRecord(Vec<u8>),
+    /// Make ready for a download: durably mark the target slot not bootable, reserve all room, keep the
+    /// envelope; then look for what an earlier run left of the same payload, and re-hash it.
+    Open(Box<Opening>),
+    /// Keep a verified index page, or the verified list of page digests. Needs no flush of its own.
+    WritePage {
+        /// Which.
+        page: PageNumber,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Give back an index page kept earlier.
+    LoadPage(PageNumber),
+    /// Write verified chunks that follow each other.
+    WriteChunks {
+        /// The first.
+        first: ChunkIndex,
+        /// Their bytes.
+        bytes: Vec<u8>,
+    },
+    /// Note that chunks below this one were asked for. Needs no flush: it only serves the ledger.
+    NoteAsked(ChunkIndex),
+    /// Make every earlier write durable, then save this durably.
+    SaveCheckpoint(Checkpoint),
+    /// Forget the download.
+    Close,
+}
+
+/// What the medium already holds of a payload, re-hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Chunks whose bytes on the medium match the signed index.
+    pub held: ChunkSet,
+    /// Chunks below this one were asked for before.
+    pub asked: ChunkIndex,
+    /// Payload bytes received by earlier runs, as far as they were noted.
+    pub bytes_received: u64,
+    /// Payload bytes received twice by earlier runs, as far as they were noted.
+    pub bytes_twice: u64,
+}
+
+/// Why the medium did not do it. The download stops, keeps what it has and goes on later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// There is no room.
+    NoRoom,
+    /// It failed.
+    Failed,
+}
+
+/// Something to do with images or the boot control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallOp {
+    /// Hash the target slot from the medium and compare.
+    Match {
+        /// Digest required.
+        image: Digest,
+        /// Bytes to hash.
+        size: u64,
+    },
+    /// Turn the complete payload into the image in the target slot, make it durable, read it back from the
+    /// medium and compare with the signed digest.
+    Install,
+    /// Arm the trial boot of the target slot, durably.
+    Activate,
+    /// Start whatever the boot control chooses. The session ends with it.
+    Reboot,
+    /// Run the health checks of the new image.
+    CheckHealth,
+    /// Keep the running image, durably.
+    Confirm,
+    /// Disarm the trial, so that the next start is the old image, durably.
+    Revert,
+}
+
+/// Why an [`InstallOp`] did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallFailure {
+    /// There is no room.
+    NoRoom,
+    /// The medium failed.
+    Failed,
+    /// The image is not the one that was signed.
+    Mismatch,
+    /// The payload does not decode.
+    Decode,
+    /// The boot control failed.
+    Boot,
+    /// A health check failed.
+    Unhealthy,
+    /// A hook refused.
+    Hook,
+    /// Not now: ask again later.
+    Retry,
+}
+
+/// Something worth telling people or counters. The session never logs; its host does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The deployment entered another state.
+    StateChanged {
+        /// The state.
+        state: State,
+        /// While deferred: for what.
+        deferred: Option<DeferReason>,
+        /// After a failure: why.
+        failure: Option<FailureCode>,
+    },
+    /// A message was not acted on, and why.
+    Rejected {
+        /// Where it came from.
+        channel: Channel,
+        /// Whose fault and what.
+        reason: Reason,
+    },
+    /// The service answered hello: it is the one we trust, and it is there now.
+    Answered {
+        /// Its clock.
+        time: UnixTime,
+    },
+    /// The service refused.
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// For how long, in seconds.
+        retry_after_s: Option<u32>,
+    },
+    /// A newer document was taken.
+    DocumentTaken {
+        /// Where it came from.
+        channel: Channel,
+        /// Its version.
+        version: u64,
+    },
+    /// A deployment ended here.
+    Ended {
+        /// Which campaign.
+        campaign: CampaignId,
+        /// Which attempt.
+        attempt: u64,
+        /// How.
+        outcome: Outcome,
+        /// Why.
+        failure: Option<FailureCode>,
+    },
+    /// The service has the report.
+    ReportAcknowledged {
+        /// Its digest.
+        report: ShortDigest,
+    },
+    /// Nothing came for too long; what is missing is asked for again.
+    Silent {
+        /// Chunks that were outstanding.
+        chunks: u32,
+    },
+    /// The medium did not do what was asked.
+    StoreFailed(StoreFailure),
+    /// Too much arrived that was not asked for; the connection is closed.
+    Flooded {
+        /// Bytes in this connection.
+        bytes: u64,
+    },
+    /// No signed news for longer than the beacon's life: somebody may be holding them back.
+    Stale,
+    /// The service has a newer root than this version can follow.
+    RootOutdated {
+        /// Version held.
+        held: u64,
+        /// Version that is current.
+        current: u64,
+    },
+}
+
+/// Why a message was not acted on, sorted by blame (SPEC section 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not a well-formed message.
+    Malformed(DecodeError),
+    /// Not signed by a key that may sign it.
+    Unauthentic(SignatureError),
+    /// Signed, but for somebody else or somewhere else.
+    WrongScope,
+    /// Older than what is known.
+    Rollback {
+        /// Version found.
+        got: u64,
+        /// Version known.
+        known: u64,
+    },
+    /// Another document of the same version.
+    Equivocation {
+        /// The version.
+        version: u64,
+    },
+    /// A hello answer with another nonce.
+    WrongNonce,
+    /// An empty retained message, which changes nothing.
+    Empty,
+    /// Well-formed and not asked for.
+    Unsolicited,
+    /// A chunk that does not match the signed index.
+    WrongChunk(ChunkIndex),
+    /// An index page that does not match the signed manifest.
+    WrongPage(PageNumber),
+    /// A release that is not taken.
+    WrongEnvelope(VerifyError),
+    /// A release that is not the one that the campaign names.
+    WrongRelease,
+    /// A kind of document that does not belong on this channel.
+    WrongChannel,
+}
+
+impl Reason {
+    /// The name that counters and logs use; stable.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::WrongEnvelope(VerifyError::Malformed(_)) => "malformed",
+            Self::WrongEnvelope(VerifyError::Manifest(_)) => "manifest",
+            Self::Unauthentic(_)
+            | Self::WrongEnvelope(_)
+            | Self::WrongScope
+            | Self::WrongNonce
+            | Self::WrongRelease => "unauthentic",
+            Self::Rollback { .. } => "rollback",
+            Self::Equivocation { .. } => "equivocation",
+            Self::Empty => "empty",
+            Self::Unsolicited | Self::WrongChunk(_) | Self::WrongPage(_) | Self::WrongChannel => "misbehaved",
+        }
+    }
+}

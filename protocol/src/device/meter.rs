@@ -1,0 +1,196 @@
+//! Measures the link, and sizes messages and the window by it (SPEC section 8.2).
+
+use crate::chunk::Layout;
+use crate::limits::{REQUEST_CHUNKS_MAX, WINDOW_BYTES_MIN};
+use crate::time::Instant;
+
+/// Rate and round trip time, as measured.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meter {
+    /// Bytes per second.
+    rate: Option<u64>,
+    /// Start of the interval that is being measured, and the bytes since.
+    interval: Option<(Instant, u64)>,
+    /// Shortest round trip seen lately, in milliseconds.
+    rtt_min: Option<u64>,
+    /// Mean and deviation (RFC 6298 section 2), in milliseconds.
+    rtt: Option<(u64, u64)>,
+}
+
+/// Shortest interval that makes a sample, and the shortest for the first one, in milliseconds.
+const SAMPLE_MS: u64 = 1000;
+const FIRST_SAMPLE_MS: u64 = 200;
+/// Bytes that make a sample earlier on fast links, over at least [`FAST_SAMPLE_MS`].
+const SAMPLE_BYTES: u64 = 128 * 1024;
+const FAST_SAMPLE_MS: u64 = 20;
+/// The rate assumed before anything was measured, for waiting only: 2 kbit/s.
+const SLOW_BYTES_PER_S: u64 = 250;
+/// The round trip assumed before anything was measured, for waiting only.
+const SLOW_RTT_MS: u64 = 10_000;
+/// Silence shorter than this is never silence.
+const SILENCE_MIN_MS: u64 = 10_000;
+/// A message takes at most this long.
+const MESSAGE_MS_MAX: u64 = 1500;
+
+impl Meter {
+    /// `bytes` that were asked for arrived.
+    pub(super) fn arrived(&mut self, now: Instant, bytes: u64) {
+        let Some((since, so_far)) = self.interval else {
+            self.interval = Some((now, 0));
+            return;
+        };
+        let (elapsed, so_far) = (now.millis_since(since), so_far + bytes);
+        let long = if self.rate.is_some() { SAMPLE_MS } else { FIRST_SAMPLE_MS };
+        if elapsed < long && (elapsed < FAST_SAMPLE_MS || so_far < SAMPLE_BYTES) {
+            self.interval = Some((since, so_far));
+            return;
+        }
+        let sample = (so_far * 1000 / elapsed.max(1)).max(1);
+        self.rate = Some(self.rate.map_or(sample, |rate| (rate * 5 + sample * 3) / 8).max(1));
+        self.interval = Some((now, 0));
+    }
+
+    /// Nothing is asked for any more, or the link is gone: what comes next starts a new interval.
+    pub(super) fn idle(&mut self) {
+        self.interval = None;
+    }
+
+    /// A question that waited for nothing was answered after `elapsed_ms` by a message of `bytes`.
+    pub(super) fn round_trip(&mut self, elapsed_ms: u64, bytes: u64) {
+        let transfer_ms = self.rate.map_or(0, |rate| bytes * 1000 / rate);
+        let sample = elapsed_ms.saturating_sub(transfer_ms).max(1);
+        // The minimum forgets slowly, so that a better cell is believed at once and a worse one in time.
+        self.rtt_min = Some(self.rtt_min.map_or(sample, |min| sample.min(min + min / 16 + 1)));
+        self.rtt = Some(match self.rtt {
+            None => (sample, sample / 2),
+            Some((mean, deviation)) => ((mean * 7 + sample) / 8, (deviation * 3 + mean.abs_diff(sample)) / 4),
+        });
+    }
+
+    /// Bytes per second, where measured.
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// A round trip that few are longer than, in milliseconds.
+    pub(super) fn rtt_p95_ms(&self) -> u64 {
+        self.rtt.map_or(SLOW_RTT_MS / 3, |(mean, deviation)| mean + 2 * deviation)
+    }
+
+    /// How long nothing may come, with `outstanding` bytes asked for, before it counts as lost.
+    pub(super) fn silence_ms(&self, outstanding: u64, sees_activity: bool) -> u64 {
+        let base = (3 * self.rtt_p95_ms()).max(SILENCE_MIN_MS);
+        let hidden = 2 * outstanding * 1000 / self.rate.unwrap_or(SLOW_BYTES_PER_S).max(1);
+        if sees_activity { base } else { base + hidden }
+    }
+
+    /// Bytes that 10 s of the measured rate make; what a flush group is.
+    pub(super) fn bytes_in_10_s(&self) -> u64 {
+        self.rate.unwrap_or(SLOW_BYTES_PER_S).saturating_mul(10)
+    }
+
+    /// The sizes to ask with.
+    pub(super) fn sizing(&self, layout: &Layout, terms: &Terms) -> Sizing {
+        let chunk = layout.chunk_size();
+        let bdp = self.rate.unwrap_or(0) * self.rtt_min.unwrap_or(0) / 1000;
+        let window_max = terms.window_bytes_max.max(WINDOW_BYTES_MIN).max(chunk);
+        let message = self.rate.map_or(0, |rate| {
+            let best = (2 * terms.header_bytes * rate).saturating_mul(terms.losses_s).isqrt();
+            let room = window_max.saturating_sub(2 * bdp) / 2;
+            best.min(rate * MESSAGE_MS_MAX / 1000).min(room).min(terms.message_bytes_max)
+        });
+        let most = u32::try_from(message / chunk).unwrap_or(REQUEST_CHUNKS_MAX).min(REQUEST_CHUNKS_MAX / 2);
+        // A power of two, so that devices of different links still share messages.
+        let per_message = most.checked_ilog2().map_or(1, |log| 1 << log);
+        let window = (2 * bdp + 2 * u64::from(per_message) * chunk).clamp(WINDOW_BYTES_MIN, window_max);
+        let chunks = u32::try_from(window.div_ceil(chunk)).unwrap_or(REQUEST_CHUNKS_MAX);
+        let chunks = chunks.next_multiple_of(per_message).max(2 * per_message);
+        let most = u32::try_from(window_max / chunk).unwrap_or(REQUEST_CHUNKS_MAX).max(1);
+        Sizing { window_chunks: chunks.min(most).min(REQUEST_CHUNKS_MAX), per_message }
+    }
+}
+
+/// What the device's configuration says about sizes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Bytes that each message costs beyond its chunks.
+    pub(super) header_bytes: u64,
+    /// Mean time between losses of the link, in seconds.
+    pub(super) losses_s: u64,
+    /// Largest message.
+    pub(super) message_bytes_max: u64,
+    /// Largest window.
+    pub(super) window_bytes_max: u64,
+}
+
+/// How much to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizing {
+    /// Chunks that may be outstanding.
+    pub(super) window_chunks: u32,
+    /// Consecutive chunks of one message.
+    pub(super) per_message: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(bytes_per_s: u64, rtt_ms: u64) -> Meter {
+        let mut meter = Meter::default();
+        for second in 0..40 {
+            meter.arrived(Instant::from_millis(second * 1000), bytes_per_s);
+        }
+        for _ in 0..20 {
+            meter.round_trip(rtt_ms, 0);
+        }
+        meter
+    }
+
+    fn sizing(bytes_per_s: u64, rtt_ms: u64, losses_s: u64) -> Sizing {
+        let terms =
+            Terms { header_bytes: 27, losses_s, message_bytes_max: 32 * 1024, window_bytes_max: 64 * 1024 };
+        measured(bytes_per_s, rtt_ms).sizing(&Layout::new(12, 1 << 20).unwrap(), &terms)
+    }
+
+    #[test]
+    fn the_rate_settles_at_what_arrives() {
+        assert_eq!(measured(37_500, 120).rate(), Some(37_500));
+        assert_eq!(measured(100, 120).rate(), Some(100));
+    }
+
+    #[test]
+    fn an_unmeasured_link_starts_small() {
+        let terms =
+            Terms { header_bytes: 27, losses_s: 3600, message_bytes_max: 32_768, window_bytes_max: 65_536 };
+        let sizing = Meter::default().sizing(&Layout::new(12, 1 << 20).unwrap(), &terms);
+        assert_eq!(sizing, Sizing { window_chunks: 2, per_message: 1 });
+    }
+
+    #[test]
+    fn messages_are_large_where_the_link_is_fast_and_holds() {
+        assert_eq!(sizing(37_500, 120, 14_400).per_message, 4);
+        assert_eq!(sizing(2_500, 800, 7_200).per_message, 1);
+        assert!(sizing(1_250_000, 30, 43_200).per_message <= 8);
+        assert_eq!(sizing(37_500, 120, 1).per_message, 1);
+    }
+
+    #[test]
+    fn the_window_covers_two_bandwidth_delay_products_and_two_messages() {
+        for (rate, rtt) in [(2_500, 800), (2_500, 2_000), (37_500, 120), (3_750, 700), (125, 10_000)] {
+            let sizing = sizing(rate, rtt, 7_200);
+            let window = u64::from(sizing.window_chunks) * 4096;
+            let message = u64::from(sizing.per_message) * 4096;
+            assert!(window >= (2 * rate * rtt / 1000 + 2 * message).min(65_536), "{rate} {rtt}: {sizing:?}");
+            assert!(window <= 65_536);
+        }
+    }
+
+    #[test]
+    fn silence_is_never_shorter_than_ten_seconds_and_waits_for_hidden_bytes() {
+        let meter = measured(1000, 100);
+        assert_eq!(meter.silence_ms(8192, true), 10_000);
+        assert_eq!(meter.silence_ms(8192, false), 10_000 + 16_384);
+        assert_eq!(measured(1000, 8000).silence_ms(0, true), 3 * measured(1000, 8000).rtt_p95_ms());
+    }
+}

@@ -1,0 +1,291 @@
+//! What a device must not forget: one small record, saved whole in two copies (SPEC section 8.7).
+
+use alloc::vec::Vec;
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::ids::{CampaignId, GroupName, ShortDigest};
+use crate::limits::{
+    GROUP_NAME_MAX, GROUPS_MAX, OUTCOMES_MAX, RECORD_BYTES_MAX, REPORTS_MAX, ROOT_BYTES_MAX, SCOPES_MAX,
+    SIGNED_BYTES_MAX,
+};
+use crate::message::{FailureCode, Order, Outcome};
+use crate::time::UnixTime;
+
+/// Whose versions are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// This device's assignment.
+    Assignment,
+    /// The beacon.
+    Beacon,
+    /// A group's campaign.
+    Group(GroupName),
+}
+
+/// The highest version seen in one scope, and which document had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeVersion {
+    /// The scope.
+    pub scope: Scope,
+    /// The version.
+    pub version: u64,
+    /// Digest of the signed payload, shortened.
+    pub payload: ShortDigest,
+}
+
+/// How far a deployment is, as far as a restart must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From the offer to the verified image: everything can be done again.
+    Fetching,
+    /// The slot holds the verified image; the trial boot is to be armed.
+    Installed,
+    /// The trial boot is armed.
+    Armed,
+    /// The trial is given up; the old image is to be started.
+    Reverting(FailureCode),
+}
+
+/// The one deployment in progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// What was ordered.
+    pub order: Order,
+    /// How far it is.
+    pub stage: Stage,
+    /// Times the trial boot was armed.
+    pub arms: u64,
+    /// Payload bytes received, with everything received twice.
+    pub bytes_received: u64,
+    /// Payload bytes that were asked for more than once and received.
+    pub bytes_twice: u64,
+}
+
+/// How one attempt ended here. What ended is not begun again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Which campaign.
+    pub campaign: CampaignId,
+    /// Which attempt of it.
+    pub attempt: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub failure: Option<FailureCode>,
+}
+
+/// Everything that a device keeps besides images and downloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The pinned root, as signed.
+    pub root: Vec<u8>,
+    /// The latest time that was signed by the service.
+    pub time: UnixTime,
+    /// The highest version per scope.
+    pub scopes: Vec<ScopeVersion>,
+    /// The current assignment, as signed.
+    pub assignment: Option<Vec<u8>>,
+    /// The current campaign of each group, as signed.
+    pub campaigns: Vec<(GroupName, Vec<u8>)>,
+    /// Releases with a lower sequence number are withdrawn.
+    pub min_sequence: u64,
+    /// The deployment in progress.
+    pub deployment: Option<Deployment>,
+    /// How earlier attempts ended, oldest first.
+    pub outcomes: Vec<Past>,
+    /// Signed reports not acknowledged yet, oldest first.
+    pub reports: Vec<Vec<u8>>,
+    /// The number of the next report.
+    pub next_report: u64,
+}
+
+/// Version of this format; a reader takes those it knows.
+const FORMAT: u64 = 1;
+
+impl Record {
+    /// The bytes to save.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.array(11).uint(FORMAT).bytes(&self.root).uint(self.time.as_secs());
+        writer.array(self.scopes.len());
+        for scope in &self.scopes {
+            writer.array(3);
+            write_scope(&mut writer, &scope.scope);
+            writer.uint(scope.version).bytes(&scope.payload.0);
+        }
+        writer.bytes_or_null(self.assignment.as_deref());
+        writer.array(self.campaigns.len());
+        for (group, bytes) in &self.campaigns {
+            writer.array(2).text(group.as_str()).bytes(bytes);
+        }
+        writer.uint(self.min_sequence);
+        match &self.deployment {
+            Some(deployment) => deployment.write(&mut writer),
+            None => {
+                writer.null();
+            }
+        }
+        writer.array(self.outcomes.len());
+        for past in &self.outcomes {
+            writer.array(4).bytes(&past.campaign.0).uint(past.attempt).uint(past.outcome as u64);
+            writer.uint(past.failure.map_or(0, |code| code as u64));
+        }
+        writer.array(self.reports.len());
+        self.reports.iter().for_each(|report| {
+            writer.bytes(report);
+        });
+        writer.uint(self.next_report);
+        writer.into_bytes()
+    }
+
+    /// Reads saved bytes.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`]; [`DecodeError::Version`] for a format of a later version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let reader = &mut Reader::new("record", bytes, RECORD_BYTES_MAX)?;
+        reader.array_of("record", 11)?;
+        let format = reader.uint("record format")?;
+        if format != FORMAT {
+            return Err(DecodeError::Version { got: u8::try_from(format).unwrap_or(u8::MAX) });
+        }
+        let root = reader.bytes("root", ROOT_BYTES_MAX)?.to_vec();
+        let time = UnixTime::from_secs(reader.uint("time")?);
+        let scopes = list(reader, "scopes", SCOPES_MAX, |reader| {
+            reader.array_of("scope version", 3)?;
+            let scope = read_scope(reader)?;
+            let version = reader.uint("version")?;
+            Ok(ScopeVersion { scope, version, payload: ShortDigest(reader.byte_array("payload digest")?) })
+        })?;
+        let assignment = if reader.is_null()? {
+            None
+        } else {
+            Some(reader.bytes("assignment", SIGNED_BYTES_MAX)?.to_vec())
+        };
+        let campaigns = list(reader, "campaigns", GROUPS_MAX, |reader| {
+            reader.array_of("campaign", 2)?;
+            let group = read_group(reader)?;
+            Ok((group, reader.bytes("campaign", SIGNED_BYTES_MAX)?.to_vec()))
+        })?;
+        let min_sequence = reader.uint("minimum sequence")?;
+        let deployment = if reader.is_null()? { None } else { Some(Deployment::read(reader)?) };
+        let outcomes = list(reader, "outcomes", OUTCOMES_MAX, |reader| {
+            reader.array_of("outcome", 4)?;
+            let campaign = CampaignId(reader.byte_array("campaign")?);
+            let attempt = reader.uint("attempt")?;
+            let outcome = Outcome::from_number(reader.uint("outcome")?);
+            let outcome = outcome.ok_or(DecodeError::Value { what: "outcome" })?;
+            let failure = FailureCode::from_number(reader.uint("failure")?);
+            Ok(Past { campaign, attempt, outcome, failure })
+        })?;
+        let reports = list(reader, "reports", REPORTS_MAX, |reader| {
+            Ok(reader.bytes("report", SIGNED_BYTES_MAX)?.to_vec())
+        })?;
+        let next_report = reader.uint("next report")?;
+        reader.finish()?;
+        Ok(Self {
+            root,
+            time,
+            scopes,
+            assignment,
+            campaigns,
+            min_sequence,
+            deployment,
+            outcomes,
+            reports,
+            next_report,
+        })
+    }
+
+    /// The highest version seen in `scope`; 0 for none.
+    #[must_use]
+    pub fn version_of(&self, scope: &Scope) -> u64 {
+        self.scopes.iter().find(|known| known.scope == *scope).map_or(0, |known| known.version)
+    }
+
+    /// How the attempt ended here, if it did.
+    #[must_use]
+    pub fn outcome_of(&self, campaign: CampaignId, attempt: u64) -> Option<&Past> {
+        self.outcomes.iter().find(|past| past.campaign == campaign && past.attempt >= attempt)
+    }
+
+    /// Remembers how an attempt ended; the oldest memory makes room.
+    pub(crate) fn remember(&mut self, past: Past) {
+        self.outcomes.retain(|other| other.campaign != past.campaign);
+        if self.outcomes.len() >= OUTCOMES_MAX {
+            self.outcomes.remove(0);
+        }
+        self.outcomes.push(past);
+    }
+}
+
+impl Deployment {
+    fn write(&self, writer: &mut Writer) {
+        let (stage, code) = match self.stage {
+            Stage::Fetching => (0, 0),
+            Stage::Installed => (1, 0),
+            Stage::Armed => (2, 0),
+            Stage::Reverting(code) => (3, code as u64),
+        };
+        writer.array(6);
+        self.order.write(writer);
+        writer.uint(stage).uint(code).uint(self.arms).uint(self.bytes_received).uint(self.bytes_twice);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.array_of("deployment", 6)?;
+        let order = Order::read(reader)?;
+        let stage = reader.uint("stage")?;
+        let code = reader.uint("failure")?;
+        let stage = match stage {
+            0 => Stage::Fetching,
+            1 => Stage::Installed,
+            2 => Stage::Armed,
+            3 => Stage::Reverting(
+                FailureCode::from_number(code).ok_or(DecodeError::Value { what: "failure" })?,
+            ),
+            _ => return Err(DecodeError::Value { what: "stage" }),
+        };
+        Ok(Self {
+            order,
+            stage,
+            arms: reader.uint("arms")?,
+            bytes_received: reader.uint("bytes received")?,
+            bytes_twice: reader.uint("bytes received twice")?,
+        })
+    }
+}
+
+fn write_scope(writer: &mut Writer, scope: &Scope) {
+    match scope {
+        Scope::Assignment => writer.uint(0),
+        Scope::Beacon => writer.uint(1),
+        Scope::Group(group) => writer.text(group.as_str()),
+    };
+}
+
+fn read_scope(reader: &mut Reader<'_>) -> Result<Scope, DecodeError> {
+    if reader.peek()? == crate::codec::Item::Text {
+        return read_group(reader).map(Scope::Group);
+    }
+    match reader.uint("scope")? {
+        0 => Ok(Scope::Assignment),
+        1 => Ok(Scope::Beacon),
+        _ => Err(DecodeError::Value { what: "scope" }),
+    }
+}
+
+fn read_group(reader: &mut Reader<'_>) -> Result<GroupName, DecodeError> {
+    GroupName::new(reader.text("group", GROUP_NAME_MAX)?).map_err(|_| DecodeError::Value { what: "group" })
+}
+
+fn list<'b, T>(
+    reader: &mut Reader<'b>,
+    what: &'static str,
+    most: usize,
+    mut read: impl FnMut(&mut Reader<'b>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = reader.array(what, most)?;
+    (0..count).map(|_| read(reader)).collect()
+}

@@ -1,0 +1,113 @@
+//! The medium that a device keeps its update on, as its storage code sees it.
+//!
+//! The same code runs on files and partitions in production and on [`testing::SimDisk`](crate::testing)
+//! in the power-cut tests, which counts and cuts every one of these calls. Nothing is durable before
+//! [`Disk::flush`] of its area has returned.
+
+use thiserror::Error;
+
+/// A region of the medium with its own address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// The first slot.
+    SlotA,
+    /// The second slot.
+    SlotB,
+    /// Transferred bytes that are decoded later.
+    Staging,
+    /// Index pages of the download.
+    Index,
+    /// The download's journal.
+    Journal,
+    /// The device's record, in two copies.
+    Record,
+    /// The envelopes of what is in each slot.
+    Manifests,
+    /// The boot environment, in two copies.
+    BootEnvironment,
+    /// What the boot loader starts when the environment is lost.
+    BootDefault,
+}
+
+impl Area {
+    /// Every area.
+    pub const ALL: [Self; 9] = [
+        Self::SlotA,
+        Self::SlotB,
+        Self::Staging,
+        Self::Index,
+        Self::Journal,
+        Self::Record,
+        Self::Manifests,
+        Self::BootEnvironment,
+        Self::BootDefault,
+    ];
+}
+
+/// Why the medium did not do it.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DiskError {
+    /// There is no room.
+    #[error("no room in {area:?}")]
+    Full {
+        /// Where.
+        area: Area,
+    },
+    /// Beyond the end of the area.
+    #[error("{area:?} has {len} bytes, {end} were addressed")]
+    Range {
+        /// Where.
+        area: Area,
+        /// Bytes of the area.
+        len: u64,
+        /// End of the bytes addressed.
+        end: u64,
+    },
+    /// The medium failed.
+    #[error("{area:?} failed")]
+    Failed {
+        /// Where.
+        area: Area,
+    },
+}
+
+/// Random access to the areas of one medium.
+///
+/// After an error of [`Disk::flush`] nothing written since the last good one may be trusted.
+pub trait Disk {
+    /// Bytes of `area`; 0 where it does not exist yet.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`].
+    fn len(&mut self, area: Area) -> Result<u64, DiskError>;
+
+    /// Makes `area` at least `len` bytes long, with room for all of them, durably.
+    ///
+    /// # Errors
+    /// [`DiskError::Full`] where there is no room; the area then has the length it had.
+    fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError>;
+
+    /// Fills `into` from `offset` on.
+    ///
+    /// # Errors
+    /// [`DiskError::Range`], [`DiskError::Failed`].
+    fn read(&mut self, area: Area, offset: u64, into: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes `bytes` at `offset`, inside the area. Not durable yet.
+    ///
+    /// # Errors
+    /// [`DiskError::Range`], [`DiskError::Full`], [`DiskError::Failed`].
+    fn write(&mut self, area: Area, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
+
+    /// Makes everything written to `area` durable.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`].
+    fn flush(&mut self, area: Area) -> Result<(), DiskError>;
+
+    /// Forgets what is cached of `area`, so that the next read comes from the medium itself.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`].
+    fn drop_cache(&mut self, area: Area) -> Result<(), DiskError>;
+}

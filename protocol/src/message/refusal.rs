@@ -1,0 +1,97 @@
+//! Not now, or not at all (SPEC section 7.6).
+
+use alloc::vec::Vec;
+
+use super::MessageKind;
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::limits::RETRY_AFTER_MAX_S;
+
+/// Why the service does not send what was asked for. Unsigned, so it can delay a device and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// Too much to do: ask again later.
+    Busy = 1,
+    /// This device is not enrolled.
+    Unknown = 2,
+    /// This device waits to be accepted.
+    Pending = 3,
+    /// What was asked for does not belong to the device's current deployment.
+    NotYours = 4,
+    /// There is no such chunk, page or document.
+    NotFound = 5,
+    /// The payload was served to this device too often today.
+    OverQuota = 6,
+    /// The protocol version is not spoken here.
+    Version = 7,
+    /// The request was malformed.
+    Malformed = 8,
+}
+
+impl RefusalCode {
+    const ALL: [Self; 8] = [
+        Self::Busy,
+        Self::Unknown,
+        Self::Pending,
+        Self::NotYours,
+        Self::NotFound,
+        Self::OverQuota,
+        Self::Version,
+        Self::Malformed,
+    ];
+
+    /// The words for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Unknown => "unknown",
+            Self::Pending => "pending",
+            Self::NotYours => "not-yours",
+            Self::NotFound => "not-found",
+            Self::OverQuota => "over-quota",
+            Self::Version => "version",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// A refusal.
+///
+/// ```cddl
+/// refusal = head(10) .cat seq<code: uint, ? retry-after: uint>
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: RefusalCode,
+    /// When to ask again, in seconds, at most an hour.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    /// The message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::after(&[MessageKind::Refusal.head()]);
+        writer.uint(self.code as u64);
+        if let Some(seconds) = self.retry_after_s {
+            writer.uint(u64::from(seconds));
+        }
+        writer.into_bytes()
+    }
+
+    /// Reads the body; a wait beyond an hour is cut to an hour.
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("refusal", body, 16)?;
+        let number = reader.uint("refusal code")?;
+        let code = RefusalCode::ALL.into_iter().find(|code| *code as u64 == number);
+        let code = code.ok_or(DecodeError::Value { what: "refusal code" })?;
+        let retry_after_s = if reader.is_at_end() {
+            None
+        } else {
+            Some(reader.uint("retry after")?.min(u64::from(RETRY_AFTER_MAX_S)))
+        };
+        reader.finish()?;
+        Ok(Self { code, retry_after_s: retry_after_s.and_then(|seconds| u32::try_from(seconds).ok()) })
+    }
+}

@@ -1,0 +1,24 @@
+//! The protocol's formats from outside: vectors, other implementations, hostile bytes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+mod codec;
+mod cose_interop;
+mod envelope;
+mod interpreter;
+mod manifest;
+mod samples;
+mod suit_vectors;
+mod trust;
+
+/// A file without its `mod` line would be tests that nobody runs.
+#[test]
+fn no_test_file_is_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = std::fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap();
+        assert!(module == "main" || main.contains(&format!("mod {module};")), "{name} has no mod line");
+    }
+}
