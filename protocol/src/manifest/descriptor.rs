@@ -27,7 +27,7 @@ use crate::limits::{COMPONENTS_MAX, DECODER_MEMORY_BYTES_MAX, DICTIONARY_BYTES_M
 pub enum Codec {
     /// Nothing: the payload is the image.
     Raw = 0,
-    /// Compressed with LZMA.
+    /// Compressed with LZMA; the payload begins with a [`LzmaHeader`](super::LzmaHeader).
     Lzma = 1,
     /// Made into a patch on an earlier image.
     Patch = 2,
@@ -86,7 +86,7 @@ impl TransferDescriptor {
         Self { codec: Codec::Raw, base: None, layout, index_digest, decoder: None }
     }
 
-    /// A payload compressed with LZMA.
+    /// A payload compressed with LZMA; [`LzmaHeader::decoder`](super::LzmaHeader::decoder) is what it needs.
     #[must_use]
     pub const fn lzma(layout: Layout, index_digest: Digest, decoder: DecoderMemory) -> Self {
         Self { codec: Codec::Lzma, base: None, layout, index_digest, decoder: Some(decoder) }
