@@ -2,12 +2,17 @@
 
 extern crate alloc;
 
+pub mod broker;
+pub mod child;
 pub mod clock;
 pub mod error;
+pub mod fleet;
 pub mod link;
+pub mod medium;
 pub mod meter;
 pub mod mqtt;
 pub mod outage;
+pub mod process;
 pub mod profile;
 pub mod seed;
 pub mod shape;

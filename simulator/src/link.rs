@@ -1,7 +1,7 @@
 //! A shaped byte stream over a real TCP connection.
 //!
-//! All decisions are in [`Shaper`]; here is only the socket and one timer. The kernel's receive buffer is kept small,
-//! so that what the link has not let through yet waits at the service and not, unseen and unaccounted, on this side.
+//! All decisions are in [`Shaper`]; here is only the socket and one timer. What the link has not let through yet waits
+//! in the kernel, unread and uncounted, in a receive buffer of fixed size, and beyond that at the service.
 //! A cut resets the connection (`SO_LINGER` 0): what was not read is lost, and the service learns of it at once.
 
 use core::future::Future as _;
@@ -232,13 +232,18 @@ fn cut_error() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, WasCut)
 }
 
-/// Two quanta of the downlink, of which the kernel advertises about half; `None` leaves it to the kernel.
+/// The receive buffer to ask for; the kernel doubles it for its own overhead. `None` leaves it to the kernel.
+///
+/// At least what a session may have outstanding: with less, a slow reader closes the window after every message, and
+/// the kernel probes it open again with waits of its own (3 probes a second for each device with 4 KiB, none with
+/// 64). At least four quanta of the rate: a fast device must find a quantum each time it wakes.
 fn receive_buffer(path: &Path) -> Option<u32> {
     let rates = path.rates.as_ref()?;
     let quantum_bytes = u128::from(rates.down_bytes_s).saturating_mul(path.quantum.as_micros()) / 1_000_000;
-    let bytes = u32::try_from(quantum_bytes.saturating_mul(2)).unwrap_or(u32::MAX);
+    let bytes = u32::try_from(quantum_bytes.saturating_mul(4)).unwrap_or(u32::MAX);
     Some(bytes.clamp(RECEIVE_BUFFER_MIN, RECEIVE_BUFFER_MAX))
 }
 
-const RECEIVE_BUFFER_MIN: u32 = 4096;
+/// A session's largest window.
+const RECEIVE_BUFFER_MIN: u32 = 64 * 1024;
 const RECEIVE_BUFFER_MAX: u32 = 256 * 1024;

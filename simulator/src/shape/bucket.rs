@@ -1,9 +1,10 @@
 //! A token bucket that fires seldom and does not lose what a late timer owes.
 //!
-//! Credit grows with time. A link that is waited for is served a quantum at a time, so that a device wakes about
-//! twenty times a second and not for every byte. Two caps keep it honest: while nothing waits, credit stops at one
-//! quantum, so that an idle link has nothing saved for a burst; while something waits, it may grow to a second's
-//! worth, because then the only reason for unused credit is that this machine woke the device late.
+//! Credit grows with time. When it is used up while more waits, nothing passes until a quantum is there, so that a
+//! device at work wakes about twenty times a second and not for every byte. Two caps keep it honest: while nothing
+//! waits, credit stops at one quantum, so that an idle link has nothing saved for a burst; while it fills up for
+//! somebody who waits, it may grow to a second's worth, because then the only reason for unused credit is that this
+//! machine woke the device late.
 
 use core::time::Duration;
 
@@ -17,8 +18,8 @@ pub struct Bucket {
     /// In bytes times microseconds per second, so that no fraction of a byte is lost between two refills.
     credit: u64,
     refilled: Moment,
-    /// Whether more was wanted than there was credit for.
-    waited_for: bool,
+    /// Whether the credit was used up while more waited, and nothing passes before a quantum is there.
+    filling: bool,
 }
 
 impl Bucket {
@@ -26,28 +27,31 @@ impl Bucket {
     #[must_use]
     pub fn new(rate_bytes_s: u64, quantum: Duration, now: Moment) -> Self {
         let quantum_us = u64::try_from(quantum.as_micros()).unwrap_or(u64::MAX).clamp(1, QUANTUM_US_MAX);
-        Self { rate_bytes_s: rate_bytes_s.max(1), quantum_us, credit: 0, refilled: now, waited_for: false }
+        Self { rate_bytes_s: rate_bytes_s.max(1), quantum_us, credit: 0, refilled: now, filling: false }
     }
 
     /// Bytes that may pass now.
     pub fn available(&mut self, now: Moment) -> usize {
         let elapsed_us = now.micros().saturating_sub(self.refilled.micros());
-        let cap = if self.waited_for {
-            self.worth(self.quantum_us.saturating_mul(LATE_QUANTA_MAX))
+        let cap = if self.filling {
+            self.worth(self.quantum_us.saturating_mul(LATE_QUANTA_MAX)).max(BYTE)
         } else {
-            self.quantum()
+            self.quantum().max(self.credit)
         };
         self.credit = self.credit.saturating_add(self.worth(elapsed_us)).min(cap);
         self.refilled = self.refilled.max(now);
-        usize::try_from(self.credit / BYTE).unwrap_or(usize::MAX)
+        self.filling &= self.credit < self.quantum();
+        if self.filling { 0 } else { usize::try_from(self.credit / BYTE).unwrap_or(usize::MAX) }
     }
 
-    /// So many bytes passed, of those that were available; `more` where more would have, had there been credit.
+    /// So many bytes passed, of those that were available; `more` where as many passed as were let.
     pub fn spend(&mut self, bytes: usize, more: bool) {
         self.credit = self.credit.saturating_sub((bytes as u64).saturating_mul(BYTE));
-        self.waited_for = more;
         if !more {
+            self.filling = false;
             self.credit = self.credit.min(self.quantum());
+        } else if self.credit < BYTE {
+            self.filling = true;
         }
     }
 
@@ -96,12 +100,32 @@ mod tests {
 
     #[test]
     fn a_late_wake_gets_what_was_missed_up_to_a_second() {
+        for (wake_ms, granted) in [(100, 50), (400, 350), (10_000, 1000)] {
+            let mut bucket = bucket();
+            let first = bucket.available(at(50));
+            bucket.spend(first, true);
+            assert_eq!((first, bucket.filled_at(at(50))), (50, at(100)));
+            assert_eq!(bucket.available(at(wake_ms)), granted);
+        }
+    }
+
+    #[test]
+    fn what_a_late_wake_may_take_can_be_taken_in_parts() {
         let mut bucket = bucket();
-        let granted = bucket.available(at(50));
-        bucket.spend(granted, true);
-        assert_eq!(bucket.filled_at(at(50)), at(100));
-        assert_eq!(bucket.available(at(400)), 350);
-        assert_eq!(bucket.available(at(10_000)), 1000);
+        bucket.spend(0, true);
+        assert_eq!(bucket.available(at(800)), 800);
+        for left in (0..8).rev() {
+            bucket.spend(100, true);
+            assert_eq!(bucket.available(at(800)), left * 100);
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_used_up_lets_nothing_through_before_a_quantum_is_there() {
+        let mut bucket = bucket();
+        assert_eq!(bucket.available(at(30)), 30);
+        bucket.spend(30, true);
+        assert_eq!((bucket.available(at(79)), bucket.available(at(80))), (0, 50));
     }
 
     #[test]
@@ -132,6 +156,7 @@ mod tests {
         bucket.spend(20, true);
         assert_eq!(bucket.available(at(20)), 0);
         assert_eq!(bucket.available(at(5)), 0);
-        assert_eq!(bucket.available(at(21)), 1);
+        assert_eq!(bucket.available(at(69)), 0);
+        assert_eq!(bucket.available(at(70)), 50);
     }
 }

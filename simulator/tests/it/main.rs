@@ -3,6 +3,7 @@
 
 mod accounting;
 mod broker;
+mod children;
 mod hostile_broker;
 mod links;
 mod support;
