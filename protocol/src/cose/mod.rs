@@ -9,12 +9,14 @@
 //! a header of ours in the protected bucket ([`Kind::number`]), and the external data ([`Kind::external_aad`]).
 
 mod error;
+mod fingerprint;
 mod key;
 mod kind;
 mod sign;
 mod sign1;
 
 pub use error::SignatureError;
+pub use fingerprint::{Fingerprint, FingerprintError};
 pub use key::{Algorithm, PublicKey, Signature, SigningKey};
 pub use kind::Kind;
 pub use sign::{Signatures, SignaturesWriter};

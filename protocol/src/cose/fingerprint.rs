@@ -1,0 +1,88 @@
+//! What people compare before they trust a key.
+
+use core::fmt;
+use core::str::FromStr;
+
+use thiserror::Error;
+
+use super::PublicKey;
+
+/// The first 8 bytes of a key's thumbprint (RFC 9679), written `xxxx-xxxx-xxxx-xxxx` in hexadecimal.
+///
+/// Short enough to read to somebody over the phone. Whoever wants a second key with the same one has to try
+/// 2^64 keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 8]);
+
+/// Why a text is no fingerprint.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a fingerprint is written xxxx-xxxx-xxxx-xxxx, in hexadecimal")]
+pub struct FingerprintError;
+
+impl PublicKey {
+    /// The key's fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(self.thumbprint().short().0)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g, h, i] = self.0;
+        write!(f, "{a:02x}{b:02x}-{c:02x}{d:02x}-{e:02x}{g:02x}-{h:02x}{i:02x}")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// Takes capital letters too.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut groups = text.split('-');
+        let mut bytes = [0; 8];
+        for pair in bytes.chunks_mut(2) {
+            let group = groups.next().filter(|group| is_group(group)).ok_or(FingerprintError)?;
+            let value = u16::from_str_radix(group, 16).map_err(|_| FingerprintError)?;
+            pair.copy_from_slice(&value.to_be_bytes());
+        }
+        if groups.next().is_none() { Ok(Self(bytes)) } else { Err(FingerprintError) }
+    }
+}
+
+fn is_group(text: &str) -> bool {
+    text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use super::*;
+    use crate::cose::SigningKey;
+
+    #[test]
+    fn a_fingerprint_reads_back_and_begins_the_thumbprint() {
+        let key = SigningKey::ed25519(&[7; 32]).public();
+        let text = key.fingerprint().to_string();
+        assert_eq!(text.replace('-', ""), key.thumbprint().to_hex()[..16]);
+        assert_eq!(text.parse(), Ok(key.fingerprint()));
+        assert_eq!(text.to_uppercase().parse(), Ok(key.fingerprint()));
+    }
+
+    #[test]
+    fn other_texts_are_no_fingerprints() {
+        for text in [
+            "",
+            "0123",
+            "0123-4567-89ab",
+            "0123-4567-89ab-cdef-0",
+            "0123-4567-89ab-cde",
+            "0123-4567-89ab-cdeg",
+            "+123-4567-89ab-cdef",
+            "0123456789abcdef",
+        ] {
+            assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
+        }
+    }
+}
