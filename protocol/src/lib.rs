@@ -24,6 +24,8 @@ pub mod manifest;
 pub mod message;
 pub mod retry;
 pub mod server;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 pub mod topic;
 pub mod trust;

@@ -49,13 +49,7 @@ impl DeviceSession {
             record.remember(past);
         });
         self.last_ledger = (bytes_received, bytes_twice);
-        let state = match outcome {
-            Outcome::Confirmed => State::Confirmed,
-            Outcome::Reverted => State::Reverted,
-            Outcome::Failed => State::Failed,
-            Outcome::Cancelled => State::Cancelled,
-        };
-        self.last = Some((state, failure));
+        self.last = Some((state_of(outcome), failure));
         self.unreported = true;
         self.tell(Event::Ended { campaign: order.campaign, attempt: order.attempt, outcome, failure });
     }
@@ -111,5 +105,15 @@ impl DeviceSession {
         if let Some(status) = self.status().filter(|status| status.campaign != CampaignId::default()) {
             self.publish(Channel::Requests, status.encode(), false);
         }
+    }
+}
+
+/// The state that a deployment is shown in after it ended.
+pub(super) fn state_of(outcome: Outcome) -> State {
+    match outcome {
+        Outcome::Confirmed => State::Confirmed,
+        Outcome::Reverted => State::Reverted,
+        Outcome::Failed => State::Failed,
+        Outcome::Cancelled => State::Cancelled,
     }
 }

@@ -119,6 +119,7 @@ impl DeviceSession {
     ) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = config.seed;
         let floor = today.max(record.time);
+        let last = record.outcomes.last().map(|past| (ending::state_of(past.outcome), past.failure));
         let mut session = Self {
             jitter: Jitter::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
             config,
@@ -137,7 +138,7 @@ impl DeviceSession {
             outputs: VecDeque::new(),
             now,
             shown: None,
-            last: None,
+            last,
             last_ledger: (0, 0),
             unreported: false,
         };

@@ -8,6 +8,7 @@ mod envelope;
 mod interpreter;
 mod manifest;
 mod samples;
+mod session;
 mod suit_vectors;
 mod trust;
 

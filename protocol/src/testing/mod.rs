@@ -1,0 +1,17 @@
+//! A world for tests: keys and releases, a link with faults, a medium, two sessions joined by them.
+//!
+//! Everything is seeded and runs in virtual time, so that a failure is replayed by its seed.
+
+mod disk;
+mod fixture;
+mod link;
+mod medium;
+mod pair;
+mod recording;
+
+pub use disk::*;
+pub use fixture::{Fixture, OrderOptions, Release};
+pub use link::{Direction, Faults, Packet, SeededLink};
+pub use medium::{RamMedium, Stored};
+pub use pair::{Pair, PairOptions, Shelf, Tap, Verdict};
+pub use recording::{Recorded, Recorder, Recording};

@@ -1,0 +1,558 @@
+//! A device and its service, joined by a link with faults, in virtual time.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::fixture::{Fixture, OrderOptions, Release};
+use super::link::{Direction, Faults, Packet, SeededLink};
+use super::medium::{RamMedium, Stored};
+use super::recording::{Recorder, Recording};
+use crate::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, Record, SessionConfig};
+use crate::ids::{ChunkIndex, OpId, PayloadTag};
+use crate::message::{ChunkMessage, PageMessage, PageNumber, Refusal, RefusalCode, State};
+use crate::retry::Jitter;
+use crate::server::{
+    DeviceView, Document, Event as ServerEvent, GroupDocument, Input as ServerInput, Live, LivePayload,
+    Output as ServerOutput, ServerSession, Standing,
+};
+use crate::time::{Instant, UnixTime};
+use crate::topic::Channel;
+
+/// A look at, and a hand on, every packet: what comes out is what goes on.
+pub type Tap = Box<dyn FnMut(Instant, Packet) -> Vec<Packet>>;
+
+/// What a [`Pair`] starts with.
+#[derive(Clone, Debug)]
+pub struct PairOptions {
+    /// Replays the same run.
+    pub seed: u64,
+    /// How bad the link is.
+    pub faults: Faults,
+    /// Mean time between cuts of the connection, in milliseconds; 0 for none.
+    pub cut_every_ms: u64,
+    /// Mean time between power cuts of the device, in milliseconds; 0 for none.
+    pub power_cut_every_ms: u64,
+    /// Whether the device is accepted from the start.
+    pub accepted: bool,
+    /// Refuses chunk requests as busy: one in this many; 0 for none.
+    pub busy_one_in: u64,
+}
+
+impl Default for PairOptions {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            faults: Faults { delay_ms: (20, 60), rate: 20_000, ..Faults::default() },
+            cut_every_ms: 0,
+            power_cut_every_ms: 0,
+            accepted: true,
+            busy_one_in: 0,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// What was waited for came true.
+    Done,
+    /// Virtual time ran out.
+    TimeUp,
+}
+
+/// What the service of a pair publishes and serves.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    /// Releases by digest.
+    pub releases: Vec<Release>,
+    /// The assignment, with its version.
+    pub assignment: Option<(u64, Vec<u8>)>,
+    /// Campaigns of groups, with their versions.
+    pub campaigns: Vec<(GroupDocument, Vec<u8>)>,
+    /// The release that may be asked for: index into `releases`.
+    pub live: Option<usize>,
+    /// Reports that were stored.
+    pub reports: Vec<crate::message::Report>,
+}
+
+/// Two sessions and all that is between and below them.
+pub struct Pair {
+    /// Keys and names.
+    pub fixture: Fixture,
+    /// What the service has.
+    pub shelf: Shelf,
+    /// The device's medium.
+    pub medium: RamMedium,
+    /// The device's session.
+    pub device: DeviceSession,
+    /// Every event of the device, with its time.
+    pub events: Vec<(Instant, Event)>,
+    /// Every event of the service.
+    pub server_events: Vec<ServerEvent>,
+    /// Payload bytes that the service sent.
+    pub served_bytes: u64,
+    /// Link cuts and power cuts that happened.
+    pub cuts: (u64, u64),
+    /// The virtual clock.
+    pub now: Instant,
+    /// A hand on every packet.
+    pub tap: Option<Tap>,
+    /// Everything that was fed to the device, where recording is on.
+    pub recorder: Option<Recorder>,
+    options: PairOptions,
+    server: ServerSession,
+    link: SeededLink,
+    jitter: Jitter,
+    connected: bool,
+    connect_at: Instant,
+    cut_at: Option<Instant>,
+    power_cut_at: Option<Instant>,
+    subscribed: Vec<Channel>,
+    lives: u64,
+    rebooting: bool,
+}
+
+/// What the medium answered.
+enum Answered {
+    Stored(Stored),
+    Installed(Result<(), InstallFailure>),
+}
+
+impl core::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Pair")
+            .field("now", &self.now)
+            .field("state", &self.device.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    /// A device that runs an image of zeros, and a service that has nothing yet.
+    #[must_use]
+    pub fn new(options: PairOptions) -> Self {
+        let fixture = Fixture::new();
+        let mut medium = RamMedium::running(&[0; 100]);
+        medium.boot();
+        let mut jitter = Jitter::new(options.seed);
+        let config = Self::config(&fixture, &options, 0);
+        let root = fixture.root();
+        let boot = medium.boot_view();
+        let now = Instant::ZERO;
+        let device =
+            DeviceSession::new(config, root, boot, Record::default(), None, now, UnixTime::default());
+        let server = ServerSession::new(fixture.device.clone(), now);
+        let link = SeededLink::new(options.faults, jitter.next_u64());
+        let mut pair = Self {
+            fixture,
+            shelf: Shelf::default(),
+            medium,
+            device,
+            events: Vec::new(),
+            server_events: Vec::new(),
+            served_bytes: 0,
+            cuts: (0, 0),
+            now,
+            tap: None,
+            recorder: None,
+            server,
+            link,
+            jitter,
+            connected: false,
+            connect_at: now,
+            cut_at: None,
+            power_cut_at: None,
+            subscribed: Vec::new(),
+            lives: 0,
+            rebooting: false,
+            options,
+        };
+        if pair.options.accepted {
+            let bytes = pair.fixture.assignment(1, core::slice::from_ref(&pair.fixture.group), None);
+            pair.shelf.assignment = Some((1, bytes));
+        }
+        pair.power_cut_at = pair.after(pair.options.power_cut_every_ms);
+        pair
+    }
+
+    /// A pair whose service rolls out `image` to the device's group.
+    #[must_use]
+    pub fn with_release(options: PairOptions, image: Vec<u8>, chunk_size_log2: u64) -> Self {
+        let mut pair = Self::new(options);
+        let release = pair.fixture.release(image, 1, chunk_size_log2);
+        pair.roll_out(release, OrderOptions::default());
+        pair
+    }
+
+    /// Rolls out `release` to the device's group.
+    pub fn roll_out(&mut self, release: Release, options: OrderOptions) {
+        let document = self.fixture.campaign(&release, options);
+        self.shelf.releases.push(release);
+        self.shelf.live = Some(self.shelf.releases.len() - 1);
+        self.put_campaign(options.version, document);
+    }
+
+    /// Publishes a campaign document of the device's group.
+    pub fn put_campaign(&mut self, version: u64, document: Vec<u8>) {
+        let group = self.fixture.group.clone();
+        self.shelf.campaigns.retain(|(known, _)| known.group != group);
+        let head = GroupDocument { group: group.clone(), document: Document { version } };
+        self.shelf.campaigns.push((head, document.clone()));
+        self.publish_retained(Channel::Group(group), document);
+    }
+
+    /// Publishes a new assignment of the device.
+    pub fn put_assignment(&mut self, version: u64, document: Vec<u8>) {
+        self.shelf.assignment = Some((version, document.clone()));
+        self.publish_retained(Channel::Assignment, document);
+    }
+
+    fn publish_retained(&mut self, channel: Channel, document: Vec<u8>) {
+        if self.connected && self.subscribed.contains(&channel) {
+            self.send(Packet { direction: Direction::Down, channel, payload: document });
+        }
+    }
+
+    /// Delivers something to the device as if the broker had made it up.
+    pub fn inject(&mut self, channel: Channel, payload: Vec<u8>) {
+        self.feed(Input::Message { channel, payload: &payload });
+    }
+
+    fn config(fixture: &Fixture, options: &PairOptions, lives: u64) -> SessionConfig {
+        let mut seed = [0; 32];
+        let number = options.seed.wrapping_mul(1_000_003).wrapping_add(lives).to_le_bytes();
+        seed.iter_mut().zip(number).for_each(|(to, from)| *to = from);
+        let key = fixture.device_key.clone();
+        SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed)
+    }
+
+    fn after(&mut self, mean_ms: u64) -> Option<Instant> {
+        (mean_ms > 0).then(|| self.now.plus_millis(1 + self.jitter.below(2 * mean_ms)))
+    }
+
+    /// Runs until `done` or until `limit_ms` of virtual time have passed.
+    pub fn run(&mut self, limit_ms: u64, mut done: impl FnMut(&Self) -> bool) -> Verdict {
+        let end = self.now.plus_millis(limit_ms);
+        self.drain();
+        while !done(self) {
+            let wake = [
+                self.link.next_arrival(),
+                self.device.poll_timeout(),
+                self.server.poll_timeout(),
+                (!self.connected).then_some(self.connect_at),
+                self.cut_at,
+                self.power_cut_at,
+            ];
+            let Some(next) = wake.into_iter().flatten().min().filter(|at| *at <= end) else {
+                self.now = end;
+                return Verdict::TimeUp;
+            };
+            self.now = self.now.max(next);
+            self.turn();
+        }
+        Verdict::Done
+    }
+
+    /// Runs until the service has the report of a deployment that ended in `state`.
+    pub fn run_until(&mut self, state: State, limit_ms: u64) -> Verdict {
+        self.run(limit_ms, |pair| {
+            pair.device.state() == state
+                && pair.device.record().reports.is_empty()
+                && !pair.shelf.reports.is_empty()
+        })
+    }
+
+    /// One happening.
+    fn turn(&mut self) {
+        if self.power_cut_at.is_some_and(|at| at <= self.now) {
+            self.power_cut_at = self.after(self.options.power_cut_every_ms);
+            return self.power_cut();
+        }
+        if self.cut_at.is_some_and(|at| at <= self.now) {
+            return self.cut();
+        }
+        if !self.connected && self.connect_at <= self.now {
+            self.connected = true;
+            self.subscribed.clear();
+            self.cut_at = self.after(self.options.cut_every_ms);
+            return self.feed(Input::Connected);
+        }
+        if let Some(packet) = self.link.receive(self.now) {
+            return match packet.direction {
+                Direction::Down if self.connected => {
+                    self.feed(Input::Message { channel: packet.channel, payload: &packet.payload });
+                }
+                Direction::Down => {}
+                Direction::Up => {
+                    let Packet { channel, payload, .. } = packet;
+                    self.serve(ServerInput::Message { channel, payload: &payload });
+                }
+            };
+        }
+        if self.server.poll_timeout().is_some_and(|at| at <= self.now) {
+            return self.serve(ServerInput::Timeout);
+        }
+        self.feed(Input::Timeout);
+    }
+
+    /// The connection breaks; the device comes back some seconds later.
+    pub fn cut(&mut self) {
+        self.cut_at = None;
+        if !self.connected {
+            return;
+        }
+        self.connected = false;
+        self.cuts.0 += 1;
+        self.connect_at = self.now.plus_millis(500 + self.jitter.below(5000));
+        self.link.cut();
+        self.feed(Input::Disconnected);
+    }
+
+    /// Power goes and comes back.
+    pub fn power_cut(&mut self) {
+        self.cuts.1 += 1;
+        self.medium.power_cut();
+        self.start_again();
+    }
+
+    /// The agent's process is killed and started: what was written is there, the session is new.
+    pub fn kill(&mut self) {
+        self.new_session();
+    }
+
+    fn start_again(&mut self) {
+        self.medium.boot();
+        self.new_session();
+    }
+
+    fn new_session(&mut self) {
+        self.lives += 1;
+        self.connected = false;
+        self.cut_at = None;
+        self.link.cut();
+        self.connect_at = self.now.plus_millis(1000);
+        let record = self.medium.record.as_deref().map(|bytes| Record::decode(bytes).expect("saved by us"));
+        self.device = DeviceSession::new(
+            Self::config(&self.fixture, &self.options, self.lives),
+            self.fixture.root(),
+            self.medium.boot_view(),
+            record.unwrap_or_default(),
+            self.medium.kept_envelope(),
+            self.now,
+            UnixTime::default(),
+        );
+        self.drain();
+    }
+
+    /// The service's process starts again: what it counted is gone.
+    pub fn restart_service(&mut self) {
+        self.server = ServerSession::new(self.fixture.device.clone(), self.now);
+    }
+
+    /// Changes how bad the link is from now on.
+    pub fn heal(&mut self, faults: Faults) {
+        self.options.cut_every_ms = 0;
+        self.options.power_cut_every_ms = 0;
+        self.options.busy_one_in = 0;
+        self.cut_at = None;
+        self.power_cut_at = None;
+        self.link.set_faults(faults);
+    }
+
+    /// Feeds the device what a recording holds, with this pair's medium, and returns the events.
+    pub fn replay(&mut self, recording: &Recording) -> Vec<(Instant, Event)> {
+        self.drain();
+        for (at, recorded) in &recording.inputs {
+            self.now = self.now.max(*at);
+            self.feed(recorded.as_input());
+        }
+        core::mem::take(&mut self.events)
+    }
+
+    /// Feeds the device one input, then carries out what it wants.
+    pub fn feed(&mut self, input: Input<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(self.now, &input);
+        }
+        self.device.handle_input(self.now, input);
+        self.drain();
+    }
+
+    /// Carries out what the device wants, and feeds it what its medium answers, until it wants nothing.
+    fn drain(&mut self) {
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(output) = self.device.poll_output() {
+                answers.extend(self.carry_out(output));
+            }
+            let input = match answers.pop_front() {
+                Some((op, Answered::Stored(Stored::Done(result)))) => Input::Stored { op, result },
+                Some((op, Answered::Stored(Stored::Opened(result)))) => Input::Opened { op, result },
+                Some((op, Answered::Stored(Stored::Loaded(bytes)))) => {
+                    self.device.handle_input(self.now, Input::Loaded { op, bytes: bytes.as_deref() });
+                    continue;
+                }
+                Some((op, Answered::Installed(result))) => Input::Installed { op, result },
+                None => break,
+            };
+            self.device.handle_input(self.now, input);
+        }
+        if core::mem::take(&mut self.rebooting) {
+            self.start_again();
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) -> Option<(OpId, Answered)> {
+        match output {
+            Output::Subscribe(channels) => self.subscribe(channels),
+            Output::Publish(publish) if self.connected => {
+                let (channel, payload) = (publish.channel, publish.payload);
+                self.send(Packet { direction: Direction::Up, channel, payload });
+            }
+            Output::Publish(_) => {}
+            Output::Disconnect => self.cut_at = Some(self.now),
+            Output::Event(event) => self.events.push((self.now, event)),
+            Output::Store(op, what) => return Some((op, Answered::Stored(self.medium.store(what)))),
+            Output::Install(_, InstallOp::Reboot) => self.rebooting = true,
+            Output::Install(op, what) => return Some((op, Answered::Installed(self.medium.install(what)))),
+        }
+        None
+    }
+
+    fn subscribe(&mut self, channels: Vec<Channel>) {
+        for channel in channels {
+            let retained = match &channel {
+                Channel::Assignment => self.shelf.assignment.as_ref().map(|(_, bytes)| bytes.clone()),
+                Channel::Group(group) => {
+                    let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == *group);
+                    found.map(|(_, bytes)| bytes.clone())
+                }
+                _ => None,
+            };
+            self.subscribed.push(channel.clone());
+            if let Some(payload) = retained {
+                self.send(Packet { direction: Direction::Down, channel, payload });
+            }
+        }
+    }
+
+    fn send(&mut self, packet: Packet) {
+        let packets = match &mut self.tap {
+            Some(tap) => tap(self.now, packet),
+            None => Vec::from([packet]),
+        };
+        for packet in packets {
+            self.link.send(self.now, packet);
+        }
+    }
+
+    fn send_down(&mut self, payload: Vec<u8>) {
+        if self.connected {
+            self.send(Packet { direction: Direction::Down, channel: Channel::Answers, payload });
+        }
+    }
+
+    /// Feeds the service one input, then carries out what it wants.
+    fn serve(&mut self, input: ServerInput<'_>) {
+        let key = self.fixture.device_key.public();
+        let campaigns: Vec<GroupDocument> = match self.options.accepted {
+            true => self.shelf.campaigns.iter().map(|(head, _)| head.clone()).collect(),
+            false => Vec::new(),
+        };
+        let live = self.shelf.live.and_then(|live| self.shelf.releases.get(live));
+        let payloads: Vec<LivePayload> =
+            live.iter().map(|release| LivePayload { tag: release.tag(), layout: release.layout }).collect();
+        let view = DeviceView {
+            standing: match (self.options.accepted, &self.shelf.assignment) {
+                (true, _) => Standing::Accepted { key: &key },
+                (false, _) => Standing::Unknown,
+            },
+            root_version: 1,
+            assignment: self.shelf.assignment.as_ref().map(|(version, _)| Document { version: *version }),
+            campaigns: &campaigns,
+            live: live.map(|release| Live { release: release.digest, payloads: &payloads }),
+        };
+        let today = self.fixture.issued.plus_secs(60 + self.now.as_millis() / 1000);
+        self.server.handle_input(self.now, today, &view, input);
+        while let Some(output) = self.server.poll_output() {
+            self.answer(output);
+        }
+    }
+
+    /// Accepts the device with its group.
+    pub fn accept(&mut self) {
+        self.options.accepted = true;
+        let document = self.fixture.assignment(1, core::slice::from_ref(&self.fixture.group), None);
+        self.put_assignment(1, document);
+    }
+
+    fn answer(&mut self, output: ServerOutput) {
+        match output {
+            ServerOutput::Answer(answer) => {
+                let bytes = self.fixture.answer(&answer);
+                self.send_down(bytes);
+            }
+            ServerOutput::Assignment => {
+                if let Some((_, bytes)) = self.shelf.assignment.clone() {
+                    self.send_down(bytes);
+                }
+            }
+            ServerOutput::Campaign(group) => {
+                let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == group);
+                if let Some((_, bytes)) = found.cloned() {
+                    self.send_down(bytes);
+                }
+            }
+            ServerOutput::Manifest(digest) => {
+                let found = self.shelf.releases.iter().find(|release| release.digest == digest);
+                if let Some(bytes) = found.map(|release| release.envelope.clone()) {
+                    self.send_down(bytes);
+                }
+            }
+            ServerOutput::Chunks { payload, runs, .. } => {
+                if self.options.busy_one_in > 0 && self.jitter.below(self.options.busy_one_in) == 0 {
+                    let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(5) };
+                    return self.send_down(refusal.encode());
+                }
+                for (first, count) in runs {
+                    self.send_chunks(payload, first, count);
+                }
+            }
+            ServerOutput::Page { payload, page } => {
+                let found = self.shelf.releases.iter().find(|release| release.tag() == payload);
+                let bytes = found.map(|release| match page {
+                    PageNumber::List => release.index.list.clone(),
+                    PageNumber::Page(number) => release.index.page(number).to_vec(),
+                });
+                if let Some(bytes) = bytes {
+                    self.send_down(PageMessage::encode(payload, page, &bytes));
+                }
+            }
+            ServerOutput::Refuse(refusal) => self.send_down(refusal.encode()),
+            ServerOutput::Event(event) => {
+                if let ServerEvent::Reported { report, digest, .. } = &event {
+                    if !self.shelf.reports.contains(report) {
+                        self.shelf.reports.push(report.clone());
+                    }
+                    let report = *digest;
+                    self.server_events.push(event);
+                    return self.serve(ServerInput::ReportStored { report });
+                }
+                self.server_events.push(event);
+            }
+        }
+    }
+
+    fn send_chunks(&mut self, payload: PayloadTag, first: ChunkIndex, count: u32) {
+        let Some(release) = self.shelf.releases.iter().find(|release| release.tag() == payload) else {
+            return;
+        };
+        let range = release.layout.bytes_of(first, count);
+        let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
+        let bytes = release.payload.get(range).unwrap_or_default();
+        self.served_bytes += bytes.len() as u64;
+        let message = ChunkMessage::encode(payload, first, bytes);
+        self.send_down(message);
+    }
+}

@@ -1,0 +1,157 @@
+//! Records what a session was fed, and feeds it again: a field bug becomes a test.
+
+use alloc::vec::Vec;
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::device::Input;
+use crate::time::{Instant, UnixTime};
+use crate::topic::Channel;
+
+/// One input with its time, in a form that can be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// [`Input::Connected`].
+    Connected,
+    /// [`Input::Disconnected`].
+    Disconnected,
+    /// [`Input::Message`].
+    Message(Channel, Vec<u8>),
+    /// [`Input::Activity`].
+    Activity,
+    /// [`Input::WallClock`].
+    WallClock(u64),
+    /// [`Input::Check`].
+    Check,
+    /// [`Input::Timeout`].
+    Timeout,
+}
+
+/// Inputs from outside, in order. Answers of the medium are not among them: they come from a medium again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    /// Each input and when it came.
+    pub inputs: Vec<(Instant, Recorded)>,
+}
+
+/// Notes every input that passes through it.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    recording: Recording,
+}
+
+impl Recorder {
+    /// Notes an input, and ignores answers of the medium.
+    pub fn note(&mut self, now: Instant, input: &Input<'_>) {
+        let recorded = match input {
+            Input::Connected => Recorded::Connected,
+            Input::Disconnected => Recorded::Disconnected,
+            Input::Message { channel, payload } => Recorded::Message(channel.clone(), payload.to_vec()),
+            Input::Activity => Recorded::Activity,
+            Input::WallClock(time) => Recorded::WallClock(time.as_secs()),
+            Input::Check => Recorded::Check,
+            Input::Timeout => Recorded::Timeout,
+            Input::Stored { .. } | Input::Opened { .. } | Input::Loaded { .. } | Input::Installed { .. } => {
+                return;
+            }
+        };
+        self.recording.inputs.push((now, recorded));
+    }
+
+    /// What was noted.
+    #[must_use]
+    pub fn finish(self) -> Recording {
+        self.recording
+    }
+}
+
+impl Recorded {
+    /// The input to feed again.
+    #[must_use]
+    pub fn as_input(&self) -> Input<'_> {
+        match self {
+            Self::Connected => Input::Connected,
+            Self::Disconnected => Input::Disconnected,
+            Self::Message(channel, payload) => Input::Message { channel: channel.clone(), payload },
+            Self::Activity => Input::Activity,
+            Self::WallClock(seconds) => Input::WallClock(UnixTime::from_secs(*seconds)),
+            Self::Check => Input::Check,
+            Self::Timeout => Input::Timeout,
+        }
+    }
+}
+
+impl Recording {
+    /// The recording as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        for (at, recorded) in &self.inputs {
+            writer.array(4).uint(at.as_millis());
+            let (kind, topic, payload) = match recorded {
+                Recorded::Connected => (0, "", &[][..]),
+                Recorded::Disconnected => (1, "", &[][..]),
+                Recorded::Message(channel, payload) => (2, name(channel), &payload[..]),
+                Recorded::Activity => (3, "", &[][..]),
+                Recorded::WallClock(seconds) => {
+                    writer.uint(4).text("").bytes(&seconds.to_be_bytes());
+                    continue;
+                }
+                Recorded::Check => (5, "", &[][..]),
+                Recorded::Timeout => (6, "", &[][..]),
+            };
+            writer.uint(kind).text(topic).bytes(payload);
+        }
+        writer.into_bytes()
+    }
+
+    /// Reads a recording back.
+    ///
+    /// # Errors
+    /// Any [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new("recording", bytes, usize::MAX)?;
+        let mut inputs = Vec::new();
+        while !reader.is_at_end() {
+            reader.array_of("recorded input", 4)?;
+            let at = Instant::from_millis(reader.uint("time")?);
+            let kind = reader.uint("kind")?;
+            let topic = reader.text("channel", 64)?;
+            let payload = reader.bytes("payload", usize::MAX)?;
+            let bad = DecodeError::Value { what: "recorded input" };
+            let recorded = match kind {
+                0 => Recorded::Connected,
+                1 => Recorded::Disconnected,
+                2 => Recorded::Message(channel(topic).ok_or(bad)?, payload.to_vec()),
+                3 => Recorded::Activity,
+                4 => Recorded::WallClock(u64::from_be_bytes(payload.try_into().map_err(|_| bad)?)),
+                5 => Recorded::Check,
+                6 => Recorded::Timeout,
+                _ => return Err(bad),
+            };
+            inputs.push((at, recorded));
+        }
+        Ok(Self { inputs })
+    }
+}
+
+fn name(channel: &Channel) -> &str {
+    match channel {
+        Channel::Requests => "/q",
+        Channel::Answers => "/c",
+        Channel::Reports => "/r",
+        Channel::Assignment => "/s",
+        Channel::Beacon => "/t",
+        Channel::Group(group) => group.as_str(),
+    }
+}
+
+fn channel(name: &str) -> Option<Channel> {
+    Some(match name {
+        "/q" => Channel::Requests,
+        "/c" => Channel::Answers,
+        "/r" => Channel::Reports,
+        "/s" => Channel::Assignment,
+        "/t" => Channel::Beacon,
+        group => Channel::Group(crate::ids::GroupName::new(group).ok()?),
+    })
+}
