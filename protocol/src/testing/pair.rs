@@ -62,8 +62,10 @@ pub enum Verdict {
 }
 
 /// What the service of a pair publishes and serves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Shelf {
+    /// Version of the root that the service says is current.
+    pub root_version: u64,
     /// Releases by digest.
     pub releases: Vec<Release>,
     /// The assignment, with its version.
@@ -146,7 +148,14 @@ impl Pair {
         let link = SeededLink::new(options.faults, jitter.next_u64());
         let mut pair = Self {
             fixture,
-            shelf: Shelf::default(),
+            shelf: Shelf {
+                root_version: 1,
+                releases: Vec::new(),
+                assignment: None,
+                campaigns: Vec::new(),
+                live: None,
+                reports: Vec::new(),
+            },
             medium,
             device,
             events: Vec::new(),
@@ -468,7 +477,7 @@ impl Pair {
                 (true, _) => Standing::Accepted { key: &key },
                 (false, _) => Standing::Unknown,
             },
-            root_version: 1,
+            root_version: self.shelf.root_version,
             assignment: self.shelf.assignment.as_ref().map(|(version, _)| Document { version: *version }),
             campaigns: &campaigns,
             live: live.map(|release| Live { release: release.digest, payloads: &payloads }),

@@ -4,13 +4,18 @@
 
 mod codec;
 mod cose_interop;
+mod documents;
 mod envelope;
+mod envelope_parts;
 mod interpreter;
+mod interpreter_model;
 mod manifest;
+mod manifest_properties;
 mod samples;
 mod session;
 mod suit_vectors;
 mod trust;
+mod walk;
 
 /// A file without its `mod` line would be tests that nobody runs.
 #[test]
