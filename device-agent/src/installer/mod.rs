@@ -1,0 +1,5 @@
+//! Images, slots and which of them starts.
+
+mod slot;
+
+pub use slot::{Slot, SlotFacts};
