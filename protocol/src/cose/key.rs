@@ -95,10 +95,13 @@ impl PublicKey {
     /// Reads a point on edwards25519.
     ///
     /// # Errors
-    /// [`DecodeError::Value`] where it is not on the curve or of small order.
+    /// [`DecodeError::Value`] where it is not on the curve, of small order, or not in its one canonical
+    /// encoding: the same key must not come under two ids.
     pub fn ed25519(x: &[u8; 32]) -> Result<Self, DecodeError> {
         match ed25519_dalek::VerifyingKey::from_bytes(x) {
-            Ok(key) if !key.is_weak() => Ok(Self::Ed25519(Box::new(key))),
+            Ok(key) if !key.is_weak() && key.to_edwards().compress().to_bytes() == *x => {
+                Ok(Self::Ed25519(Box::new(key)))
+            }
             _ => Err(DecodeError::Value { what: "Ed25519 point" }),
         }
     }

@@ -1,6 +1,8 @@
 //! The protocol's formats from outside: vectors, other implementations, hostile bytes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+// Tests run where std is.
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod codec;
 mod cose_interop;

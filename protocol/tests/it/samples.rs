@@ -105,6 +105,14 @@ pub(crate) fn condition(condition: Condition) -> Command {
     Command::Condition(condition, Policy::ALL)
 }
 
+pub(crate) fn fetch() -> Command {
+    Command::Fetch(Policy::ON_FAILURE)
+}
+
+pub(crate) fn image_match() -> Command {
+    condition(Condition::ImageMatch)
+}
+
 pub(crate) fn set(parameters: &[Parameter]) -> Command {
     Command::OverrideParameters(parameters.to_vec())
 }
