@@ -1,0 +1,92 @@
+//! How the service hangs on its broker: one trait, two implementations.
+//!
+//! [`EmbeddedLink`] is a link on the router behind our own [front door](crate::front); [`ClientLink`] is a client
+//! of any MQTT 3.1.1 broker. The service subscribes to `{prefix}/d/+/q` and `{prefix}/d/+/r`, publishes to the
+//! rest, and must not depend on more than the weaker of the two gives: messages may be lost and may come twice,
+//! and after [`LinkEvent::Up`] nothing that was published before is sure to be known.
+
+mod client;
+mod embedded;
+mod error;
+
+use core::future::Future;
+
+use bytes::Bytes;
+
+pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink};
+pub use embedded::EmbeddedLink;
+pub use error::LinkError;
+
+/// What arrives from the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// Connected and subscribed. Retained documents have to be published again: the broker may be a new one, and
+    /// what was queued when the last connection ended is lost.
+    Up,
+    /// Not connected, also after each attempt that failed. What is published now is discarded.
+    Down {
+        /// Why, in words for a person.
+        reason: String,
+    },
+    /// A message of a device.
+    Message(Incoming),
+}
+
+/// A message from a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Where it was published; not checked.
+    pub topic: Bytes,
+    /// Unverified bytes.
+    pub payload: Bytes,
+    /// The broker had kept it; nobody may publish such a message to the service.
+    pub retained: bool,
+}
+
+/// How much trouble the broker should take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// QoS 0.
+    AtMostOnce,
+    /// QoS 1.
+    AtLeastOnce,
+}
+
+/// A message to devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to publish it: UTF-8 without wildcards.
+    pub topic: Bytes,
+    /// Shared with the broker, not copied, where the broker is embedded.
+    pub payload: Bytes,
+    /// At which QoS; the embedded broker delivers at the QoS of each subscription whatever this says.
+    pub delivery: Delivery,
+    /// Should the broker keep it for those who subscribe later? An empty payload makes it forget.
+    pub retain: bool,
+}
+
+/// A connection to a broker, subscribed to what devices send to the service.
+pub trait BrokerLink {
+    /// Waits for the next event. Cancel-safe.
+    ///
+    /// # Errors
+    /// The link is gone for good, and the process should end.
+    fn next(&mut self) -> impl Future<Output = Result<LinkEvent, LinkError>>;
+
+    /// Queues a message; several may be queued before [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// [`LinkError::QueueFull`], [`LinkError::BadTopic`], [`LinkError::TooLarge`]: this message is not sent, the
+    /// link goes on.
+    fn publish(&mut self, message: Outgoing) -> Result<(), LinkError>;
+
+    /// Hands what is queued to the broker, one wake-up for all. Waits while the broker is behind, and never for
+    /// the caller of [`next`](Self::next). Cancel-safe: what was not handed over stays queued.
+    ///
+    /// # Errors
+    /// The link is gone for good, and the process should end.
+    fn flush(&mut self) -> impl Future<Output = Result<(), LinkError>>;
+}
+
+/// Messages that may be queued before a flush.
+pub const QUEUE_MAX: usize = 16 * 1024;

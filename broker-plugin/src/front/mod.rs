@@ -1,0 +1,260 @@
+//! The front door of the embedded broker: an MQTT server on rumqttd's router.
+//!
+//! rumqttd's own server has no rules about topics, no time limits on writes, and kills its router on some clients;
+//! its router alone is fast and sound as long as nothing reaches it that it can't bear. So this module
+//! accepts the sockets itself (MQTT 3.1.1 and 5 on one port), decides who comes in and what each device may read
+//! and write, and gives the router one well-behaved [`link`] per client:
+//!
+//! | file | decides |
+//! |---|---|
+//! | `config` | settings, and whether the router's logs fit the memory |
+//! | `waiting`, `session`, `handshake` | a socket until CONNACK; one connection's bytes |
+//! | `access` | identity, topics, the [`Access`] trait |
+//! | `conversation`, `codec`, `acks` | packets after CONNACK |
+//! | `registry` | takeover; what the router never forgets |
+//! | `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
+//! | `counters`, `end` | everything that happens has a number |
+//!
+//! What this door does not do: TLS, persistent sessions (`session present` is always 0), QoS 2, wildcards,
+//! `$` topics, shared subscriptions, topic aliases, and other version 5 properties of messages. A filter that is
+//! subscribed again keeps its QoS and does not bring its retained message again.
+
+mod access;
+mod acks;
+mod codec;
+mod config;
+mod conversation;
+mod counters;
+mod end;
+mod error;
+mod handshake;
+mod heartbeat;
+mod link;
+mod registry;
+mod session;
+mod waiting;
+
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::sleep;
+use whimbrel_protocol::ids::Prefix;
+
+pub use access::{Access, Login, Refusal};
+pub use config::{FrontConfig, SegmentSize, Segments};
+pub use counters::Counters;
+pub use error::FrontError;
+pub use heartbeat::{OnRouterDeath, RouterDeath, end_process};
+pub use link::{Link, RouterHandle};
+
+use access::TopicRules;
+use heartbeat::Heartbeat;
+use registry::Registry;
+use waiting::WaitingRoom;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    config: FrontConfig,
+    rules: TopicRules,
+    access: Arc<dyn Access>,
+    router: RouterHandle,
+    registry: Registry,
+    /// One permit for each client that may be connected.
+    places: Arc<Semaphore>,
+    /// Building a link blocks a thread; few at once are as fast as many.
+    builders: Arc<Semaphore>,
+    counters: Arc<Counters>,
+}
+
+/// An open front door. Dropping it closes it.
+pub struct FrontDoor {
+    local_addr: SocketAddr,
+    prefix: Prefix,
+    router: RouterHandle,
+    counters: Arc<Counters>,
+    close: watch::Sender<bool>,
+    server: Option<JoinHandle<()>>,
+    heartbeat: Option<Heartbeat>,
+}
+
+impl FrontDoor {
+    /// Starts the router and opens the door. `on_router_death` should end the process, as [`end_process`] does:
+    /// nothing is delivered any more, and a router can't be started again in place.
+    ///
+    /// # Errors
+    /// [`FrontError`]: a setting is wrong, the memory budget is too small, the address is taken.
+    pub fn open(
+        config: FrontConfig,
+        access: Arc<dyn Access>,
+        on_router_death: OnRouterDeath,
+    ) -> Result<Self, FrontError> {
+        config.check()?;
+        let rules = TopicRules::new(config.prefix.clone(), &config.extra_publish, &config.extra_subscribe)?;
+        let address = config.listen;
+        let runtime = start_runtime(config.worker_threads)?;
+        let listener = listen(&runtime, address).and_then(|it| Ok((it.local_addr()?, it)));
+        let (local_addr, listener) = match listener {
+            Ok(listener) => listener,
+            Err(source) => {
+                runtime.shutdown_background(); // To drop it would panic where the caller is async.
+                return Err(FrontError::Listen { address, source });
+            }
+        };
+        let started = RouterHandle::start(config.router())
+            .and_then(|router| Ok((Heartbeat::start(&router, on_router_death)?, router)));
+        let (heartbeat, router) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let counters = Arc::new(Counters::default());
+        let prefix = config.prefix.clone();
+        let shared = Arc::new(Shared {
+            rules,
+            access,
+            router: router.clone(),
+            registry: Registry::new(config.devices_max, config.groups_max),
+            places: Arc::new(Semaphore::new(config.connections_max)),
+            builders: Arc::new(Semaphore::new(BUILDERS)),
+            counters: Arc::clone(&counters),
+            config,
+        });
+        let (close, closed) = watch::channel(false);
+        let server = thread::Builder::new()
+            .name("mqtt-front".to_owned())
+            .spawn(move || {
+                runtime.block_on(accept_all(&listener, &shared, closed));
+                runtime.shutdown_timeout(CLOSE_LIMIT);
+            })
+            .map_err(|source| FrontError::Start { what: "the front door's thread", source })?;
+        tracing::info!(%local_addr, "front door open");
+        let (server, heartbeat) = (Some(server), Some(heartbeat));
+        Ok(Self { local_addr, prefix, router, counters, close, server, heartbeat })
+    }
+
+    /// Where it listens; the port is the real one where the settings say 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// First level of all topics.
+    #[must_use]
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// The router behind the door.
+    #[must_use]
+    pub fn router(&self) -> &RouterHandle {
+        &self.router
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Stops accepting, tells the clients, closes their connections, and returns. Blocks for at most a few
+    /// seconds. The router's thread stays until the process ends.
+    pub fn close(mut self) {
+        self.close_now();
+    }
+
+    fn close_now(&mut self) {
+        self.close.send_replace(true);
+        if let Some(server) = self.server.take() {
+            let _panicked = server.join();
+            tracing::info!("front door closed");
+        }
+        drop(self.heartbeat.take());
+    }
+}
+
+impl Drop for FrontDoor {
+    fn drop(&mut self) {
+        self.close_now();
+    }
+}
+
+fn start_runtime(worker_threads: usize) -> Result<Runtime, FrontError> {
+    Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        // For building links only.
+        .max_blocking_threads(2 * BUILDERS)
+        .thread_name("mqtt-worker")
+        .enable_all()
+        .build()
+        .map_err(|source| FrontError::Start { what: "the front door's runtime", source })
+}
+
+fn listen(runtime: &Runtime, address: SocketAddr) -> io::Result<TcpListener> {
+    let _inside = runtime.enter();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until `closed` changes, then waits for the connections to end.
+async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: watch::Receiver<bool>) {
+    let room = WaitingRoom::new(shared.config.waiting_max);
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closed.changed() => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                Counters::count(&shared.counters.accepted);
+                let session =
+                    session::serve(Arc::clone(shared), prepare(socket), peer, room.enter(), closed.clone());
+                let alive = alive.clone();
+                tokio::spawn(async move {
+                    session.await;
+                    drop(alive);
+                });
+            }
+            Err(error) => {
+                // No descriptor left, most likely: those who leave make room, and to ask at once burns a core.
+                Counters::count(&shared.counters.accept_errors);
+                tracing::warn!(reason = %error, "accept failed");
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = closed.changed() => break,
+                }
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+            }
+        }
+    }
+    drop(alive);
+    let _late = tokio::time::timeout(CLOSE_LIMIT, all_gone.recv()).await;
+}
+
+fn prepare(socket: TcpStream) -> TcpStream {
+    // Without it each acknowledgement waits for the next; where it can't be set, things are only slower.
+    let _slower = socket.set_nodelay(true);
+    socket
+}
+
+/// Connections that the system holds until they are accepted: a fleet may come back at once.
+const BACKLOG: u32 = 1024;
+/// Links built at once.
+const BUILDERS: usize = 4;
+/// Waits after a failed accept, doubled from one to the other.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections have this long to end when the door closes.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);

@@ -1,0 +1,242 @@
+//! What we rely on in rumqttd's router, beyond its documentation: an update that changes it fails here.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttd::Notification;
+use rumqttd::local::LinkRx;
+use rumqttd::protocol::{
+    Disconnect, DisconnectReasonCode, Filter, Packet, PingReq, Publish, QoS, RetainForwardRule, Subscribe,
+    Unsubscribe,
+};
+use whimbrel_service::front::{FrontConfig, FrontDoor, Link, RouterHandle, end_process};
+
+use crate::front_support::{House, PATIENCE, TestAccess};
+
+fn open(on_death: whimbrel_service::front::OnRouterDeath) -> FrontDoor {
+    let config = FrontConfig { listen: "127.0.0.1:0".parse().unwrap(), ..FrontConfig::default() };
+    FrontDoor::open(config, Arc::new(TestAccess), on_death).unwrap()
+}
+
+/// What the door never does: a `Ready` from a link that the router has dropped.
+fn kill(router: &RouterHandle) {
+    let (mut link, mut rx) = router.link(".assassin").unwrap();
+    let reason_code = DisconnectReasonCode::NormalDisconnection;
+    say(&mut link, Packet::Disconnect(Disconnect { reason_code }, None));
+    while rx.recv().is_ok() {}
+    rx.ready().unwrap();
+}
+
+#[test]
+fn a_dead_router_ends_the_process_with_a_message() {
+    const CHILD: &str = "WHIMBREL_TEST_DEAD_ROUTER";
+    if std::env::var_os(CHILD).is_some() {
+        let door = open(Box::new(end_process));
+        kill(door.router());
+        std::thread::sleep(PATIENCE);
+        unreachable!("the process should have ended");
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "front_router::a_dead_router_ends_the_process_with_a_message", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(70), "{said}");
+    assert!(
+        said.contains("whimbreld: the MQTT router has stopped; nothing can be served any more"),
+        "{said}"
+    );
+}
+
+#[test]
+fn links_to_a_dead_router_fail_at_once() {
+    let (tell, died) = std::sync::mpsc::channel();
+    let door = open(Box::new(move |death| tell.send(death).unwrap()));
+    let (mut link, mut rx) = door.router().link(".one").unwrap();
+    kill(door.router());
+    died.recv_timeout(PATIENCE).unwrap();
+    // The heartbeat may have noticed before the router's thread has closed its channel.
+    while link.notify().is_ok() {
+        std::thread::yield_now();
+    }
+    assert!(door.router().link(".two").is_err());
+    while rx.recv().is_ok() {}
+    // And the door still closes.
+    drop(link);
+    door.close();
+}
+
+#[test]
+fn the_router_delivers_at_the_qos_of_the_subscription() {
+    let house = House::open();
+    let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
+    subscribe(&mut link, "ota/t", QoS::AtLeastOnce);
+    house.publish("ota/t", b"x", false); // A link can publish at QoS 0 only.
+    let publish = next_publish(&mut rx);
+    // The field is private, and so is its name in this form.
+    assert!(format!("{publish:?}").contains("AtLeastOnce"), "{publish:?}");
+}
+
+#[test]
+fn the_router_never_answers_an_unsubscribe_of_a_filter_that_nobody_has() {
+    let house = House::open();
+    let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
+    say(&mut link, Packet::Unsubscribe(Unsubscribe { pkid: 5, filters: vec!["nobody".to_owned()] }, None));
+    say(&mut link, Packet::PingReq(PingReq));
+    let answers = packets_until_pong(&mut rx);
+    assert!(!answers.iter().any(|packet| matches!(packet, Packet::UnsubAck(..))), "{answers:?}");
+}
+
+#[test]
+fn the_router_parks_a_link_until_it_says_ready() {
+    let house = House::open();
+    let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
+    subscribe(&mut link, "ota/t", QoS::AtMostOnce);
+    say(&mut link, Packet::PingReq(PingReq));
+    packets_until_pong(&mut rx);
+    let total = 1_000;
+    for _ in 0..total {
+        house.publish("ota/t", b"x", false);
+    }
+    house.prove_serving(); // All are in the log now.
+    let (mut got, mut parked) = (0, 0);
+    while got < total {
+        match rx.recv_deadline(deadline()).expect("the router goes on after each `ready`") {
+            Some(Notification::Forward(_)) => got += 1,
+            Some(Notification::Unschedule) => {
+                parked += 1;
+                // Without an answer nothing more comes; what came with the notice is all.
+                while let Ok(Some(notification)) = rx.recv_deadline(short_deadline()) {
+                    assert!(matches!(notification, Notification::Forward(_)), "{notification:?}");
+                    got += 1;
+                }
+                assert!(got < total);
+                rx.ready().unwrap();
+            }
+            _ => {}
+        }
+    }
+    assert!(parked >= 3, "{parked}");
+}
+
+#[test]
+fn the_router_cuts_retained_messages_of_a_wildcard_short_without_a_word() {
+    let house = House::open();
+    for number in 0..300 {
+        house.publish(&format!("ota/g/many{number}"), b"x", true);
+    }
+    house.prove_serving();
+    for (qos, limit) in [(QoS::AtMostOnce, 200), (QoS::AtLeastOnce, 100)] {
+        let (mut link, mut rx) = house.door.router().link(&format!(".reader-{qos:?}")).unwrap();
+        subscribe(&mut link, "ota/g/+", qos);
+        let mut got = 0;
+        while let Ok(notification) = rx.recv_deadline(short_deadline()) {
+            got += usize::from(matches!(notification, Some(Notification::Forward(_))));
+        }
+        assert_eq!(got, limit, "{qos:?}");
+    }
+}
+
+#[test]
+fn the_router_numbers_the_messages_of_a_log_without_gaps() {
+    let house = House::open();
+    let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
+    subscribe(&mut link, "ota/t", QoS::AtMostOnce);
+    say(&mut link, Packet::PingReq(PingReq));
+    packets_until_pong(&mut rx);
+    let total = 50;
+    for _ in 0..total {
+        house.publish("ota/t", &[0; 2048], false); // Into the second segment of 64 KiB.
+    }
+    let mut numbers = Vec::new();
+    while numbers.len() < total {
+        match rx.recv_deadline(deadline()).unwrap() {
+            Some(Notification::Forward(forward)) => numbers.push(forward.cursor.unwrap().1),
+            Some(Notification::Unschedule) => rx.ready().unwrap(),
+            _ => {}
+        }
+    }
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
+#[test]
+fn five_hundred_links_that_come_and_go_with_work_under_way_leave_the_router_alive() {
+    let house = House::open();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let router = house.door.router();
+            scope.spawn(move || {
+                for round in 0..125 {
+                    let (mut link, mut rx) = router.link(&format!(".flash-{thread}-{round}")).unwrap();
+                    subscribe(&mut link, "ota/t", QoS::AtMostOnce);
+                    let payload = Bytes::from_static(&[0; 64]);
+                    let topic = Bytes::from_static(b"ota/t");
+                    for _ in 0..100 {
+                        let publish = Publish::new(topic.clone(), payload.clone(), false);
+                        link.queue([Packet::Publish(publish, None)]);
+                    }
+                    link.notify().unwrap();
+                    // Answer as often as the router asks, and leave with the answer still under way.
+                    for _ in 0..50 {
+                        if let Some(Notification::Unschedule) = rx.recv().unwrap() {
+                            rx.ready().unwrap();
+                            link.notify().unwrap();
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    house.prove_serving();
+}
+
+fn subscribe(link: &mut Link, filter: &str, qos: QoS) {
+    let filters = vec![Filter {
+        path: filter.to_owned(),
+        qos,
+        nolocal: false,
+        preserve_retain: false,
+        retain_forward_rule: RetainForwardRule::OnEverySubscribe,
+    }];
+    say(link, Packet::Subscribe(Subscribe { pkid: 1, filters }, None));
+}
+
+fn say(link: &mut Link, packet: Packet) {
+    link.queue([packet]);
+    link.notify().unwrap();
+}
+
+fn next_publish(rx: &mut LinkRx) -> Publish {
+    loop {
+        if let Some(Notification::Forward(forward)) = rx.recv_deadline(deadline()).unwrap() {
+            return forward.publish;
+        }
+    }
+}
+
+fn packets_until_pong(rx: &mut LinkRx) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    loop {
+        let Some(notification) = rx.recv_deadline(deadline()).unwrap() else { continue };
+        match Option::<Packet>::from(notification) {
+            Some(Packet::PingResp(_)) => return packets,
+            Some(packet) => packets.push(packet),
+            None => {}
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the router's own interface takes an instant")]
+fn deadline() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
+
+/// For what must not come: long enough for the router's next turn and two beats of the heart.
+#[allow(clippy::disallowed_methods, reason = "the router's own interface takes an instant")]
+fn short_deadline() -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_millis(300)
+}

@@ -1,0 +1,16 @@
+//! Integration tests of the service.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core,
+    missing_docs,
+    reason = "tests may panic"
+)]
+
+mod front_abuse;
+mod front_access;
+mod front_protocol;
+mod front_router;
+mod front_support;
