@@ -25,6 +25,12 @@ pub enum ClientError {
     /// What arrived is not MQTT 3.1.1, or larger than a packet may be.
     #[error("the broker sent what is no packet that we take")]
     Packet(#[source] mqttbytes::Error),
+    /// The broker does not answer.
+    #[error("the broker said nothing for {waited_s} s")]
+    Silent {
+        /// For how long, in virtual time.
+        waited_s: u64,
+    },
     /// A packet that a broker does not send at this point.
     #[error("the broker sent an unexpected packet: {0}")]
     Unexpected(&'static str),
@@ -39,11 +45,13 @@ pub enum ClientError {
         limit: usize,
     },
     /// The link is slower than what is written to it; try again when some of it has gone.
-    #[error("{queued} bytes wait for the link, at most {limit} may")]
+    #[error("{queued} {what} are waited for, at most {limit} may be")]
     Full {
-        /// Bytes that wait.
+        /// Of what.
+        what: &'static str,
+        /// How many wait.
         queued: usize,
-        /// Bytes that may wait.
+        /// How many may.
         limit: usize,
     },
 }

@@ -92,9 +92,8 @@ impl Fleet {
     #[must_use]
     pub fn new(devices: u32) -> Self {
         let states: [AtomicU64; DeviceState::ALL.len()] = Default::default();
-        if let [idle, ..] = &states {
-            idle.store(devices.into(), Ordering::Relaxed);
-        }
+        let [idle, ..] = &states;
+        idle.store(devices.into(), Ordering::Relaxed);
         Self {
             states,
             connected: AtomicU64::new(0),
@@ -116,10 +115,14 @@ impl Fleet {
         self.connected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection that got its CONNACK is over; `cut` where the plan of the run cut it.
-    pub fn disconnected(&self, cut: bool) {
+    /// A connection that got its CONNACK is over.
+    pub fn disconnected(&self) {
         self.connected.fetch_sub(1, Ordering::Relaxed);
-        self.link_cuts.fetch_add(cut.into(), Ordering::Relaxed);
+    }
+
+    /// The plan of the run cut a connection.
+    pub fn cut(&self) {
+        self.link_cuts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A device got transfer bytes for the first time.
@@ -202,7 +205,8 @@ mod tests {
         let fleet = Fleet::new(2);
         fleet.connected();
         fleet.connected();
-        fleet.disconnected(true);
+        fleet.disconnected();
+        fleet.cut();
         fleet.fetched(1000);
         fleet.trouble(|| "connection refused".to_owned());
         let counts = fleet.counts();

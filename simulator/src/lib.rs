@@ -4,6 +4,7 @@ extern crate alloc;
 
 pub mod broker;
 pub mod child;
+pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod fleet;
@@ -14,5 +15,9 @@ pub mod mqtt;
 pub mod outage;
 pub mod process;
 pub mod profile;
+pub mod progress;
+pub mod report;
 pub mod seed;
 pub mod shape;
+pub mod swarm;
+pub mod words;

@@ -15,6 +15,9 @@ use serde::Deserialize;
 use crate::error::ProfileError;
 use crate::seed::{Draws, Seed, Stream};
 
+/// The profiles that come with the simulator, as text.
+pub const PROFILES_TOML: &str = include_str!("../profiles.toml");
+
 /// A kind of network, with where its figures come from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,7 +151,7 @@ impl Profiles {
     /// The profiles that come with the simulator.
     #[must_use]
     pub fn builtin() -> Self {
-        Self::parse(include_str!("../profiles.toml")).expect("a test reads the same text")
+        Self::parse(PROFILES_TOML).expect("a test reads the same text")
     }
 
     /// Reads profiles from TOML text.
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn wrong_profiles_are_refused_with_what_would_be_right() {
-        let text = |from: &str, to: &str| include_str!("../profiles.toml").replacen(from, to, 1);
+        let text = |from: &str, to: &str| PROFILES_TOML.replacen(from, to, 1);
         assert!(matches!(Profiles::parse("profile = []"), Err(ProfileError::Empty)));
         assert!(matches!(Profiles::parse("profile = 3"), Err(ProfileError::Toml(_))));
         assert!(matches!(Profiles::parse(&text("about =", "abuot =")), Err(ProfileError::Toml(_))));

@@ -25,7 +25,7 @@ use crate::error::ClientError;
 use crate::meter::{Class, Classify, Ledger};
 
 use cut::cut_publish;
-use outbox::Outbox;
+use outbox::{OUTBOX_BYTES_MAX, Outbox};
 
 /// How a client presents itself, and what it takes.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub enum Event {
     Acknowledged(u16),
     /// The broker answered a ping.
     Pong,
+    /// Bytes arrived that do not complete a packet yet.
+    Activity,
 }
 
 /// A connected client.
@@ -112,9 +114,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         // What is written and read before CONNACK has an account of its own.
         let mut before = Ledger::default();
         client.send(&Packet::Connect(connect), Class::Control)?;
-        let packet = poll_fn(|cx| client.poll_packet(cx, &mut before)).await?;
-        let (Packet::ConnAck(answer), _) = packet else {
-            return Err(ClientError::Unexpected("not CONNACK after CONNECT"));
+        let answer = loop {
+            match poll_fn(|cx| client.poll_incoming(cx, &mut before)).await? {
+                Incoming::Part => {}
+                Incoming::Whole(Packet::ConnAck(answer), _) => break answer,
+                Incoming::Whole(..) => return Err(ClientError::Unexpected("not CONNACK after CONNECT")),
+            }
         };
         if answer.code != ConnectReturnCode::Success {
             return Err(ClientError::Refused { code: answer.code as u8 });
@@ -142,7 +147,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Delivery::AtMostOnce => None,
             Delivery::AtLeastOnce if self.unacknowledged.len() >= UNACKNOWLEDGED_MAX => {
                 let queued = self.unacknowledged.len();
-                return Err(ClientError::Full { queued, limit: UNACKNOWLEDGED_MAX });
+                return Err(ClientError::Full {
+                    what: "acknowledgements",
+                    queued,
+                    limit: UNACKNOWLEDGED_MAX,
+                });
             }
             Delivery::AtLeastOnce => Some(self.next_id()),
         };
@@ -173,6 +182,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// [`ClientError::Full`].
     pub fn ping(&mut self) -> Result<(), ClientError> {
         self.send(&Packet::PingReq, Class::Control)
+    }
+
+    /// Whether a message of usual length can be published now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.outbox.len() < OUTBOX_BYTES_MAX / 2 && self.unacknowledged.len() < UNACKNOWLEDGED_MAX
     }
 
     /// Bytes that the link has not taken yet.
@@ -210,24 +225,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         ledger: &mut Ledger,
     ) -> Poll<Result<Event, ClientError>> {
         loop {
-            let (packet, bytes) = ready!(self.poll_packet(cx, ledger))?;
-            if let Some(event) = self.settle(packet, bytes, ledger)? {
-                return Poll::Ready(Ok(event));
+            match ready!(self.poll_incoming(cx, ledger))? {
+                Incoming::Part => return Poll::Ready(Ok(Event::Activity)),
+                Incoming::Whole(packet, bytes) => {
+                    if let Some(event) = self.settle(packet, bytes, ledger)? {
+                        return Poll::Ready(Ok(event));
+                    }
+                }
             }
         }
     }
 
     /// Says good-bye, waits until all is sent and the broker has closed. Its last messages are counted, not handed out.
     ///
+    /// [`Client::finish`] settles the account, whether or not this was waited for to its end.
+    ///
     /// # Errors
-    /// [`ClientError`], as far as it got; the account is settled either way.
-    pub async fn close(mut self, ledger: &mut Ledger) -> Result<(), ClientError> {
-        let outcome = self.say_goodbye(ledger).await;
-        self.finish(ledger);
-        outcome
+    /// [`ClientError`], as far as it got.
+    pub async fn close(&mut self, ledger: &mut Ledger) -> Result<(), ClientError> {
+        self.send(&Packet::Disconnect, Class::Control)?;
+        let mut stopped = false;
+        poll_fn(|cx| {
+            while !self.outbox.is_empty() {
+                ready!(self.outbox.poll_write(&mut self.stream, cx, ledger))?;
+            }
+            if !stopped {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                stopped = true;
+            }
+            loop {
+                match ready!(self.poll_incoming(cx, ledger)) {
+                    Ok(Incoming::Part) => {}
+                    Ok(Incoming::Whole(packet, bytes)) => self.count(&packet, bytes, ledger),
+                    Err(ClientError::Closed) => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        })
+        .await
     }
 
-    /// Ends without a word, and counts what had arrived of a message that is cut short by that.
+    /// Ends the connection, and counts what had arrived of a message that is cut short by that.
     pub fn finish(self, ledger: &mut Ledger) -> S {
         let bytes = self.inbox.len() as u64;
         let (payload_bytes, class) = match cut_publish(&self.inbox) {
@@ -240,39 +278,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream
     }
 
-    async fn say_goodbye(&mut self, ledger: &mut Ledger) -> Result<(), ClientError> {
-        self.send(&Packet::Disconnect, Class::Control)?;
-        let mut stopped = false;
-        poll_fn(|cx| {
-            while !self.outbox.is_empty() {
-                ready!(self.outbox.poll_write(&mut self.stream, cx, ledger))?;
-            }
-            if !stopped {
-                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                stopped = true;
-            }
-            loop {
-                match ready!(self.poll_packet(cx, ledger)) {
-                    Ok((packet, bytes)) => self.count(&packet, bytes, ledger),
-                    Err(ClientError::Closed) => return Poll::Ready(Ok(())),
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            }
-        })
-        .await
-    }
-
-    /// The next whole packet and its length on the wire. Before CONNACK its bytes are counted elsewhere.
-    fn poll_packet(
+    /// Sends what is queued, and takes in what comes.
+    fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
         ledger: &mut Ledger,
-    ) -> Poll<Result<(Packet, u64), ClientError>> {
+    ) -> Poll<Result<Incoming, ClientError>> {
+        let mut read_some = false;
         loop {
             let before = self.inbox.len();
             match Packet::read(&mut self.inbox, self.options.packet_bytes_max) {
                 Ok(packet) => {
-                    return Poll::Ready(Ok((packet, before.saturating_sub(self.inbox.len()) as u64)));
+                    let bytes = before.saturating_sub(self.inbox.len()) as u64;
+                    return Poll::Ready(Ok(Incoming::Whole(packet, bytes)));
                 }
                 // Room for the rest of a packet whose length is known; its header comes in with whatever is read.
                 Err(mqttbytes::Error::InsufficientBytes(missing)) if missing > HEADER_BYTES_MAX => {
@@ -285,6 +303,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     ledger.received_cut_short(bytes, 0, Class::Control);
                     return Poll::Ready(Err(ClientError::Packet(error)));
                 }
+            }
+            if read_some {
+                return Poll::Ready(Ok(Incoming::Part));
             }
             if !self.outbox.is_empty() {
                 // Whether or not all of it went, the stream has the task's waker for the rest.
@@ -304,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 return Poll::Ready(Err(ClientError::Closed));
             }
             ledger.read(read);
+            read_some = true;
         }
     }
 
@@ -373,6 +395,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
     }
+}
+
+/// What came in.
+enum Incoming {
+    /// A packet, and its length on the wire.
+    Whole(Packet, u64),
+    /// Bytes that do not complete one.
+    Part,
 }
 
 impl Delivery {

@@ -45,7 +45,7 @@ impl Outbox {
             });
         }
         if self.len() + got > OUTBOX_BYTES_MAX {
-            return Err(ClientError::Full { queued: self.len(), limit: OUTBOX_BYTES_MAX });
+            return Err(ClientError::Full { what: "bytes", queued: self.len(), limit: OUTBOX_BYTES_MAX });
         }
         let before = self.len();
         packet.write(&mut self.bytes, OUTBOX_BYTES_MAX).map_err(ClientError::Packet)?;

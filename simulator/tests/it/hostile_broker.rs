@@ -37,6 +37,7 @@ async fn events(bytes: &[u8]) -> (Vec<Event>, ClientError, Ledger) {
     let mut events = Vec::new();
     loop {
         match timeout(PATIENCE, client.next(&mut ledger)).await.unwrap() {
+            Ok(Event::Activity) => {}
             Ok(event) => events.push(event),
             Err(error) => {
                 client.finish(&mut ledger);
@@ -196,4 +197,21 @@ async fn texts_that_are_too_long_are_refused_before_anything_is_sent() {
     let huge = Bytes::from(vec![0; 20_000]);
     assert!(matches!(client.publish("q", huge, Delivery::AtMostOnce), Err(ClientError::TooLong { .. })));
     assert_eq!(client.queued_bytes(), 0);
+}
+
+#[tokio::test]
+async fn bytes_that_complete_no_packet_are_a_sign_of_life() {
+    let mut ledger = Ledger::default();
+    let (mut client, mut broker) = logged_in(&mut ledger).await;
+    let packet = encoded(&[publish(QoS::AtMostOnce, &[CHUNK; 100])]);
+    for part in packet.chunks(40) {
+        broker.write_all(part).await.unwrap();
+        let event = timeout(PATIENCE, client.next(&mut ledger)).await.unwrap().unwrap();
+        let whole = ledger.mqtt_bytes_down == 4 + packet.len() as u64;
+        assert!(
+            matches!((&event, whole), (Event::Activity, false) | (Event::Message { .. }, true)),
+            "{event:?}"
+        );
+    }
+    assert_eq!(ledger.data_messages, 1);
 }

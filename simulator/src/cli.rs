@@ -1,0 +1,317 @@
+//! What people type: flags, their ranges and their help.
+
+use core::num::NonZeroU32;
+use core::time::Duration;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::broker::BrokerAddress;
+use crate::error::ProfileError;
+use crate::outage::Outages;
+use crate::profile::{Profile, Profiles};
+use crate::seed::Seed;
+
+/// Updates a fleet of virtual devices over simulated bad links, through a real MQTT broker.
+#[derive(Debug, Parser)]
+#[command(name = "whimbrel-sim", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the simulator can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lists the link profiles: what the networks are like, and where the figures are from.
+    Profiles(ProfilesArgs),
+}
+
+/// The whole thing in one command: keys, a release, the service, devices on bad links, and a table at the end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel-sim demo
+  whimbrel-sim demo --image firmware.bin --profile nbiot-ce0 --time-scale 20
+  whimbrel-sim demo --devices 1000 --cuts-per-device 3 --seed 7
+
+The exit status is 0 when every device has confirmed the new image and the image read back from each
+device's medium is the one released, and 1 otherwise.")]
+pub struct DemoArgs {
+    /// How many devices take part.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=DEVICES_MAX))]
+    pub devices: u32,
+    /// The image to release; by default the first MiB of this program.
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// How often the link of each device is cut during its transfer, for 1 to 5 s each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=CUTS_MAX))]
+    pub cuts_per_device: u32,
+    /// What the run is like.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Updates many devices and reports every byte: against a service of its own, or against a broker that has one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel-sim swarm --devices 1000 --profile ltem --image firmware.bin --cuts-per-device 3 --json
+  whimbrel-sim swarm --devices 100 --profile nbiot-ce0 --image firmware.bin --time-scale 20 --outages profile
+  whimbrel-sim swarm --devices 500 --profile wifi --image firmware.bin --broker mqtt://load:secret@broker.local
+
+Cuts are placed by bytes, anywhere in the transfer, so that each device has exactly its number of them.
+The same seed draws the same links and the same cuts; how a run goes also depends on the machine.")]
+pub struct SwarmArgs {
+    /// How many devices take part.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=DEVICES_MAX))]
+    pub devices: u32,
+    /// The image to release.
+    #[arg(long, value_name = "FILE")]
+    pub image: PathBuf,
+    /// How often the link of each device is cut during its transfer, for 1 to 5 s each.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=CUTS_MAX))]
+    pub cuts_per_device: u32,
+    /// Uses this broker instead of starting a service; it must be there already.
+    #[arg(long, value_name = "mqtt://[USER:PASSWORD@]HOST[:PORT]")]
+    pub broker: Option<BrokerAddress>,
+    /// Flips a bit in one chunk on one device's medium before the images are checked; the run must then fail.
+    #[arg(long, value_name = "DEVICE", num_args = 0..=1, require_equals = true)]
+    pub corrupt_chunk: Option<Option<u32>>,
+    /// What the run is like.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What all runs have in common.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What the links are like: a name that `whimbrel-sim profiles` lists.
+    #[arg(long, value_name = "NAME", default_value = "ltem")]
+    pub profile: String,
+    /// Takes the link profiles from this file; `profiles --toml` prints one to begin with.
+    #[arg(long, value_name = "FILE")]
+    pub profiles: Option<PathBuf>,
+    /// What cuts the links: planned cuts within the transfer, or the profile's own comings and goings.
+    #[arg(long, value_enum, default_value_t = OutageKind::Planned, conflicts_with = "cuts_per_device")]
+    pub outages: OutageKind,
+    /// Runs the links this many times faster, and lets the devices see unscaled time.
+    #[arg(long, value_name = "S", default_value = "1", value_parser = time_scale)]
+    pub time_scale: NonZeroU32,
+    /// Draws links, cuts and jitter from this number, decimal or 0x...; by default a new one, which is printed.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<Seed>,
+    /// Devices come on within this many seconds; by default 1 s for each 500 of them.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub start_within: Option<u32>,
+    /// Gives up what is not finished after this many seconds; by default four times what the slowest link needs, and
+    /// ten minutes.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub give_up_after: Option<u32>,
+    /// Prints the result as one JSON object on standard output, instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Shows no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `profiles`.
+#[derive(Debug, Args)]
+pub struct ProfilesArgs {
+    /// Prints the file that the figures are in, to be changed and used with `--profiles`.
+    #[arg(long)]
+    pub toml: bool,
+}
+
+/// What cuts the links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutageKind {
+    /// As often as `--cuts-per-device` says.
+    Planned,
+    /// As the profile says: exponential times up and away.
+    Profile,
+}
+
+impl Cli {
+    /// Reads the command line; help and version are printed, and end the program.
+    ///
+    /// # Errors
+    /// What is wrong with it and what would be right, in one line.
+    pub fn read() -> Result<Self, String> {
+        Self::try_parse().map_err(|error| if error.use_stderr() { one_line(&error) } else { error.exit() })
+    }
+}
+
+/// What clap says on several lines, without its headings and the usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let said = text.split("\n\nUsage:").next().unwrap_or_default();
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
+    let line = lines.collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+impl RunArgs {
+    /// The profile that the run uses.
+    ///
+    /// # Errors
+    /// [`ProfileError`] where the file cannot be used or the name is not in it.
+    pub fn profile(&self) -> Result<Profile, ProfileError> {
+        let profiles = match &self.profiles {
+            Some(path) => Profiles::load(path)?,
+            None => Profiles::builtin(),
+        };
+        profiles.named(&self.profile).cloned()
+    }
+
+    /// What cuts the links of a run with this profile and transfer.
+    #[must_use]
+    pub fn outages(&self, profile: &Profile, cuts: u32, transfer_bytes: u64) -> Outages {
+        match self.outages {
+            OutageKind::Planned => Outages::Planned { cuts, transfer_bytes },
+            OutageKind::Profile => Outages::by_profile(profile),
+        }
+    }
+
+    /// The same in words, for the report.
+    #[must_use]
+    pub fn outages_in_words(&self, cuts: u32) -> String {
+        match (self.outages, cuts) {
+            (OutageKind::Profile, _) => "outages as in the profile".to_owned(),
+            (OutageKind::Planned, 0) => "no cuts".to_owned(),
+            (OutageKind::Planned, 1) => "1 cut of 1 to 5 s for each device".to_owned(),
+            (OutageKind::Planned, cuts) => format!("{cuts} cuts of 1 to 5 s for each device"),
+        }
+    }
+
+    /// The virtual time within which devices come on.
+    #[must_use]
+    pub fn start_within(&self, devices: u32) -> Duration {
+        match self.start_within {
+            Some(seconds) => Duration::from_secs(seconds.into()),
+            // What limits it is how fast this machine opens connections, in real time.
+            None => Duration::from_secs(1).max(Duration::from_millis(2) * devices) * self.time_scale.get(),
+        }
+    }
+
+    /// The virtual time after which a device is given up.
+    #[must_use]
+    pub fn give_up_after(&self, profile: &Profile, transfer_bytes: u64, devices: u32) -> Duration {
+        if let Some(seconds) = self.give_up_after {
+            return Duration::from_secs(seconds.into());
+        }
+        let slowest_s = profile.link.as_ref().map_or(0.0, |link| {
+            let bytes_s = link.down_kbit_s.p10 / 2.0 * 125.0;
+            let share_up = link.connected_mean_s / (link.connected_mean_s + link.outage_mean_s);
+            let share_up = if self.outages == OutageKind::Profile { share_up } else { 1.0 };
+            transfer_bytes as f64 / bytes_s / share_up
+        });
+        let slowest = Duration::try_from_secs_f64(slowest_s * 4.0).unwrap_or(Duration::MAX);
+        slowest.saturating_add(Duration::from_secs(600)).saturating_add(self.start_within(devices))
+    }
+}
+
+fn time_scale(text: &str) -> Result<NonZeroU32, String> {
+    match text.parse::<NonZeroU32>() {
+        Ok(scale) if scale.get() <= TIME_SCALE_MAX => Ok(scale),
+        _ => Err(format!("a whole number from 1 to {TIME_SCALE_MAX}")),
+    }
+}
+
+const DEVICES_MAX: i64 = 50_000;
+const CUTS_MAX: i64 = 100;
+/// Beyond it a real millisecond, the step of our timers, is a virtual second.
+const TIME_SCALE_MAX: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Swarm {
+        #[command(flatten)]
+        args: SwarmArgs,
+    }
+
+    #[derive(Debug, Parser)]
+    struct Demo {
+        #[command(flatten)]
+        args: DemoArgs,
+    }
+
+    fn swarm(line: &str) -> Result<SwarmArgs, clap::Error> {
+        let words = ["swarm"].into_iter().chain(line.split_whitespace());
+        Swarm::try_parse_from(words).map(|parsed| parsed.args)
+    }
+
+    fn demo(line: &str) -> Result<DemoArgs, clap::Error> {
+        Demo::try_parse_from(["demo"].into_iter().chain(line.split_whitespace())).map(|parsed| parsed.args)
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+        Swarm::command().debug_assert();
+        Demo::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_manual_are_understood() {
+        let args = swarm("--devices 1000 --profile ltem --image f.bin --cuts-per-device 3 --json").unwrap();
+        assert_eq!((args.devices, args.cuts_per_device, args.run.json), (1000, 3, true));
+        assert_eq!((args.run.profile().unwrap().name.as_str(), args.corrupt_chunk), ("ltem", None));
+        let args =
+            swarm("--image f --profile nbiot-ce0 --time-scale 20 --outages profile --seed 0x2a").unwrap();
+        assert_eq!((args.run.time_scale.get(), args.run.seed), (20, Some(Seed(42))));
+        assert!(matches!(args.run.outages(&args.run.profile().unwrap(), 0, 1), Outages::ByProfile { .. }));
+        let args = swarm("--image f --broker mqtt://load:secret@broker.local").unwrap();
+        assert_eq!(args.broker.unwrap().host, "broker.local");
+        assert_eq!(swarm("--image f --corrupt-chunk").unwrap().corrupt_chunk, Some(None));
+        assert_eq!(swarm("--image f --corrupt-chunk=17").unwrap().corrupt_chunk, Some(Some(17)));
+        let args = demo("").unwrap();
+        assert_eq!((args.devices, args.cuts_per_device, args.image), (200, 1, None));
+        assert_eq!(
+            demo("--devices 20 -q").unwrap().run.outages_in_words(1),
+            "1 cut of 1 to 5 s for each device"
+        );
+    }
+
+    #[test]
+    fn wrong_flags_say_what_would_be_right() {
+        for (line, hint) in [
+            ("", "--image"),
+            ("--image f --devices 0", "1..=50000"),
+            ("--image f --time-scale 0", "from 1 to 1000"),
+            ("--image f --time-scale 1.5", "from 1 to 1000"),
+            ("--image f --seed x", "0x"),
+            ("--image f --broker broker", "mqtt://HOST"),
+            ("--image f --outages profile --cuts-per-device 3", "cannot be used with"),
+            ("--image f --outages often", "planned, profile"),
+        ] {
+            let error = one_line(&swarm(line).unwrap_err());
+            assert!(
+                error.contains(hint) && !error.contains('\n') && !error.contains("Usage"),
+                "{line}: {error}"
+            );
+        }
+        let wrong_profile = swarm("--image f --profile 5g").unwrap().run.profile().unwrap_err().to_string();
+        assert!(wrong_profile.contains("ltem"), "{wrong_profile}");
+    }
+
+    #[test]
+    fn the_slowest_link_has_time_enough() {
+        let args = swarm("--image f").unwrap().run;
+        let profile = args.profile().unwrap();
+        // p10/2 is 40 kbit/s: 5,000 bytes a second.
+        let limit = args.give_up_after(&profile, 1_000_000, 1000);
+        assert_eq!(limit, Duration::from_secs(4 * 200 + 600 + 2));
+        let args = swarm("--image f --give-up-after 60 --start-within 7 --profile unshaped").unwrap().run;
+        let profile = args.profile().unwrap();
+        assert_eq!(args.give_up_after(&profile, 1_000_000, 1000), Duration::from_secs(60));
+        assert_eq!(args.start_within(1000), Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,443 @@
+//! The result of a run: one JSON object for programs, one table for people, one verdict for the exit status.
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::Serialize;
+
+use crate::fleet::DeviceState;
+use crate::meter::{Ledger, LedgerError};
+use crate::process::Usage;
+use crate::profile::Profile;
+use crate::seed::Seed;
+use crate::words::{bytes_in_words, grouped, percent};
+
+/// What is known of a run beside its devices.
+#[derive(Clone, Debug)]
+pub struct RunFacts {
+    /// The kind of network.
+    pub profile: Profile,
+    /// What cut the links, in words: `3 cuts of 1 to 5 s each`.
+    pub outages: String,
+    /// What everything was drawn from.
+    pub seed: Seed,
+    /// Virtual seconds in a real one.
+    pub time_scale: u32,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+    /// Bytes that carry it.
+    pub transfer_bytes: u64,
+    /// Real time from the first device's start to the last one's end.
+    pub elapsed: Duration,
+    /// What the simulator used.
+    pub simulator: Usage,
+    /// What the service used, where it was ours to watch.
+    pub service: Option<Usage>,
+    /// Connections that failed although nothing cut them.
+    pub troubles: u64,
+    /// Why the last of them did.
+    pub last_trouble: Option<String>,
+}
+
+/// What is known of one device at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceResult {
+    /// The last state that it reported.
+    pub state: DeviceState,
+    /// Its bytes.
+    pub ledger: Ledger,
+    /// Whether the image read back from its medium is the one that was released; `None` where there was none to read.
+    pub image_is_right: Option<bool>,
+    /// Virtual time from when it came on until it ended.
+    pub took: Duration,
+}
+
+/// The figures of a run. The first fields are fixed for programs; later ones may be added.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Devices in the run.
+    pub devices: u64,
+    /// Devices that reported the new image confirmed.
+    pub confirmed: u64,
+    /// Devices that did not, or whose medium does not hold the image.
+    pub failed: u64,
+    /// Bytes of the image, for one device.
+    pub image_bytes: u64,
+    /// Bytes that carry it, for one device.
+    pub transfer_bytes: u64,
+    /// Whole packets, both ways, of chunk, page, manifest and request messages; this and what follows are sums over the fleet, as [`Ledger`] defines them.
+    pub data_bytes: u64,
+    /// What those carried for the first time.
+    pub payload_bytes: u64,
+    /// Everything else that was sent or received.
+    pub control_bytes: u64,
+    /// From the broker.
+    pub mqtt_bytes_down: u64,
+    /// To the broker.
+    pub mqtt_bytes_up: u64,
+    /// (data - refetched) / payload - 1, in percent; null where there was no payload.
+    pub data_overhead_percent: Option<f64>,
+    /// What data messages carried in vain.
+    pub refetched_bytes: u64,
+    /// Connections that the plan of the run cut.
+    pub link_cuts: u64,
+    /// Real seconds.
+    pub elapsed_s: f64,
+    /// Most memory that the simulator had resident.
+    pub peak_rss_bytes: u64,
+    /// Most memory that the service had resident; null where it was not ours to watch.
+    pub service_peak_rss_bytes: Option<u64>,
+    /// What everything was drawn from.
+    pub seed: u64,
+
+    /// Name of the link profile.
+    pub profile: String,
+    /// Virtual seconds in a real one.
+    pub time_scale: u32,
+    /// Media whose image is not the one released.
+    pub wrong_images: u64,
+    /// Connections that got a CONNACK.
+    pub connections: u64,
+    /// Connections that failed although nothing cut them.
+    pub failed_connections: u64,
+    /// Part of `payload_bytes`: transfer bytes.
+    pub chunk_bytes: u64,
+    /// Part of `payload_bytes`: index pages.
+    pub page_bytes: u64,
+    /// Part of `payload_bytes`: manifests.
+    pub manifest_bytes: u64,
+    /// Part of `refetched_bytes`: what came again whole.
+    pub repeated_bytes: u64,
+    /// Part of `refetched_bytes`: what came in messages that were cut.
+    pub cut_short_bytes: u64,
+    /// CONNECT packets, which precede CONNACK and are in no other sum.
+    pub login_bytes: u64,
+    /// Complete data messages to devices.
+    pub data_messages: u64,
+    /// Control bytes of the device that had most.
+    pub control_bytes_max: u64,
+    /// Virtual seconds from coming on to the end: half of the devices took less.
+    pub update_s_p50: f64,
+    /// Nineteen of twenty took less.
+    pub update_s_p95: f64,
+    /// The longest.
+    pub update_s_max: f64,
+    /// Processor seconds of the simulator.
+    pub cpu_s: f64,
+    /// Processor seconds of the service; null where it was not ours to watch.
+    pub service_cpu_s: Option<f64>,
+
+    /// The link's figures, in words.
+    #[serde(skip)]
+    link: String,
+    /// What cut the links, in words.
+    #[serde(skip)]
+    outages: String,
+    #[serde(skip)]
+    last_trouble: Option<String>,
+    /// A device whose books do not close: a mistake of ours.
+    #[serde(skip)]
+    open_books: Option<LedgerError>,
+}
+
+impl Report {
+    /// Sums up a run.
+    #[must_use]
+    pub fn new(facts: RunFacts, devices: &[DeviceResult]) -> Self {
+        let mut sum = Ledger::default();
+        for device in devices {
+            sum += &device.ledger;
+        }
+        let count = |which: &dyn Fn(&DeviceResult) -> bool| {
+            devices.iter().filter(|device| which(device)).count() as u64
+        };
+        let confirmed = |device: &DeviceResult| device.state == DeviceState::Confirmed;
+        let good = |device: &DeviceResult| confirmed(device) && device.image_is_right == Some(true);
+        let mut times: Vec<f64> = devices.iter().map(|device| device.took.as_secs_f64()).collect();
+        times.sort_by(f64::total_cmp);
+        Self {
+            devices: devices.len() as u64,
+            confirmed: count(&confirmed),
+            failed: count(&|device| !good(device)),
+            image_bytes: facts.image_bytes,
+            transfer_bytes: facts.transfer_bytes,
+            data_bytes: sum.data_bytes(),
+            payload_bytes: sum.payload_bytes(),
+            control_bytes: sum.control_bytes(),
+            mqtt_bytes_down: sum.mqtt_bytes_down,
+            mqtt_bytes_up: sum.mqtt_bytes_up,
+            data_overhead_percent: sum.data_overhead_percent().map(|percent| rounded(percent, 4)),
+            refetched_bytes: sum.refetched_bytes(),
+            link_cuts: sum.link_cuts,
+            elapsed_s: rounded(facts.elapsed.as_secs_f64(), 3),
+            peak_rss_bytes: facts.simulator.peak_rss_bytes,
+            service_peak_rss_bytes: facts.service.map(|usage| usage.peak_rss_bytes),
+            seed: facts.seed.0,
+            time_scale: facts.time_scale,
+            wrong_images: count(&|device| device.image_is_right == Some(false)),
+            connections: sum.connections,
+            failed_connections: facts.troubles,
+            chunk_bytes: sum.chunk_bytes,
+            page_bytes: sum.page_bytes,
+            manifest_bytes: sum.manifest_bytes,
+            repeated_bytes: sum.repeated_bytes,
+            cut_short_bytes: sum.cut_short_bytes,
+            login_bytes: sum.login_bytes,
+            data_messages: sum.data_messages,
+            control_bytes_max: devices.iter().map(|device| device.ledger.control_bytes()).max().unwrap_or(0),
+            update_s_p50: percentile(&times, 50),
+            update_s_p95: percentile(&times, 95),
+            update_s_max: percentile(&times, 100),
+            cpu_s: rounded(facts.simulator.cpu.as_secs_f64(), 2),
+            service_cpu_s: facts.service.map(|usage| rounded(usage.cpu.as_secs_f64(), 2)),
+            link: facts.profile.to_string(),
+            profile: facts.profile.name,
+            outages: facts.outages,
+            last_trouble: facts.last_trouble,
+            open_books: devices.iter().find_map(|device| device.ledger.check().err()),
+        }
+    }
+
+    /// Why the run is not a success, a line each; empty where every device is confirmed and holds the right image.
+    #[must_use]
+    pub fn objections(&self) -> Vec<String> {
+        let mut objections = Vec::new();
+        if self.devices == 0 {
+            objections.push("no device took part".to_owned());
+        }
+        if self.confirmed < self.devices {
+            let missing = self.devices - self.confirmed;
+            objections.push(format!(
+                "{} of {} devices are not confirmed",
+                grouped(missing),
+                grouped(self.devices)
+            ));
+        }
+        if self.wrong_images > 0 {
+            let wrong = grouped(self.wrong_images);
+            objections.push(format!("{wrong} devices hold an image that is not the one released"));
+        }
+        if self.failed > 0 && objections.is_empty() {
+            objections.push(format!("{} devices hold no image to check", grouped(self.failed)));
+        }
+        if let Some(error) = &self.open_books {
+            objections.push(error.to_string());
+        }
+        objections
+    }
+
+    /// The report as one JSON object on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers and strings")
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, value: String| writeln!(f, "{name:<22}{value}");
+        writeln!(f, "{}", self.link)?;
+        writeln!(f, "{}; seed {}, time x{}", self.outages, self.seed, self.time_scale)?;
+        writeln!(f)?;
+        let failed =
+            if self.failed > 0 { format!(", {} failed", grouped(self.failed)) } else { String::new() };
+        row(
+            f,
+            "devices",
+            format!("{} of {} confirmed{failed}", grouped(self.confirmed), grouped(self.devices)),
+        )?;
+        if self.wrong_images > 0 {
+            row(f, "wrong images", grouped(self.wrong_images))?;
+        }
+        let sent = percent(self.transfer_bytes, self.image_bytes);
+        row(
+            f,
+            "image",
+            format!("{} bytes, sent as {} ({sent})", grouped(self.image_bytes), grouped(self.transfer_bytes)),
+        )?;
+        row(f, "payload", format!("{} bytes", grouped(self.payload_bytes)))?;
+        let overhead = self.data_overhead_percent.map_or("-".to_owned(), |percent| format!("{percent:.2} %"));
+        row(f, "data", format!("{} bytes, overhead {overhead}", grouped(self.data_bytes)))?;
+        let share = percent(self.refetched_bytes, self.payload_bytes);
+        let each = self
+            .refetched_bytes
+            .checked_div(self.link_cuts)
+            .map_or(String::new(), |bytes| format!(", {} a cut", grouped(bytes)));
+        row(f, "fetched in vain", format!("{} bytes ({share}){each}", grouped(self.refetched_bytes)))?;
+        let each = self.control_bytes.checked_div(self.devices).unwrap_or(0);
+        row(f, "control", format!("{} bytes, {} a device", grouped(self.control_bytes), grouped(each)))?;
+        row(
+            f,
+            "MQTT",
+            format!("{} bytes down, {} up", grouped(self.mqtt_bytes_down), grouped(self.mqtt_bytes_up)),
+        )?;
+        row(
+            f,
+            "connections",
+            format!(
+                "{}, {} cut, {} failed",
+                grouped(self.connections),
+                grouped(self.link_cuts),
+                grouped(self.failed_connections)
+            ),
+        )?;
+        row(
+            f,
+            "time of an update",
+            format!(
+                "{:.1} s median, {:.1} s p95, {:.1} s longest",
+                self.update_s_p50, self.update_s_p95, self.update_s_max
+            ),
+        )?;
+        row(f, "elapsed", format!("{:.1} s", self.elapsed_s))?;
+        let each = self.peak_rss_bytes.checked_div(self.devices).unwrap_or(0);
+        row(
+            f,
+            "simulator",
+            format!(
+                "{} at most ({} a device), {:.1} s of processor",
+                bytes_in_words(self.peak_rss_bytes),
+                bytes_in_words(each),
+                self.cpu_s
+            ),
+        )?;
+        if let (Some(memory), Some(cpu)) = (self.service_peak_rss_bytes, self.service_cpu_s) {
+            row(f, "service", format!("{} at most, {cpu:.1} s of processor", bytes_in_words(memory)))?;
+        }
+        if let Some(why) = &self.last_trouble {
+            row(f, "last failure", why.clone())?;
+        }
+        Ok(())
+    }
+}
+
+fn rounded(value: f64, digits: i32) -> f64 {
+    let factor = 10f64.powi(digits);
+    (value * factor).round() / factor
+}
+
+/// The smallest value that `percent` of a hundred of them do not exceed (nearest rank); 0 where there is none.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    rounded(sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0), 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{Class, Part};
+    use crate::profile::Profiles;
+
+    fn facts() -> RunFacts {
+        RunFacts {
+            profile: Profiles::builtin().named("ltem").unwrap().clone(),
+            outages: "1 cut of 1 to 5 s each".to_owned(),
+            seed: Seed(42),
+            time_scale: 1,
+            image_bytes: 1_048_576,
+            transfer_bytes: 400_000,
+            elapsed: Duration::from_millis(31_500),
+            simulator: Usage { peak_rss_bytes: 20 << 20, cpu: Duration::from_millis(2500) },
+            service: Some(Usage { peak_rss_bytes: 40 << 20, cpu: Duration::from_millis(1200) }),
+            troubles: 0,
+            last_trouble: None,
+        }
+    }
+
+    fn device(seconds: u64) -> DeviceResult {
+        let chunk = Class::Data { part: Part::Chunks, header_bytes: 4 };
+        let mut ledger = Ledger::default();
+        ledger.connected(30);
+        ledger.read(4 + 402_000);
+        ledger.received(4, Class::Control);
+        ledger.received(401_000, chunk);
+        ledger.carried(Part::Chunks, 400_000, 0);
+        ledger.received_cut_short(1_000, 980, chunk);
+        ledger.cut();
+        let state = DeviceState::Confirmed;
+        DeviceResult { state, ledger, image_is_right: Some(true), took: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn the_json_object_has_every_field_that_programs_rely_on() {
+        let report = Report::new(facts(), &[device(10), device(20)]);
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        for (field, value) in [
+            ("devices", 2),
+            ("confirmed", 2),
+            ("failed", 0),
+            ("image_bytes", 1_048_576),
+            ("transfer_bytes", 400_000),
+            ("data_bytes", 804_000),
+            ("payload_bytes", 800_000),
+            ("control_bytes", 8),
+            ("mqtt_bytes_down", 804_008),
+            ("mqtt_bytes_up", 0),
+            ("refetched_bytes", 2 * 976),
+            ("link_cuts", 2),
+            ("peak_rss_bytes", 20 << 20),
+            ("service_peak_rss_bytes", 40 << 20),
+            ("seed", 42),
+        ] {
+            assert_eq!(json[field].as_u64(), Some(value), "{field}");
+        }
+        assert_eq!(json["elapsed_s"].as_f64(), Some(31.5));
+        assert_eq!(json["data_overhead_percent"].as_f64(), Some(0.256), "(804,000 - 1,952) / 800,000 - 1");
+        assert!(!report.to_json().contains('\n'));
+    }
+
+    #[test]
+    fn a_run_is_a_success_only_when_every_device_holds_the_image_and_confirmed_it() {
+        assert_eq!(Report::new(facts(), &[device(10)]).objections(), Vec::<String>::new());
+        let objections = |change: &dyn Fn(&mut DeviceResult)| {
+            let mut changed = device(10);
+            change(&mut changed);
+            let report = Report::new(facts(), &[device(10), changed]);
+            assert!(report.failed == 1 || report.failed == 0);
+            (report.failed, report.objections().join("; "))
+        };
+        let (failed, why) = objections(&|device| device.state = DeviceState::Downloading);
+        assert!(failed == 1 && why.contains("1 of 2 devices are not confirmed"), "{why}");
+        let (failed, why) = objections(&|device| device.image_is_right = Some(false));
+        assert!(failed == 1 && why.contains("not the one released"), "{why}");
+        let (failed, why) = objections(&|device| device.image_is_right = None);
+        assert!(failed == 1 && why.contains("no image to check"), "{why}");
+        let (failed, why) = objections(&|device| device.ledger.read(1));
+        assert!(failed == 0 && why.contains("does not close"), "{why}");
+        assert!(!Report::new(facts(), &[]).objections().is_empty());
+    }
+
+    #[test]
+    fn the_table_begins_with_the_links_figures() {
+        let mut wrong = device(12);
+        wrong.image_is_right = Some(false);
+        let report = Report::new(facts(), &[device(10), wrong, device(30)]);
+        let table = report.to_string();
+        let expected = "\
+ltem: down 300 kbit/s (p10 80), up 300, round trip 0.12 s (p95 0.5), lost every 4 h for 30 s
+1 cut of 1 to 5 s each; seed 42, time x1
+
+devices               3 of 3 confirmed, 1 failed
+wrong images          1
+image                 1,048,576 bytes, sent as 400,000 (38.1 %)
+payload               1,200,000 bytes
+data                  1,206,000 bytes, overhead 0.26 %
+fetched in vain       2,928 bytes (0.2 %), 976 a cut
+control               12 bytes, 4 a device
+MQTT                  1,206,012 bytes down, 0 up
+connections           3, 3 cut, 0 failed
+time of an update     12.0 s median, 30.0 s p95, 30.0 s longest
+elapsed               31.5 s
+simulator             20.0 MiB at most (6.7 MiB a device), 2.5 s of processor
+service               40.0 MiB at most, 1.2 s of processor
+";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() {
+        let times: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([1, 50, 95, 100].map(|p| percentile(&times, p)), [1.0, 50.0, 95.0, 100.0]);
+        assert_eq!((percentile(&[7.0], 50), percentile(&[], 50)), (7.0, 0.0));
+    }
+}
