@@ -1,0 +1,78 @@
+//! A mosquitto of our own.
+
+use core::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+use crate::clock::wait_for;
+use crate::process::Process;
+
+/// A running mosquitto.
+#[derive(Debug)]
+pub struct Mosquitto {
+    process: Process,
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+/// An address that nobody uses now.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound")
+}
+
+impl Mosquitto {
+    /// Starts one that lets everybody in, as a broker behind a firewall might.
+    #[must_use]
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = free_address();
+        let process = Self::run(&folder, address);
+        let mut broker = Self { process, address, folder };
+        broker.wait();
+        broker
+    }
+
+    fn run(folder: &tempfile::TempDir, address: SocketAddr) -> Process {
+        let path = folder.path().join("mosquitto.conf");
+        let mut file = std::fs::File::create(&path).expect("a config file");
+        writeln!(
+            file,
+            "listener {} {}\nallow_anonymous true\npersistence false",
+            address.port(),
+            address.ip()
+        )
+        .expect("a config file");
+        let mosquitto = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "mosquitto"]
+            .into_iter()
+            .find(|path| !path.starts_with('/') || std::path::Path::new(path).exists())
+            .expect("the last one needs no look");
+        let mut command = Command::new(mosquitto);
+        command.arg("-c").arg(path);
+        Process::start(command)
+    }
+
+    fn wait(&mut self) {
+        let address = self.address;
+        let process = &mut self.process;
+        wait_for("mosquitto to listen (is it installed? scripts/test installs it)", || {
+            assert!(process.ended().is_none(), "mosquitto ended: {:?}", process.lines());
+            TcpStream::connect(address).ok()
+        });
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it and starts it again on the same address: sessions and retained messages are gone.
+    pub fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.process = Self::run(&self.folder, self.address);
+        self.wait();
+    }
+}
