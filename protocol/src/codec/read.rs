@@ -433,7 +433,7 @@ impl<'b> MapReader<'b> {
         let mut ahead = reader.clone();
         match ahead.int(self.what)? {
             found if found == key => self.next_int(reader).map(|_| true),
-            found if found < key => Err(self.unknown(found)),
+            found if encoded_order(found) < encoded_order(key) => Err(self.unknown(found)),
             _ => Ok(false),
         }
     }
@@ -493,6 +493,11 @@ impl<'b> MapReader<'b> {
     }
 }
 
+/// The order in which deterministic CBOR puts integer keys: those below zero last, by magnitude.
+fn encoded_order(key: i64) -> (bool, u64) {
+    (key < 0, key.unsigned_abs())
+}
+
 fn check_length(what: &'static str, got: u64, limit: usize) -> Result<(), DecodeError> {
     let limit = limit as u64;
     if got > limit { Err(DecodeError::TooLong { what, got, limit }) } else { Ok(()) }
@@ -511,5 +516,30 @@ fn head_error(what: &'static str, input: &[u8], at: usize) -> DecodeError {
         DecodeError::Truncated { at }
     } else {
         DecodeError::Value { what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Writer;
+
+    #[test]
+    fn an_optional_key_is_missed_in_the_order_of_the_encoding() {
+        let mut writer = Writer::new();
+        writer.map(3).int(2).null().int(-2).null().int(-4).null();
+        let reader = &mut Reader::new("test", writer.as_bytes(), 64).unwrap();
+        let map = &mut reader.map("test", 3).unwrap();
+        assert_eq!(map.optional(reader, 1), Ok(false));
+        assert_eq!(map.optional(reader, 3), Err(map.unknown(2)));
+        assert_eq!(map.optional(reader, -1), Err(map.unknown(2)));
+        assert_eq!(map.optional(reader, 2), Ok(true));
+        reader.null("value").unwrap();
+        assert_eq!(map.optional(reader, -1), Ok(false));
+        assert_eq!(map.optional(reader, -3), Err(map.unknown(-2)));
+        assert_eq!(map.optional(reader, -2), Ok(true));
+        reader.null("value").unwrap();
+        assert_eq!(map.optional(reader, -3), Ok(false));
+        assert_eq!(map.optional(reader, -4), Ok(true));
     }
 }

@@ -321,3 +321,17 @@ impl SigningKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_files_of_both_algorithms_read_back() {
+        for key in [SigningKey::ed25519(&[7; 32]), SigningKey::p256(&[7; 32]).unwrap()] {
+            let read = SigningKey::decode_file(&key.encode_file()).unwrap();
+            assert_eq!(read.public(), key.public());
+            assert_eq!(read.sign(b"message"), key.sign(b"message"));
+        }
+    }
+}
