@@ -1,8 +1,8 @@
 //! The medium that a device keeps its update on, as its storage code sees it.
 //!
-//! The same code runs on files and partitions in production and on [`testing::SimDisk`](crate::testing)
-//! in the power-cut tests, which counts and cuts every one of these calls. Nothing is durable before
-//! [`Disk::flush`] of its area has returned.
+//! The same code runs on files and partitions in production and on `testing::SimDisk` in the power-cut
+//! tests, which counts these calls and cuts the power at every one that changes something. Nothing is durable
+//! before [`Disk::flush`] of its area has returned, except what [`Disk::reserve`] has made.
 
 use thiserror::Error;
 
@@ -81,11 +81,19 @@ pub trait Disk {
     /// [`DiskError::Failed`].
     fn len(&mut self, area: Area) -> Result<u64, DiskError>;
 
-    /// Makes `area` at least `len` bytes long, with room for all of them, durably.
+    /// Makes `area` at least `len` bytes long, with room for all of them, durably. What is new reads as zero.
     ///
     /// # Errors
-    /// [`DiskError::Full`] where there is no room; the area then has the length it had.
+    /// [`DiskError::Full`] where there is no room; the area then has the length it had. [`DiskError::Failed`].
     fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError>;
+
+    /// Gives back the room of `area` beyond `len`: the undoing of a reservation that came to nothing. An area
+    /// of no bytes does not exist. Does nothing where the area is no longer than that; survives a power cut
+    /// or not.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`].
+    fn release(&mut self, area: Area, len: u64) -> Result<(), DiskError>;
 
     /// Fills `into` from `offset` on.
     ///

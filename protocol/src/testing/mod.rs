@@ -3,13 +3,14 @@
 //! Everything is seeded and runs in virtual time, so that a failure is replayed by its seed.
 
 mod disk;
+mod disk_image;
 mod fixture;
 mod link;
 mod medium;
 mod pair;
 mod recording;
 
-pub use disk::*;
+pub use disk::{DiskFault, DiskStep, SimDisk, Survival};
 pub use fixture::{Fixture, OrderOptions, Release};
 pub use link::{Direction, Faults, Packet, SeededLink};
 pub use medium::{RamMedium, Stored};
