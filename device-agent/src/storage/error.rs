@@ -28,6 +28,11 @@ pub enum StorageError {
     /// A file did not do it.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Neither the boot environment nor its default names a slot.
+    #[error(
+        "nothing on the medium names a slot to start: start the agent once, it makes the boot environment"
+    )]
+    NoSlot,
     /// Another process uses the folder.
     #[error("{} is used by another agent: stop it first", path.display())]
     Locked {

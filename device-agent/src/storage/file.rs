@@ -1,60 +1,248 @@
-//! A folder as a medium: one file an area.
+//! A folder as a medium: one file an area, `pread`, `pwrite`, `fdatasync`.
 
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 
 use super::{FileError, StorageError};
 
-/// A folder with one file an area (`slot-a.img`, ...), locked for this process.
+/// A folder with one file an area, locked for this process. Files have mode 0600.
 #[derive(Debug)]
 pub struct FileDisk {
     folder: PathBuf,
+    /// Held open as long as the disk lives: the lock goes with it.
+    _lock: File,
+    /// The folder itself, to make new names durable.
+    folder_file: File,
+    files: [Option<Open>; Area::ALL.len()],
+    error: Option<FileError>,
 }
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    len: u64,
+}
+
+/// The name of the lock file.
+const LOCK: &str = "lock";
+/// Bytes written at once where a file system cannot allocate.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl FileDisk {
     /// Opens `folder`, which is made (mode 0700) where it is missing, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] where another process has it, [`StorageError::File`].
+    /// [`StorageError::Locked`] where another process has it; [`StorageError::File`].
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
-        Ok(Self { folder: folder.to_path_buf() })
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(file_error(folder, "make the folder"))?;
+        let path = folder.join(LOCK);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(file_error(&path, "open"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StorageError::Locked { path: folder.to_path_buf() });
+            }
+            Err(error) => return Err(file_error(&path, "lock")(error.into()).into()),
+        }
+        let folder_file = File::open(folder).map_err(file_error(folder, "open"))?;
+        let mut disk = Self {
+            folder: folder.to_path_buf(),
+            _lock: lock,
+            folder_file,
+            files: [const { None }; Area::ALL.len()],
+            error: None,
+        };
+        for area in Area::ALL {
+            disk.open_existing(area)?;
+        }
+        Ok(disk)
+    }
+
+    /// The name of an area's file.
+    #[must_use]
+    pub const fn name(area: Area) -> &'static str {
+        match area {
+            Area::SlotA => "slot-a.img",
+            Area::SlotB => "slot-b.img",
+            Area::Staging => "staging.bin",
+            Area::Index => "index.bin",
+            Area::Journal => "journal.bin",
+            Area::Record => "record.bin",
+            Area::Manifests => "manifests.bin",
+            Area::BootEnvironment => "boot-environment.bin",
+            Area::BootDefault => "boot-default.bin",
+        }
     }
 
     /// The file of `area`.
     #[must_use]
-    pub fn path(&self, _area: Area) -> PathBuf {
-        self.folder.clone()
+    pub fn path(&self, area: Area) -> PathBuf {
+        self.folder.join(Self::name(area))
     }
 
-    /// The last error that an operation had since this was called last: [`DiskError`] says less.
+    /// The last error since this was called last, for people: a [`DiskError`] says no more than the area.
     pub fn take_error(&mut self) -> Option<FileError> {
-        None
+        self.error.take()
+    }
+
+    fn open_existing(&mut self, area: Area) -> Result<(), FileError> {
+        let path = self.path(area);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(file_error(&path, "open")(error)),
+        };
+        let len = file.metadata().map_err(file_error(&path, "look at"))?.len();
+        *self.slot(area) = Some(Open { file, len });
+        Ok(())
+    }
+
+    fn slot(&mut self, area: Area) -> &mut Option<Open> {
+        self.files.get_mut(area as usize).expect("one file an area")
+    }
+
+    fn len_of(&mut self, area: Area) -> u64 {
+        self.slot(area).as_ref().map_or(0, |open| open.len)
+    }
+
+    /// Does something with the file of `area`, which exists, and remembers what goes wrong.
+    fn with<T>(
+        &mut self,
+        area: Area,
+        action: &'static str,
+        what: impl FnOnce(&File) -> io::Result<T>,
+    ) -> Result<T, DiskError> {
+        let result = match self.slot(area) {
+            Some(open) => what(&open.file),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        result.map_err(|error| self.fail(area, action, error))
+    }
+
+    fn fail(&mut self, area: Area, action: &'static str, error: io::Error) -> DiskError {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        self.error = Some(file_error(&self.path(area), action)(error));
+        if full { DiskError::Full { area } } else { DiskError::Failed { area } }
+    }
+
+    fn check_range(&mut self, area: Area, offset: u64, bytes: usize) -> Result<(), DiskError> {
+        let (end, len) = (offset.saturating_add(bytes as u64), self.len_of(area));
+        if end > len { Err(DiskError::Range { area, len, end }) } else { Ok(()) }
+    }
+
+    fn create(&mut self, area: Area) -> Result<(), DiskError> {
+        if self.slot(area).is_none() {
+            let options = OpenOptions::new().read(true).write(true).create(true).mode(0o600).to_owned();
+            let file = options.open(self.path(area)).map_err(|error| self.fail(area, "make", error))?;
+            *self.slot(area) = Some(Open { file, len: 0 });
+        }
+        Ok(())
     }
 }
 
 impl Disk for FileDisk {
-    fn len(&mut self, _area: Area) -> Result<u64, DiskError> {
-        Ok(0)
+    fn len(&mut self, area: Area) -> Result<u64, DiskError> {
+        Ok(self.len_of(area))
     }
 
-    fn reserve(&mut self, area: Area, _len: u64) -> Result<(), DiskError> {
-        Err(DiskError::Failed { area })
+    fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        let have = self.len_of(area);
+        if have >= len && self.with(area, "look at", |file| is_allocated(file, len))? {
+            return Ok(());
+        }
+        self.create(area)?;
+        if let Err(error) = self.with(area, "make room in", |file| allocate(file, have, len)) {
+            // An allocation that failed may have left a part of it behind.
+            let told = self.error.take();
+            let _ = self.release(area, have);
+            self.error = told;
+            return Err(error);
+        }
+        if let Some(open) = self.slot(area) {
+            open.len = have.max(len);
+        }
+        self.with(area, "flush", File::sync_all)?;
+        self.folder_file.sync_all().map_err(|error| self.fail(area, "flush the folder of", error))
     }
 
-    fn read(&mut self, area: Area, _offset: u64, _into: &mut [u8]) -> Result<(), DiskError> {
-        Err(DiskError::Failed { area })
+    fn release(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        if len == 0 {
+            return match self.slot(area).take() {
+                None => Ok(()),
+                Some(_) => {
+                    std::fs::remove_file(self.path(area)).map_err(|error| self.fail(area, "remove", error))
+                }
+            };
+        }
+        self.with(
+            area,
+            "shorten",
+            |file| {
+                if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
+            },
+        )?;
+        if let Some(open) = self.slot(area) {
+            open.len = open.len.min(len);
+        }
+        Ok(())
     }
 
-    fn write(&mut self, area: Area, _offset: u64, _bytes: &[u8]) -> Result<(), DiskError> {
-        Err(DiskError::Failed { area })
+    fn read(&mut self, area: Area, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.check_range(area, offset, into.len())?;
+        self.with(area, "read", |file| file.read_exact_at(into, offset))
+    }
+
+    fn write(&mut self, area: Area, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.check_range(area, offset, bytes.len())?;
+        self.with(area, "write", |file| file.write_all_at(bytes, offset))
     }
 
     fn flush(&mut self, area: Area) -> Result<(), DiskError> {
-        Err(DiskError::Failed { area })
+        self.with(area, "flush", File::sync_data)
     }
 
     fn drop_cache(&mut self, area: Area) -> Result<(), DiskError> {
-        Err(DiskError::Failed { area })
+        self.with(area, "drop the cache of", |file| Ok(fadvise(file, 0, None, Advice::DontNeed)?))
     }
+}
+
+/// Whether the first `len` bytes have their blocks, as far as the file system tells.
+fn is_allocated(file: &File, len: u64) -> io::Result<bool> {
+    Ok(file.metadata()?.blocks().saturating_mul(512) >= len)
+}
+
+/// Allocates `len` bytes; where the file system can't, writes zeros behind what is there.
+fn allocate(file: &File, have: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        Ok(()) => return Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut at = have;
+    while at < len {
+        let part = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        file.write_all_at(ZEROS.get(..part).unwrap_or(&ZEROS), at)?;
+        at += part as u64;
+    }
+    Ok(())
+}
+
+fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_path_buf();
+    move |source| FileError { path, action, source }
 }

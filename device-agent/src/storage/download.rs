@@ -1,0 +1,220 @@
+//! From room for a payload to its last chunk.
+
+use whimbrel_protocol::chunk::{ChunkSalt, ChunkSet, Layout};
+use whimbrel_protocol::device::{Checkpoint, Found, Opening};
+use whimbrel_protocol::disk::{Area, Disk, DiskError};
+use whimbrel_protocol::ids::{ChunkIndex, Digest};
+use whimbrel_protocol::manifest::Codec;
+use whimbrel_protocol::message::PageNumber;
+
+use super::Storage;
+use super::journal::Journal;
+use super::pages::Pages;
+use crate::installer::{Slot, SlotFacts};
+
+/// A payload on its way.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub(super) opening: Opening,
+    /// Where its image goes.
+    pub(super) slot: Slot,
+    /// Where its chunks go: a raw payload is the image already.
+    pub(super) area: Area,
+}
+
+impl Download {
+    fn layout(&self) -> Layout {
+        self.opening.transfer.layout
+    }
+
+    fn index(&self) -> Digest {
+        self.opening.transfer.index_digest
+    }
+
+    fn salt(&self) -> ChunkSalt {
+        ChunkSalt { image: self.opening.image, transfer_size: self.layout().transfer_size() }
+    }
+
+    /// Every area that the payload needs room in, and how much.
+    fn needs(&self) -> Vec<(Area, u64)> {
+        let mut needs = vec![(Area::Index, Pages::area_bytes(self.layout()))];
+        if self.area == Area::Staging {
+            needs.push((Area::Staging, self.layout().transfer_size()));
+        }
+        needs.push((self.slot.area(), self.opening.image_size));
+        needs
+    }
+}
+
+/// What the disk answers to what is asked out of turn.
+fn out_of_turn(area: Area) -> DiskError {
+    DiskError::Failed { area }
+}
+
+impl<D: Disk> Storage<D> {
+    /// Makes room for everything, makes sure that nothing starts the target slot, keeps the envelope; then
+    /// looks for what earlier runs left of the same payload.
+    ///
+    /// Room comes first: a payload that does not fit changes nothing.
+    pub(super) fn open(&mut self, opening: Opening) -> Result<Found, DiskError> {
+        let slot = self.target();
+        // What runs is never written to: a trial has to be confirmed or reverted first.
+        if slot == self.running {
+            return Err(out_of_turn(slot.area()));
+        }
+        let area = match opening.transfer.codec {
+            Codec::Raw => slot.area(),
+            Codec::Lzma => Area::Staging,
+            Codec::Patch => return Err(out_of_turn(Area::Staging)),
+        };
+        self.verified = None;
+        let download = Download { opening, slot, area };
+        self.make_room(&download.needs())?;
+        self.boot.protect(&mut self.disk, self.confirmed, slot)?;
+        self.keep_envelope(&download)?;
+        let found = self.resume(&download)?;
+        self.download = Some(download);
+        Ok(found)
+    }
+
+    /// Room in all areas or in none.
+    fn make_room(&mut self, needs: &[(Area, u64)]) -> Result<(), DiskError> {
+        let mut before = Vec::with_capacity(needs.len());
+        for &(area, len) in needs {
+            before.push((area, self.disk.len(area)?));
+            if let Err(error) = self.disk.reserve(area, len) {
+                for &(area, len) in before.iter().rev() {
+                    // Best effort: room that is not given back does no harm here.
+                    let _ = self.disk.release(area, len);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_envelope(&mut self, download: &Download) -> Result<(), DiskError> {
+        let opening = &download.opening;
+        let [a, b] = &mut self.envelopes;
+        let twin = if download.slot == Slot::A { a } else { b };
+        twin.settle(&mut self.disk, &opening.envelope)?;
+        let facts = SlotFacts {
+            release: opening.release,
+            sequence: opening.sequence,
+            image: opening.image,
+            image_size: opening.image_size,
+        };
+        self.learn(download.slot, facts);
+        Ok(())
+    }
+
+    /// Hashes what the journal claims and what was asked for; without a journal, everything.
+    fn resume(&mut self, download: &Download) -> Result<Found, DiskError> {
+        let (layout, index) = (download.layout(), download.index());
+        let count = layout.chunk_count();
+        // An earlier flush may have failed: what the cache shows is then not what the medium has.
+        self.disk.drop_cache(Area::Index)?;
+        self.disk.drop_cache(download.area)?;
+        let known = self.pages.begin(&mut self.disk, &index)?;
+        let journal = self.journal.load(&mut self.disk, &index);
+        let note = Journal::noted(&mut self.disk, &index);
+        let claimed = journal.as_ref().map_or(ChunkSet::empty(count), |journal| journal.claims(count));
+        let asked =
+            journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked).max(note.unwrap_or_default());
+        let asked = ChunkIndex(asked.0.min(count));
+        let held = match (known, &journal) {
+            (false, _) => ChunkSet::empty(count),
+            (true, None) => self.rehash(download, |_| true)?,
+            (true, Some(_)) => self.rehash(download, |chunk| chunk < asked || claimed.contains(chunk))?,
+        };
+        let news: u64 = (0..count)
+            .map(ChunkIndex)
+            .filter(|chunk| held.contains(*chunk) && !claimed.contains(*chunk))
+            .map(|chunk| layout.chunk_len(chunk))
+            .sum();
+        let (received, twice) =
+            journal.map_or((0, 0), |journal| (journal.bytes_received, journal.bytes_twice));
+        let found = Found { held, asked, bytes_received: received + news, bytes_twice: twice };
+        if news > 0 {
+            // Durable before it is claimed.
+            let ledger = Checkpoint {
+                asked: found.asked,
+                bytes_received: found.bytes_received,
+                bytes_twice: found.bytes_twice,
+                ..Checkpoint::of(&found.held)
+            };
+            self.checkpoint(download.area, &index, ledger)?;
+        }
+        Ok(found)
+    }
+
+    /// The chunks among those chosen whose bytes on the medium match the signed index.
+    pub(super) fn rehash(
+        &mut self,
+        download: &Download,
+        chosen: impl Fn(ChunkIndex) -> bool,
+    ) -> Result<ChunkSet, DiskError> {
+        let (layout, salt) = (download.layout(), download.salt());
+        let mut right = ChunkSet::empty(layout.chunk_count());
+        let Some(list) = Pages::list(&mut self.disk, salt, layout, &download.index()) else {
+            return Ok(right);
+        };
+        let mut buffer = vec![0; usize::try_from(layout.chunk_size()).unwrap_or(0)];
+        for number in 0..layout.page_count() {
+            let Some(page) = Pages::page(&mut self.disk, layout, &list, number) else {
+                continue;
+            };
+            for chunk in layout.page_chunks(number).map(ChunkIndex).filter(|chunk| chosen(*chunk)) {
+                let range = layout.byte_range(chunk);
+                let len = usize::try_from(range.end - range.start).unwrap_or(0);
+                let Some(bytes) = buffer.get_mut(..len) else {
+                    continue;
+                };
+                self.disk.read(download.area, range.start, bytes)?;
+                if page.chunk_digest(chunk).is_some_and(|want| want == salt.chunk_digest(chunk, bytes)) {
+                    right.insert(chunk);
+                }
+            }
+        }
+        Ok(right)
+    }
+
+    pub(super) fn load_page(&mut self, page: PageNumber) -> Option<Vec<u8>> {
+        let layout = self.download.as_ref()?.layout();
+        Pages::read(&mut self.disk, layout, page)
+    }
+
+    pub(super) fn write_page(&mut self, page: PageNumber, bytes: &[u8]) -> Result<(), DiskError> {
+        let download = self.download.as_ref().ok_or(out_of_turn(Area::Index))?;
+        self.pages.write(&mut self.disk, download.layout(), page, bytes)
+    }
+
+    pub(super) fn write_chunks(&mut self, first: ChunkIndex, bytes: &[u8]) -> Result<(), DiskError> {
+        let download = self.download.as_ref().ok_or(out_of_turn(Area::Staging))?;
+        let layout = download.layout();
+        let (start, len) = (layout.byte_range(first).start, layout.transfer_size());
+        let end = start.saturating_add(bytes.len() as u64);
+        if end > len {
+            return Err(DiskError::Range { area: download.area, len, end });
+        }
+        self.disk.write(download.area, start, bytes)
+    }
+
+    pub(super) fn note_asked(&mut self, asked: ChunkIndex) -> Result<(), DiskError> {
+        let download = self.download.as_ref().ok_or(out_of_turn(Area::Journal))?;
+        Journal::note(&mut self.disk, &download.index(), asked)
+    }
+
+    pub(super) fn save_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), DiskError> {
+        let download = self.download.as_ref().ok_or(out_of_turn(Area::Journal))?;
+        let (area, index) = (download.area, download.index());
+        self.checkpoint(area, &index, checkpoint)
+    }
+
+    /// Chunks, then the pages that prove them, then the claim.
+    fn checkpoint(&mut self, area: Area, index: &Digest, checkpoint: Checkpoint) -> Result<(), DiskError> {
+        self.disk.flush(area)?;
+        self.pages.flush(&mut self.disk)?;
+        self.journal.save(&mut self.disk, index, checkpoint)
+    }
+}

@@ -1,0 +1,128 @@
+//! Index pages of the download. They prove themselves against the signed manifest, so that a lost or torn one
+//! is merely fetched again.
+//!
+//! | bytes of the area | content |
+//! |---|---|
+//! | 0..4 | `WX01` |
+//! | 4..8 | zero |
+//! | 8..40 | index digest of the payload that the pages belong to |
+//! | 64..2112 | the list of page digests, where the payload has more than one page |
+//! | 4096 x (n + 1).. | page n |
+
+use whimbrel_protocol::chunk::{ChunkSalt, Layout, Page, PageList};
+use whimbrel_protocol::disk::{Area, Disk, DiskError};
+use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::limits::{PAGE_BYTES_MAX, PAGE_DIGEST_BYTES, PAGE_LIST_BYTES_MAX};
+use whimbrel_protocol::message::PageNumber;
+
+const MAGIC: &[u8; 4] = b"WX01";
+const HEADER_BYTES: usize = 40;
+const LIST_AT: u64 = 64;
+const FIRST_PAGE_AT: u64 = 4096;
+
+/// Which pages are kept, and for which payload.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    /// Something was written since the last flush.
+    unflushed: bool,
+}
+
+impl Pages {
+    /// Bytes of the area for a payload with this layout.
+    pub(crate) fn area_bytes(layout: Layout) -> u64 {
+        FIRST_PAGE_AT + u64::from(layout.page_count()) * PAGE_BYTES_MAX as u64
+    }
+
+    /// Makes the area the one of the payload with this index digest. `true` where it was before.
+    pub(crate) fn begin(&mut self, disk: &mut impl Disk, index: &Digest) -> Result<bool, DiskError> {
+        let wanted = header(index);
+        let mut found = [0; HEADER_BYTES];
+        disk.read(Area::Index, 0, &mut found)?;
+        if found == wanted {
+            return Ok(true);
+        }
+        disk.write(Area::Index, 0, &wanted)?;
+        self.unflushed = true;
+        Ok(false)
+    }
+
+    /// Makes the area nobody's, durably, so that nothing of the payload is found again.
+    pub(crate) fn forget(disk: &mut impl Disk) -> Result<(), DiskError> {
+        disk.write(Area::Index, 0, &[0; HEADER_BYTES])?;
+        disk.flush(Area::Index)
+    }
+
+    /// Keeps a verified page.
+    pub(crate) fn write(
+        &mut self,
+        disk: &mut impl Disk,
+        layout: Layout,
+        page: PageNumber,
+        bytes: &[u8],
+    ) -> Result<(), DiskError> {
+        let place = place(layout, page).filter(|(_, len)| *len == bytes.len());
+        let Some((offset, _)) = place else {
+            return Err(DiskError::Range { area: Area::Index, len: 0, end: bytes.len() as u64 });
+        };
+        disk.write(Area::Index, offset, bytes)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// A page as it is on the medium, not verified.
+    pub(crate) fn read(disk: &mut impl Disk, layout: Layout, page: PageNumber) -> Option<Vec<u8>> {
+        let (offset, len) = place(layout, page)?;
+        let mut bytes = vec![0; len];
+        disk.read(Area::Index, offset, &mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The verified list of page digests, if it is here.
+    pub(crate) fn list(
+        disk: &mut impl Disk,
+        salt: ChunkSalt,
+        layout: Layout,
+        index: &Digest,
+    ) -> Option<PageList> {
+        if layout.page_count() == 1 {
+            let page = Self::read(disk, layout, PageNumber::Page(0))?;
+            return PageList::of_single_page(salt, layout, index, &page);
+        }
+        let list = Self::read(disk, layout, PageNumber::List)?;
+        PageList::verify(salt, layout, index, &list)
+    }
+
+    /// The verified page `number`, if it is here.
+    pub(crate) fn page(disk: &mut impl Disk, layout: Layout, list: &PageList, number: u32) -> Option<Page> {
+        list.verify_page(number, &Self::read(disk, layout, PageNumber::Page(number))?)
+    }
+
+    /// Makes durable what was written.
+    pub(crate) fn flush(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        if self.unflushed {
+            disk.flush(Area::Index)?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+}
+
+fn header(index: &Digest) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let content = MAGIC.iter().chain(&[0; 4]).chain(&index.0);
+    header.iter_mut().zip(content).for_each(|(to, from)| *to = *from);
+    header
+}
+
+/// Where a page is and how long; `None` where the payload has no such page.
+fn place(layout: Layout, page: PageNumber) -> Option<(u64, usize)> {
+    match page {
+        PageNumber::List => Some((LIST_AT, layout.page_count() as usize * PAGE_DIGEST_BYTES)),
+        PageNumber::Page(number) if number < layout.page_count() => {
+            Some((FIRST_PAGE_AT + u64::from(number) * PAGE_BYTES_MAX as u64, layout.page_len(number)))
+        }
+        PageNumber::Page(_) => None,
+    }
+}
+
+const _: () = assert!(LIST_AT + PAGE_LIST_BYTES_MAX as u64 <= FIRST_PAGE_AT);

@@ -1,0 +1,216 @@
+//! A small thing kept in two copies, so that one of them is whole at every instant (SPEC section 8.7).
+//!
+//! A copy is overwritten only while the other one is the newer valid one, and is flushed before it counts.
+//! The newest copy whose check is right counts; one that is torn, empty or of an unknown format never does.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..2 | what it is: `WR` record, `WM` envelope, `WB` boot environment, `WD` boot default |
+//! | 2..4 | format, two decimal digits |
+//! | 4..8 | bytes of the content, u32 |
+//! | 8..16 | sequence number of this write, u64 |
+//! | 16..48 | SHA-256 of 0..16 and the content |
+//! | 48.. | content |
+//!
+//! Numbers are little-endian.
+
+use sha2::{Digest as _, Sha256};
+use whimbrel_protocol::disk::{Area, Disk, DiskError};
+
+/// Bytes before the content.
+pub(crate) const HEADER_BYTES: usize = 48;
+/// Bytes that the check covers besides the content.
+const CHECKED_BYTES: usize = 16;
+
+/// What a pair of copies holds and how it is written down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TwinKind {
+    /// Two letters.
+    pub(crate) magic: [u8; 2],
+    /// The format that is written. The two before it are read as well, where there are any.
+    pub(crate) format: u8,
+    /// Most bytes of the content.
+    pub(crate) content_max: usize,
+}
+
+/// Two copies of one thing.
+#[derive(Debug)]
+pub(crate) struct Twin {
+    kind: TwinKind,
+    area: Area,
+    /// Where the first copy begins.
+    base: u64,
+    /// From the first copy to the second.
+    stride: u64,
+    /// Which copy counts, as far as that is known.
+    newest: Option<Place>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// 0 or 1.
+    copy: u64,
+    sequence: u64,
+}
+
+/// A copy that is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Copy {
+    place: Place,
+    content: Vec<u8>,
+}
+
+/// Formats that are read besides the one that is written.
+const FORMATS_BACK: u8 = 2;
+
+impl Twin {
+    /// The copies begin at `base`, `stride` bytes apart.
+    pub(crate) const fn new(kind: TwinKind, area: Area, base: u64, stride: u64) -> Self {
+        debug_assert!((HEADER_BYTES + kind.content_max) as u64 <= stride, "a copy fits its place");
+        Self { kind, area, base, stride, newest: None }
+    }
+
+    /// Makes room for both copies.
+    pub(crate) fn reserve(&self, disk: &mut impl Disk) -> Result<(), DiskError> {
+        disk.reserve(self.area, self.base + 2 * self.stride)
+    }
+
+    /// The content that counts; `None` where no copy is valid.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`] where no copy can be read at all.
+    pub(crate) fn read(&mut self, disk: &mut impl Disk) -> Result<Option<Vec<u8>>, DiskError> {
+        let newest = newest(self.copies(disk)?);
+        self.newest = newest.as_ref().map(|copy| copy.place);
+        Ok(newest.map(|copy| copy.content))
+    }
+
+    /// Whether anything at all was ever written here, valid or not.
+    pub(crate) fn was_written(&self, disk: &mut impl Disk) -> Result<bool, DiskError> {
+        let end = disk.len(self.area)?;
+        for copy in 0..2 {
+            let mut header = [0; HEADER_BYTES];
+            if end >= self.offset(copy) + HEADER_BYTES as u64 {
+                disk.read(self.area, self.offset(copy), &mut header)?;
+            }
+            if header != [0; HEADER_BYTES] {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes `content` over the copy that does not count and makes it durable: now that one counts.
+    ///
+    /// # Errors
+    /// [`DiskError`]. The content that counted before still does, or the new one, never neither.
+    pub(crate) fn write(&mut self, disk: &mut impl Disk, content: &[u8]) -> Result<(), DiskError> {
+        let newest = match self.newest {
+            Some(place) => Some(place),
+            None => newest(self.copies(disk)?).map(|copy| copy.place),
+        };
+        let place = match newest {
+            Some(place) => Place { copy: 1 - place.copy, sequence: place.sequence + 1 },
+            None => Place { copy: 0, sequence: 1 },
+        };
+        let result = self.put(disk, place, content);
+        if result.is_ok() {
+            self.newest = Some(place);
+            return Ok(());
+        }
+        // What is in the cache may be something that will never be on the medium: look again, there.
+        self.newest = None;
+        result.and(disk.drop_cache(self.area))
+    }
+
+    /// Sees to it that both copies hold `content`, so that losing either one changes nothing.
+    ///
+    /// # Errors
+    /// As [`Twin::write`].
+    pub(crate) fn settle(&mut self, disk: &mut impl Disk, content: &[u8]) -> Result<(), DiskError> {
+        for _ in 0..2 {
+            let copies = self.copies(disk)?;
+            let settled = copies.iter().flatten().filter(|copy| copy.content == content).count() == 2;
+            self.newest = newest(copies).map(|copy| copy.place);
+            if settled {
+                return Ok(());
+            }
+            self.write(disk, content)?;
+        }
+        Ok(())
+    }
+
+    fn offset(&self, copy: u64) -> u64 {
+        self.base + copy * self.stride
+    }
+
+    fn put(&self, disk: &mut impl Disk, place: Place, content: &[u8]) -> Result<(), DiskError> {
+        self.reserve(disk)?;
+        disk.write(self.area, self.offset(place.copy), &self.encode(place.sequence, content))?;
+        disk.flush(self.area)
+    }
+
+    fn encode(&self, sequence: u64, content: &[u8]) -> Vec<u8> {
+        debug_assert!(content.len() <= self.kind.content_max, "what is saved has a maximum");
+        let len = u32::try_from(content.len()).expect("content_max is below 4 GiB");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + content.len());
+        bytes.extend(self.kind.magic);
+        bytes.extend(digits(self.kind.format));
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(sequence.to_le_bytes());
+        bytes.extend(check(&bytes, content));
+        bytes.extend(content);
+        bytes
+    }
+
+    /// Both copies, as far as they are valid. One that cannot be read is not.
+    fn copies(&self, disk: &mut impl Disk) -> Result<[Option<Copy>; 2], DiskError> {
+        match [self.copy(disk, 0), self.copy(disk, 1)] {
+            [Err(error), Err(_)] => Err(error),
+            copies => Ok(copies.map(|copy| copy.unwrap_or_default())),
+        }
+    }
+
+    fn copy(&self, disk: &mut impl Disk, copy: u64) -> Result<Option<Copy>, DiskError> {
+        let offset = self.offset(copy);
+        let end = disk.len(self.area)?;
+        let mut header = [0; HEADER_BYTES];
+        if end < offset + HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        disk.read(self.area, offset, &mut header)?;
+        let [m0, m1, f0, f1, l0, l1, l2, l3, s0, s1, s2, s3, s4, s5, s6, s7, ..] = header;
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        let known = (self.kind.format.saturating_sub(FORMATS_BACK).max(1)..=self.kind.format)
+            .any(|format| digits(format) == [f0, f1]);
+        let content_at = offset + HEADER_BYTES as u64;
+        if [m0, m1] != self.kind.magic
+            || !known
+            || len > self.kind.content_max
+            || end < content_at + len as u64
+        {
+            return Ok(None);
+        }
+        let mut content = vec![0; len];
+        disk.read(self.area, content_at, &mut content)?;
+        let (checked, wanted) = header.split_at(CHECKED_BYTES);
+        if check(checked, &content) != wanted {
+            return Ok(None);
+        }
+        let sequence = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+        // The last number is never written: a copy that has it is no copy of ours.
+        Ok((sequence < u64::MAX).then_some(Copy { place: Place { copy, sequence }, content }))
+    }
+}
+
+fn newest(copies: [Option<Copy>; 2]) -> Option<Copy> {
+    copies.into_iter().flatten().max_by_key(|copy| copy.place.sequence)
+}
+
+fn check(head: &[u8], content: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(head).chain_update(content).finalize().into()
+}
+
+fn digits(format: u8) -> [u8; 2] {
+    [b'0' + format / 10 % 10, b'0' + format % 10]
+}
