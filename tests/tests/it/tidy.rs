@@ -1,0 +1,141 @@
+//! House rules that no compiler checks: who imports whom, and that no test file is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// Each crate of ours and those of ours that it may depend on, for building and for tests.
+const EDGES: [(&str, &[&str]); 6] = [
+    ("whimbrel-protocol", &["whimbrel-protocol"]),
+    ("whimbrel-agent", &["whimbrel-protocol"]),
+    ("whimbrel-service", &["whimbrel-protocol"]),
+    ("whimbrel-publisher", &["whimbrel-protocol"]),
+    ("whimbrel-sim", &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service"]),
+    (
+        "e2e",
+        &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher", "whimbrel-sim"],
+    ),
+];
+
+#[test]
+fn no_crate_imports_another_that_it_may_not() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(workspace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let allowed: BTreeMap<&str, &[&str]> = EDGES.into_iter().collect();
+    assert_eq!(ours, allowed.keys().copied().collect(), "a crate that this table does not know");
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let on = dependency["name"].as_str().unwrap();
+            assert!(!ours.contains(on) || allowed[name].contains(&on), "{name} must not depend on {on}");
+        }
+    }
+}
+
+/// The core decides: no I/O, no clock, no randomness, no log in the protocol crate.
+#[test]
+fn the_protocol_crate_uses_no_std_outside_its_tests() {
+    for file in rust_files(&workspace().join("protocol/src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let found = line.contains("std::") || line.contains("println!") || line.contains("tracing::");
+            assert!(!found, "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
+fn no_test_file_is_forgotten() {
+    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+        let folder = workspace().join(member).join("tests/it");
+        let main =
+            std::fs::read_to_string(folder.join("main.rs")).unwrap_or_else(|_| panic!("{member} has tests"));
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let module = name.trim_end_matches(".rs");
+            let has_line = main.contains(&format!("mod {module};"));
+            assert!(
+                module == "main" || has_line || !is_rust(&folder.join(&name)),
+                "{member}: {name} has no mod line"
+            );
+        }
+    }
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs") || path.join("mod.rs").exists()
+}
+
+/// `unsafe` is forbidden by lint in every member, so that nobody can allow it in passing.
+#[test]
+fn every_member_takes_the_workspace_lints() {
+    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+        let manifest = std::fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
+    }
+    let root = std::fs::read_to_string(workspace().join("Cargo.toml")).unwrap();
+    assert!(root.contains("unsafe_code = \"forbid\""));
+}
+
+/// Clocks are read in the files named for it, also those that clippy can't see.
+#[test]
+fn clocks_are_read_in_clock_files_only() {
+    for member in ["device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+        for file in rust_files(&workspace().join(member).join("src")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let is_clock = file.file_stem().is_some_and(|stem| stem == "clock");
+            for (number, line) in text.lines().enumerate() {
+                let reads = line.contains("Instant::now()") || line.contains("SystemTime::now()");
+                let comment = line.trim_start().starts_with("//");
+                assert!(!reads || is_clock || comment, "{}:{}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+/// Every section that the code cites exists in the specification.
+#[test]
+fn every_section_that_is_cited_exists() {
+    let spec = std::fs::read_to_string(workspace().join("protocol/SPEC.md")).unwrap();
+    let sections: BTreeSet<&str> = spec
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .filter_map(|line| line.trim_start_matches('#').split_whitespace().next())
+        .map(|number| number.trim_end_matches('.'))
+        .collect();
+    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator"] {
+        for file in rust_files(&workspace().join(member).join("src")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for (at, _) in text.match_indices("SPEC ") {
+                let rest = text[at + 5..].trim_start_matches("sections ").trim_start_matches("section ");
+                let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+                let number = number.trim_end_matches('.');
+                assert!(number.is_empty() || sections.contains(number), "{}: SPEC {number}", file.display());
+            }
+        }
+    }
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
