@@ -138,6 +138,14 @@ fn names_of_keys_and_keys_must_match() {
     idle.drain(at - 1..at + 4);
     idle[at - 7] = 0x81;
     assert_eq!(Root::verify(&sign(idle)), Err(TrustError::KeyIdle { key: id }));
+    // The same key listed twice and named once.
+    let payload = root(&[&ed25519_key(1), &ed25519_key(1)], 1).encode();
+    let id = ed25519_key(1).public().id();
+    let at = payload.windows(4).rposition(|window| window == id.0).unwrap();
+    let mut twice = payload;
+    twice.drain(at - 1..at + 4);
+    twice[at - 7] = 0x81;
+    assert_eq!(Root::verify(&sign(twice)), Err(TrustError::KeyTwice { key: id }));
 }
 
 #[test]
@@ -326,6 +334,58 @@ fn small_order_keys_and_points_are_refused() {
         let result = ed25519_key(1).public().verify(Algorithm::Ed25519, b"message", &signature);
         assert_eq!(result, Err(SignatureError::Mismatch), "{text}");
     }
+}
+
+/// With R the neutral point and S = k * a, whoever has the key can make signatures that lax verifiers take
+/// and strict ones refuse, so that two devices disagree.
+#[test]
+fn a_signature_that_only_lax_verifiers_take_is_refused() {
+    use ed25519_dalek::Verifier as _;
+    use sha2::{Digest as _, Sha512};
+
+    let PublicKey::Ed25519(public) = ed25519_key(1).public() else {
+        panic!("an Ed25519 key");
+    };
+    let mut secret: [u8; 32] = Sha512::digest([1; 32])[..32].try_into().unwrap();
+    secret[0] &= 248;
+    secret[31] = secret[31] & 127 | 64;
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    let k =
+        Sha512::new().chain_update(&signature[..32]).chain_update(public.as_bytes()).chain_update(b"message");
+    let s = multiply_mod_order(&k.finalize(), multiply_mod_order(&secret, [1, 0, 0, 0]));
+    for (to, from) in signature[32..].chunks_mut(8).zip(s) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    assert!(public.verify(b"message", &ed25519_dalek::Signature::from_bytes(&signature)).is_ok());
+    let result = ed25519_key(1).public().verify(Algorithm::Ed25519, b"message", &signature);
+    assert_eq!(result, Err(SignatureError::Mismatch));
+}
+
+/// `factor * number` modulo the order, by doubling; `factor` is little-endian, `number` below the order.
+fn multiply_mod_order(factor: &[u8], number: [u64; 4]) -> [u64; 4] {
+    let order: Vec<u64> = ORDER.chunks(8).map(|part| u64::from_le_bytes(part.try_into().unwrap())).collect();
+    let add = |one: [u64; 4], other: [u64; 4]| {
+        let (mut sum, mut carry) = ([0; 4], 0);
+        for (at, limb) in sum.iter_mut().enumerate() {
+            let wide = u128::from(one[at]) + u128::from(other[at]) + carry;
+            (*limb, carry) = (wide as u64, wide >> 64);
+        }
+        // Below twice the order, so that one subtraction is enough.
+        if sum.iter().rev().ge(order.iter().rev()) {
+            let mut borrow = false;
+            for (limb, order) in sum.iter_mut().zip(&order) {
+                let (once, one) = limb.overflowing_sub(*order);
+                let (twice, two) = once.overflowing_sub(u64::from(borrow));
+                (*limb, borrow) = (twice, one || two);
+            }
+        }
+        sum
+    };
+    (0..factor.len() * 8).rev().fold([0; 4], |product, bit| {
+        let doubled = add(product, product);
+        if factor[bit / 8] >> (bit % 8) & 1 == 1 { add(doubled, number) } else { doubled }
+    })
 }
 
 /// y = p + 3 is another spelling of y = 3, a point of full order.
