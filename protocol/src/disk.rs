@@ -119,3 +119,34 @@ pub trait Disk {
     /// [`DiskError::Failed`].
     fn drop_cache(&mut self, area: Area) -> Result<(), DiskError>;
 }
+
+/// So that a loader's step can borrow the disk that an agent will own.
+impl<D: Disk + ?Sized> Disk for &mut D {
+    fn len(&mut self, area: Area) -> Result<u64, DiskError> {
+        (**self).len(area)
+    }
+
+    fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        (**self).reserve(area, len)
+    }
+
+    fn release(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        (**self).release(area, len)
+    }
+
+    fn read(&mut self, area: Area, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        (**self).read(area, offset, into)
+    }
+
+    fn write(&mut self, area: Area, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        (**self).write(area, offset, bytes)
+    }
+
+    fn flush(&mut self, area: Area) -> Result<(), DiskError> {
+        (**self).flush(area)
+    }
+
+    fn drop_cache(&mut self, area: Area) -> Result<(), DiskError> {
+        (**self).drop_cache(area)
+    }
+}

@@ -30,10 +30,10 @@ impl ChunkSet {
         (0..watermark.min(count)).for_each(|chunk| {
             set.insert(ChunkIndex(chunk));
         });
-        for (byte, at) in bitmap.iter().zip((watermark..).step_by(8)) {
+        for (byte, at) in bitmap.iter().zip((0..).step_by(8)) {
             for bit in 0..8 {
                 if byte >> bit & 1 == 1 {
-                    set.insert(ChunkIndex(at.saturating_add(bit)));
+                    set.insert(ChunkIndex(watermark.saturating_add(at + bit)));
                 }
             }
         }
@@ -129,9 +129,10 @@ impl ChunkSet {
 
     /// Writes the bits from the watermark on into `bitmap`, as [`ChunkSet::from_parts`] reads them.
     pub fn write_bitmap(&self, bitmap: &mut [u8]) {
-        for (byte, at) in bitmap.iter_mut().zip((self.watermark..).step_by(8)) {
+        for (byte, at) in bitmap.iter_mut().zip((0..).step_by(8)) {
             *byte = (0..8).fold(0, |byte, bit| {
-                byte | u8::from(self.contains(ChunkIndex(at.saturating_add(bit)))) << bit
+                let chunk = ChunkIndex(self.watermark.saturating_add(at + bit));
+                byte | (u8::from(self.contains(chunk)) << bit)
             });
         }
     }

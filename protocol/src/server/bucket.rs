@@ -2,30 +2,28 @@
 
 use crate::time::Instant;
 
-/// A token bucket: holds up to `burst` tokens and gains `rate` tokens every `per_ms` milliseconds.
+/// A token bucket: holds up to `burst` tokens and gains a fixed number of them over time.
+///
+/// Levels are kept in fractions of a token fine enough that slow rates stay exact over months.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// Thousandths of tokens.
-    level: u64,
-    burst: u64,
-    /// Thousandths of tokens per millisecond, times [`SCALE`] to keep slow rates exact.
+    level: u128,
+    burst: u128,
+    /// Gained every millisecond.
     gain: u128,
     at: Instant,
 }
 
-const SCALE: u128 = 1 << 32;
+/// Fractions of a token.
+const TOKEN: u128 = 1000 << 48;
 
 impl Bucket {
     /// A full bucket of `burst` tokens that gains `milli_rate` thousandths of a token every `per_ms`.
     #[must_use]
     pub fn new(burst: u64, milli_rate: u64, per_ms: u64, now: Instant) -> Self {
-        let burst = burst.saturating_mul(1000);
-        Self {
-            level: burst,
-            burst,
-            gain: u128::from(milli_rate) * SCALE / u128::from(per_ms.max(1)),
-            at: now,
-        }
+        let burst = u128::from(burst) * TOKEN;
+        let gain = u128::from(milli_rate) * (TOKEN / 1000) / u128::from(per_ms.max(1));
+        Self { level: burst, burst, gain: gain.max(1), at: now }
     }
 
     /// A bucket for `bytes_per_s` with room for `burst` bytes.
@@ -35,19 +33,16 @@ impl Bucket {
     }
 
     fn fill(&mut self, now: Instant) {
-        let elapsed = u128::from(now.millis_since(self.at));
-        let gained = u64::try_from(elapsed * self.gain / SCALE).unwrap_or(u64::MAX);
-        if gained > 0 {
-            self.level = self.level.saturating_add(gained).min(self.burst);
-            self.at = now;
-        }
+        let gained = u128::from(now.millis_since(self.at)).saturating_mul(self.gain);
+        self.level = self.level.saturating_add(gained).min(self.burst);
+        self.at = self.at.max(now);
     }
 
     /// Takes `count` tokens if they are there. A demand above the burst is met by a full bucket.
     pub fn take(&mut self, now: Instant, count: u64) -> bool {
         let enough = self.wait_ms(now, count) == 0;
         if enough {
-            self.level = self.level.saturating_sub(count.saturating_mul(1000));
+            self.level = self.level.saturating_sub(u128::from(count) * TOKEN);
         }
         enough
     }
@@ -55,9 +50,8 @@ impl Bucket {
     /// Milliseconds until `count` tokens will be there; 0 where they are.
     pub fn wait_ms(&mut self, now: Instant, count: u64) -> u64 {
         self.fill(now);
-        let missing = count.saturating_mul(1000).min(self.burst).saturating_sub(self.level);
-        let wait = (u128::from(missing) * SCALE).div_ceil(self.gain.max(1));
-        u64::try_from(wait).unwrap_or(u64::MAX)
+        let missing = (u128::from(count) * TOKEN).min(self.burst).saturating_sub(self.level);
+        u64::try_from(missing.div_ceil(self.gain)).unwrap_or(u64::MAX)
     }
 }
 

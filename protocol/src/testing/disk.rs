@@ -250,6 +250,12 @@ impl SimDisk {
             }
         }
         self.live = self.durable.clone();
+        self.kill();
+    }
+
+    /// The process that used the disk was killed, the power stayed: everything written is still in the cache.
+    /// Counters start again.
+    pub fn kill(&mut self) {
         self.operations = 0;
         self.calls = 0;
         self.room_calls = 0;

@@ -191,7 +191,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>, Vec<Part>)> {
         ),
         ("hello-answer", fixture.answer(&answer()), vec![Part::Cbor]),
         ("campaign", fixture.campaign_of(&fixture.group, order.clone(), options), vec![Part::Cbor]),
-        ("assignment", fixture.assignment(4, &[fixture.group.clone()], None), vec![Part::Cbor]),
+        ("assignment", fixture.assignment(4, core::slice::from_ref(&fixture.group), None), vec![Part::Cbor]),
         ("assignment-with-an-order", fixture.assignment(4, &[], Some(order)), vec![Part::Cbor]),
         ("beacon", fixture.beacon(5, &[(fixture.group.clone(), 8)], 86_400), vec![Part::Cbor]),
         (
