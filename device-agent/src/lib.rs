@@ -1,1 +1,22 @@
-//! Skeleton.
+//! The device agent of Whimbrel: the shell around [`DeviceSession`](whimbrel_protocol::device::DeviceSession)
+//! on Linux.
+
+extern crate alloc;
+
+mod agent;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod error;
+pub mod home;
+pub mod hooks;
+pub mod identity;
+pub mod installer;
+pub mod mqtt;
+pub mod standalone;
+pub mod status;
+pub mod storage;
+mod telling;
+mod worker;

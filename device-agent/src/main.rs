@@ -1,2 +1,183 @@
-//! Skeleton.
-fn main() {}
+//! Flags, log, run; nothing else.
+
+mod cli;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use whimbrel_agent::commands::{self, Who};
+use whimbrel_agent::config::{self, Config, Sources};
+use whimbrel_agent::control::{self, Exit, Reply, Request};
+use whimbrel_agent::daemon::{self, Ended};
+use whimbrel_agent::home::{Home, boot};
+
+use cli::{Cli, Command, ConfigCommand, Global};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse_flags(&error),
+    };
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // One line: each cause says what its effect does not.
+            eprintln!("whimbrel-agent: {error:#}");
+            ExitCode::from(Exit::Error.code())
+        }
+    }
+}
+
+/// Help and version are no errors; a wrong flag is one line, without the usage that clap adds.
+fn refuse_flags(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A reader that went away does not matter.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:"))
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .filter(|line| !line.is_empty())
+        .collect();
+    eprintln!("whimbrel-agent: {} (see whimbrel-agent --help)", lines.join(" "));
+    ExitCode::from(Exit::Error.code())
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    let Cli { global, command } = cli;
+    let sources = sources(&global);
+    let daemon = matches!(command, Command::Daemon);
+    start_log(global.log.as_deref().unwrap_or(if daemon { "info" } else { "error" }))?;
+    let request = match command {
+        Command::Daemon => return run_daemon(Config::load(&sources)?),
+        Command::Boot => {
+            print(&boot(&config::data_folder(&sources)?)?.display().to_string())?;
+            return Ok(Exit::Done.code());
+        }
+        Command::Config { what } => {
+            let text = match what {
+                ConfigCommand::Show => config::show(&sources)?,
+                ConfigCommand::Default => config::default_file(),
+            };
+            print(text.trim_end())?;
+            return Ok(Exit::Done.code());
+        }
+        Command::Install { path } => {
+            let path =
+                std::path::absolute(&path).with_context(|| format!("cannot use {}", path.display()))?;
+            let path = path.to_str().context("the path of a release must be UTF-8")?.to_owned();
+            Request::Install { path }
+        }
+        Command::Commit => Request::Commit,
+        Command::Rollback => Request::Rollback,
+        Command::Check => Request::Check,
+        Command::Status { json } => return status(&Config::load(&sources)?, json),
+    };
+    let reply = carry_out(&Config::load(&sources)?, &request)?;
+    say(&reply)
+}
+
+fn sources(global: &Global) -> Sources {
+    let usual = PathBuf::from("agent.toml");
+    Sources {
+        file: global.config.clone().or_else(|| usual.exists().then_some(usual)),
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        sets: global.set.clone(),
+    }
+}
+
+fn start_log(level: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(level)
+        .with_context(|| format!("--log {level}: must be error, warn, info, debug or trace"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
+fn run_daemon(config: Config) -> anyhow::Result<u8> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // Nobody listens any more where the daemon has ended by itself.
+            let _ = stop.send(true);
+            // Keeps the sender: its end would be taken for the signal.
+            core::future::pending::<()>().await;
+        });
+        anyhow::Ok(daemon::run(config, stopped).await?)
+    })?;
+    // The storage thread may still be writing an image: as with a power cut, nothing has to wait for it.
+    runtime.shutdown_background();
+    Ok(match ended {
+        Ended::Stopped => Exit::Done.code(),
+        Ended::RebootNeeded => Exit::Reboot.code(),
+    })
+}
+
+/// One thread: what blocks has its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
+    runtime.context("the system gives no runtime")
+}
+
+/// Has the daemon do it, or does it where no daemon runs.
+fn carry_out(config: &Config, request: &Request) -> anyhow::Result<Reply> {
+    if let Some(reply) = control::ask(&config.data, request)? {
+        return Ok(reply);
+    }
+    let makes_folder = matches!(request, Request::Install { .. });
+    if !makes_folder && !Path::new(&config.data).is_dir() {
+        anyhow::bail!("there is no data folder {}: no agent has run here", config.data.display());
+    }
+    let mut home = Home::open(config.clone())?;
+    let runtime = runtime()?;
+    let ask = home.ask_hooks(runtime.handle().clone());
+    Ok(commands::carry_out(&mut home, request, Who::Person, ask)?)
+}
+
+fn status(config: &Config, json: bool) -> anyhow::Result<u8> {
+    let reply = carry_out(config, &Request::Status)?;
+    let Some(view) = &reply.status else {
+        return say(&reply);
+    };
+    if json {
+        print(&serde_json::to_string(view)?)?;
+    } else {
+        print(view.in_words().trim_end())?;
+    }
+    Ok(reply.exit.code())
+}
+
+fn say(reply: &Reply) -> anyhow::Result<u8> {
+    match reply.exit {
+        Exit::Error => anyhow::bail!("{}", reply.text),
+        Exit::Done | Exit::Nothing | Exit::Reboot => print(&reply.text)?,
+    }
+    Ok(reply.exit.code())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
+}

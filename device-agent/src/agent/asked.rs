@@ -1,0 +1,159 @@
+//! What people ask a running agent.
+
+use tokio::sync::oneshot;
+use whimbrel_protocol::device::{Event, Input};
+use whimbrel_protocol::message::State;
+use whimbrel_protocol::time::Instant;
+
+use super::{Agent, Exit};
+use crate::control::{self, Asked, Reply, Request};
+use crate::status::{LinkView, StatusView};
+use crate::telling::channel_name;
+
+/// Somebody waits for the service's answer.
+#[derive(Debug)]
+pub(super) struct Check {
+    reply: oneshot::Sender<Reply>,
+    until: Instant,
+    answered: bool,
+    news: Vec<String>,
+}
+
+/// How long the service may take to answer.
+const ANSWER_MS: u64 = 30_000;
+/// How long what the answer announced may take.
+const NEWS_MS: u64 = 3_000;
+/// People who may wait at once, and lines of news for each.
+const CHECKS_MAX: usize = 8;
+const NEWS_MAX: usize = 32;
+
+impl Check {
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+impl Agent<'_> {
+    /// Answers what can be answered at once. What changes the medium ends the session first.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        let Asked { request, reply } = asked;
+        let answer = match request {
+            Request::Status => Reply::status(self.status()),
+            Request::Check => return self.begin_check(reply),
+            Request::Commit | Request::Rollback | Request::Install { .. } => {
+                // Hashing and writing an image can't be interrupted without losing it.
+                if self.open.installs == 0 {
+                    return self.leave_with(Exit::Command(Asked { request, reply }));
+                }
+                Reply::error(&"an image is being written or checked: try again when that is done")
+            }
+        };
+        // Somebody who does not wait for the answer gets none.
+        drop(reply.send(answer));
+    }
+
+    fn begin_check(&mut self, reply: oneshot::Sender<Reply>) {
+        let refusal = match &self.link_error {
+            _ if self.checks.len() >= CHECKS_MAX => "too many wait for an answer already".to_owned(),
+            _ if self.uplink.is_some() => {
+                let until = self.around.clock.now().plus_millis(ANSWER_MS);
+                self.checks.push(Check { reply, until, answered: false, news: Vec::new() });
+                return self.feed(Input::Check);
+            }
+            Some(error) => format!("not connected to the broker: {error}"),
+            None => "not connected to the broker yet".to_owned(),
+        };
+        drop(reply.send(Reply::error(&refusal)));
+    }
+
+    /// Adds what happens to what those are told who wait.
+    pub(super) fn tell_checks(&mut self, event: &Event) {
+        let now = self.around.clock.now();
+        let line = match event {
+            Event::Answered { .. } => {
+                for check in self.checks.iter_mut().filter(|check| !check.answered) {
+                    check.answered = true;
+                    check.until = now.plus_millis(NEWS_MS);
+                }
+                return;
+            }
+            Event::DocumentTaken { channel, version } => {
+                format!("new {}, version {version}", channel_name(channel))
+            }
+            Event::StateChanged { state, deferred, .. } => {
+                let reason = deferred.map_or_else(String::new, |reason| format!(": {}", reason.name()));
+                format!("{}{reason}", state.name())
+            }
+            Event::RootOutdated { current, .. } => format!("the service has root version {current}"),
+            _ => return,
+        };
+        for check in &mut self.checks {
+            if check.news.len() < NEWS_MAX {
+                check.news.push(line.clone());
+            }
+        }
+    }
+
+    /// Answers those who have waited long enough.
+    pub(super) fn end_checks(&mut self) {
+        let now = self.around.clock.now();
+        let (ended, waiting) =
+            core::mem::take(&mut self.checks).into_iter().partition(|check| check.until <= now);
+        self.checks = waiting;
+        let ended: Vec<Check> = ended;
+        for Check { reply, answered, news, .. } in ended {
+            let answer = match (answered, news.is_empty()) {
+                (false, _) => {
+                    let seconds = ANSWER_MS / 1000;
+                    Reply::error(&format!("the service did not answer within {seconds} s"))
+                }
+                (true, true) => Reply::new(control::Exit::Done, "nothing new"),
+                (true, false) => Reply::new(control::Exit::Done, news.join("\n")),
+            };
+            drop(reply.send(answer));
+        }
+    }
+
+    /// Fills in what changes while a session runs.
+    pub(super) fn describe(&self, view: &mut StatusView) {
+        self.session.state().name().clone_into(&mut view.state);
+        if let Some(status) = self.session.status() {
+            view.take(&status);
+            self.describe_progress(view, status.state);
+        }
+        let deployment = self.session.record().deployment.as_ref();
+        view.release = deployment.map(|deployment| deployment.order.release.to_hex());
+        view.rate_bytes_per_s = self.session.rate();
+        let window = self.around.config.download.window_bytes_max;
+        view.command_latency_ms = self.session.rate().map(|rate| window * 1000 / rate.max(1));
+        let now = self.around.clock.now();
+        view.link = Some(LinkView {
+            up: self.uplink.is_some(),
+            for_s: now.millis_since(self.link_since) / 1000,
+            last_error: self.link_error.clone(),
+        });
+        view.reports_waiting = self.session.record().reports.len();
+        let owned = |(name, count): (&&str, &u64)| ((*name).to_owned(), *count);
+        view.rejected = self.around.counters.rejected.iter().map(owned).collect();
+        view.counters = self.around.counters.other.iter().map(owned).collect();
+    }
+
+    fn describe_progress(&self, view: &mut StatusView, state: State) {
+        let chunks = self.payload.and_then(|payload| payload.chunks);
+        view.percent = match state {
+            State::Downloaded | State::Installing | State::Rebooting | State::Testing | State::Confirmed => {
+                Some(100)
+            }
+            State::Idle | State::Offered | State::Deferred | State::Downloading => {
+                chunks.map(|(held, all)| u64::from(held) * 100 / u64::from(all.max(1)))
+            }
+            State::Reverted | State::Failed | State::Cancelled => None,
+        };
+        if let (State::Downloading, Some(payload), Some((held, all)), Some(rate)) =
+            (state, self.payload, chunks, self.session.rate())
+        {
+            let left = u64::from(all.saturating_sub(held)) * payload.chunk_bytes;
+            view.eta_s = Some(left.div_ceil(rate.max(1)));
+        }
+    }
+}

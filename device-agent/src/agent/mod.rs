@@ -1,0 +1,369 @@
+//! One session's life: what happens outside goes into the [`DeviceSession`], what it wants goes to the link, the
+//! medium and the hooks.
+//!
+//! Nothing here decides about updates. The loop never waits for more than the next thing that happens: what takes
+//! long has a task or thread of its own (`mqtt`, `worker`, `hooks`), and everything that is queued has a maximum.
+
+mod asked;
+mod outputs;
+mod reboot;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+use tracing::{debug, error, info, trace, warn};
+use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
+use whimbrel_protocol::ids::OpId;
+use whimbrel_protocol::time::Instant;
+use whimbrel_protocol::topic;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{Asked, Listener};
+use crate::error::AgentError;
+use crate::home::{Home, Survey};
+use crate::hooks::{HookQueue, Progress, Question, Verdict};
+use crate::installer::Slot;
+use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use crate::status::{RunningView, StatusView};
+use crate::storage::{FileDisk, Storage};
+use crate::telling::Counters;
+use crate::worker::{Answer, Done, Job, Worker};
+
+use asked::Check;
+use outputs::{Payload, Sending};
+use reboot::RebootCommand;
+
+/// What lives longer than a session.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) listener: Listener,
+    pub(crate) hooks: HookQueue,
+    pub(crate) progress: Progress,
+    pub(crate) counters: Counters,
+    /// Changes to `true` when the process is to end.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    /// The process is to end.
+    Stop,
+    /// The agent takes the boot loader's step and starts anew.
+    Restart,
+    /// The process ends so that somebody reboots the device.
+    RebootByOther,
+    /// A hook of `Rebooting_Enter` refused the new image.
+    Refused,
+    /// A command wants the medium for itself.
+    Command(Asked),
+}
+
+/// A session and everything around it.
+pub(crate) struct Agent<'s> {
+    around: &'s mut Surroundings,
+    session: DeviceSession,
+    worker: Worker,
+    /// Jobs that the worker has no room for yet.
+    jobs: VecDeque<Job>,
+    /// Jobs handed over or waiting that the session has no answer to.
+    open: Open,
+    link: Link,
+    uplink: Option<Uplink>,
+    /// Since when the link is as it is, and what was wrong last.
+    link_since: Instant,
+    link_error: Option<String>,
+    /// What waits to be sent on this connection.
+    outbox: VecDeque<Sending>,
+    /// A note that chunks are asked for; the request goes out when it is written, so that the ledger is right
+    /// even after the process was killed.
+    noted: Option<OpId>,
+    /// Operations that wait for hooks.
+    gates: BTreeMap<Question, (OpId, Gated)>,
+    /// Gates that could not be asked, to be answered in the next round.
+    unasked: VecDeque<(OpId, Gated)>,
+    /// The next failure of the medium that the session tells of is a hook that asked to wait.
+    hook_waits: bool,
+    reboot: Option<RebootCommand>,
+    checks: Vec<Check>,
+    leaving: Option<Leaving>,
+    running: RunningView,
+    slot_files: [PathBuf; 2],
+    payload: Option<Payload>,
+}
+
+/// Jobs without an answer yet, by kind.
+#[derive(Debug, Default)]
+struct Open {
+    stores: usize,
+    installs: usize,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    exit: Exit,
+    /// What is not written by then is as if the power had been cut.
+    until: Instant,
+}
+
+/// An operation that hooks have a say in.
+#[derive(Debug)]
+enum Gated {
+    Open(StoreOp),
+    Install(InstallOp),
+    Reboot,
+    Health,
+}
+
+/// What the loop wakes up for.
+enum Happening {
+    Handed,
+    Answer(Answer),
+    Link(LinkEvent),
+    Verdict(OpId, Gated, Verdict),
+    NoVerdict,
+    Asked(Asked),
+    RebootFailed,
+    Stop,
+    Time,
+}
+
+/// Jobs that may wait before messages have to.
+const JOBS_WAITING_MAX: usize = 256;
+/// How long what was begun on the medium may take when the session is to end.
+const LEAVE_MS: u64 = 10_000;
+
+impl<'s> Agent<'s> {
+    /// Starts a session on the medium of `home`.
+    ///
+    /// # Errors
+    /// [`AgentError`] where the system has no thread or no randomness.
+    pub(crate) fn start(
+        around: &'s mut Surroundings,
+        mut home: Home,
+        survey: Survey,
+        config: SessionConfig,
+        link_seed: u64,
+    ) -> Result<Self, AgentError> {
+        let clock = around.clock;
+        let running = RunningView::of(&mut home, &survey);
+        let slot_files = Slot::ALL.map(|slot| home.slot_file(slot));
+        let Survey { root, record, boot, target_envelope, .. } = survey;
+        let now = clock.now();
+        let session = DeviceSession::new(config, root, boot, record, target_envelope, now, clock.today());
+        let worker =
+            Worker::start(home.storage).map_err(|error| AgentError::System { what: "thread", error })?;
+        let link = Link::start(LinkSettings::of(&around.config, link_seed), clock);
+        Ok(Self {
+            around,
+            session,
+            worker,
+            jobs: VecDeque::new(),
+            open: Open::default(),
+            link,
+            uplink: None,
+            link_since: now,
+            link_error: None,
+            outbox: VecDeque::new(),
+            noted: None,
+            gates: BTreeMap::new(),
+            unasked: VecDeque::new(),
+            hook_waits: false,
+            reboot: None,
+            checks: Vec::new(),
+            leaving: None,
+            running,
+            slot_files,
+            payload: None,
+        })
+    }
+
+    /// Runs until the session is to end; gives the medium back, unless the process ends.
+    ///
+    /// # Errors
+    /// [`AgentError::Ended`] where a part of the agent has broken.
+    pub(crate) async fn run(mut self) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
+        self.carry_out();
+        loop {
+            if let Some(leaving) = self.leaving.take() {
+                let late = leaving.until <= self.around.clock.now();
+                if self.open.stores == 0 || late {
+                    return self.leave(leaving.exit).await;
+                }
+                self.leaving = Some(leaving);
+            }
+            let happening = self.next_happening().await?;
+            self.take(happening);
+        }
+    }
+
+    /// The one place where the agent waits.
+    async fn next_happening(&mut self) -> Result<Happening, AgentError> {
+        let deadline = self.deadline();
+        let listening = self.leaving.is_none();
+        if let Some((op, gated)) = self.unasked.pop_front() {
+            return Ok(Happening::Verdict(op, gated, Verdict::Later));
+        }
+        let Self { worker, jobs, link, reboot, around, gates, .. } = self;
+        let (room, answers) = worker.parts();
+        let ended = |what| AgentError::Ended { what };
+        Ok(tokio::select! {
+            permit = room.reserve(), if !jobs.is_empty() => {
+                let permit = permit.map_err(|_| ended("storage thread"))?;
+                if let Some(job) = jobs.pop_front() {
+                    permit.send(job);
+                }
+                Happening::Handed
+            }
+            answer = answers.recv() => Happening::Answer(answer.ok_or(ended("storage thread"))?),
+            event = link.next(), if listening && jobs.len() < JOBS_WAITING_MAX => {
+                Happening::Link(event.ok_or(ended("link"))?)
+            }
+            verdict = around.hooks.next() => {
+                let (question, verdict) = verdict.ok_or(ended("hook queue"))?;
+                let gate = gates.remove(&question);
+                gate.map_or(Happening::NoVerdict, |(op, gated)| Happening::Verdict(op, gated, verdict))
+            }
+            asked = around.listener.next(), if listening => Happening::Asked(asked.ok_or(ended("listener"))?),
+            () = RebootCommand::failed(reboot) => Happening::RebootFailed,
+            _ = around.stop.wait_for(|stop| *stop), if listening => Happening::Stop,
+            () = around.clock.sleep_until(deadline) => Happening::Time,
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let checks = self.checks.iter().map(Check::until);
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
+        [self.session.poll_timeout(), leaving].into_iter().flatten().chain(checks).min()
+    }
+
+    fn take(&mut self, happening: Happening) {
+        match happening {
+            Happening::Handed | Happening::NoVerdict => {}
+            Happening::Answer(answer) => self.answered(&answer),
+            Happening::Link(event) => self.link_event(event),
+            Happening::Verdict(op, gated, verdict) => self.judged(op, gated, verdict),
+            Happening::Asked(asked) => self.asked(asked),
+            Happening::RebootFailed => self.reboot_failed(),
+            Happening::Stop => self.leave_with(Exit::Stop),
+            Happening::Time => {
+                self.feed(Input::Timeout);
+                self.end_checks();
+            }
+        }
+    }
+
+    /// Tells the session, and carries out what it wants.
+    fn feed(&mut self, input: Input<'_>) {
+        trace!(?input, "input");
+        self.session.handle_input(self.around.clock.now(), input);
+        self.carry_out();
+    }
+
+    fn answered(&mut self, answer: &Answer) {
+        match answer.what {
+            Done::Store(_) => self.open.stores = self.open.stores.saturating_sub(1),
+            Done::Install(_) => self.open.installs = self.open.installs.saturating_sub(1),
+        }
+        match &answer.error {
+            Some(error) => error!(reason = %error, detail = %error.source, "the medium failed"),
+            None if answer.is_failure() => error!(answer = ?answer.what, "the medium failed"),
+            None => {}
+        }
+        if self.noted == Some(answer.op) {
+            self.noted = None;
+        }
+        self.feed(answer.as_input());
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(uplink) => {
+                info!("connected");
+                self.around.counters.count("connections");
+                self.outbox.clear();
+                self.uplink = Some(uplink);
+                self.link_since = self.around.clock.now();
+                self.feed(Input::WallClock(self.around.clock.today()));
+                self.feed(Input::Connected);
+            }
+            LinkEvent::Message { topic, payload } => {
+                let config = &self.around.config;
+                let address = topic::parse(&config.broker.prefix, &topic).filter(|address| {
+                    address.device.as_ref().is_none_or(|device| *device == config.device.id)
+                });
+                match address {
+                    Some(address) => {
+                        self.feed(Input::Message { channel: address.channel, payload: &payload });
+                    }
+                    None => {
+                        self.around.counters.reject("foreign-topic");
+                        warn!(bytes = payload.len(), reason = "foreign-topic", "message rejected");
+                    }
+                }
+            }
+            LinkEvent::NotSubscribed { count } => {
+                self.around.counters.count("subscriptions-refused");
+                error!(
+                    count,
+                    "the broker refuses subscriptions: its rules must let this device have its topics"
+                );
+            }
+            LinkEvent::Down(error) => self.link_down(&error),
+        }
+    }
+
+    fn link_down(&mut self, error: &LinkError) {
+        self.around.counters.count(error.name());
+        self.link_error = Some(error.to_string());
+        self.outbox.clear();
+        let was_up = self.uplink.take().is_some();
+        match error {
+            LinkError::Refused(_) | LinkError::Password { .. } => error!(reason = %error, "not connected"),
+            _ if was_up => info!(reason = %error, "disconnected"),
+            _ => warn!(reason = %error, "not connected"),
+        }
+        if was_up {
+            self.link_since = self.around.clock.now();
+            self.feed(Input::Disconnected);
+        }
+    }
+
+    /// Ends the session as soon as what is being written is written. What is held is saved first.
+    fn leave_with(&mut self, exit: Exit) {
+        if self.leaving.is_some() {
+            return;
+        }
+        debug!(?exit, "session ends");
+        let until = self.around.clock.now().plus_millis(LEAVE_MS);
+        self.leaving = Some(Leaving { exit, until });
+        self.outbox.clear();
+        self.feed(Input::Disconnected);
+    }
+
+    async fn leave(mut self, exit: Exit) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
+        self.link.close(self.uplink.take()).await;
+        if matches!(exit, Exit::Stop) {
+            // An image that is being written is not waited for: the next start finds what is missing.
+            return Ok((exit, None));
+        }
+        let storage = self.worker.finish().await.ok_or(AgentError::Ended { what: "storage thread" })?;
+        Ok((exit, Some(storage)))
+    }
+
+    /// The status, as of now.
+    fn status(&self) -> StatusView {
+        let mut view = StatusView {
+            device: self.around.config.device.id.to_string(),
+            daemon: true,
+            running: self.running.clone(),
+            ..StatusView::default()
+        };
+        self.describe(&mut view);
+        view
+    }
+}

@@ -1,0 +1,69 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The device agent of Whimbrel: fetches signed releases over MQTT, installs them, proves their health.
+#[derive(Debug, Parser)]
+#[command(name = "whimbrel-agent", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed.";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration file; without it ./agent.toml, where there is one
+    #[arg(long, short, global = true, value_name = "FILE", env = "WHIMBREL_AGENT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, such as broker.keepalive=30s; beats environment and file
+    #[arg(long, global = true, value_name = "TABLE.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// What goes to the log on standard error: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL", env = "WHIMBREL_LOG")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the agent until it is told to stop
+    Daemon,
+    /// Installs the signed release in a folder, without broker and service
+    Install {
+        /// The folder, with release.suit and the payload
+        path: PathBuf,
+    },
+    /// Keeps the image that is on trial
+    Commit,
+    /// Gives the image that is on trial up
+    Rollback,
+    /// Shows how things are
+    Status {
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Says hello to the service now, and shows what is new
+    Check,
+    /// Takes the boot loader's step and prints the file of the slot to start: for boot scripts
+    Boot,
+    /// Shows the configuration
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Every key with the value that counts, and where it comes from
+    Show,
+    /// The documented configuration file with every default
+    Default,
+}

@@ -1,0 +1,95 @@
+//! What a person at the device can have done to the medium: commit, rollback, install. The same whether the daemon
+//! does it between two sessions or the command itself where no daemon runs.
+
+use std::path::Path;
+
+use whimbrel_protocol::device::Trial;
+use whimbrel_protocol::message::FailureCode;
+
+use crate::control::{Exit, Reply, Request};
+use crate::error::AgentError;
+use crate::home::{Home, Survey, slot_name};
+use crate::hooks::Verdict;
+use crate::standalone::{Installed, install};
+use crate::status::StatusView;
+
+/// Who carries a command out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The daemon, which starts a session afterwards.
+    Daemon,
+    /// The command itself.
+    Person,
+}
+
+/// Carries `request` out. `ask` runs the hooks of `Installing_Enter`.
+///
+/// # Errors
+/// [`AgentError`]; what was confirmed before stays so.
+pub fn carry_out(
+    home: &mut Home,
+    request: &Request,
+    who: Who,
+    ask: impl FnOnce() -> Verdict,
+) -> Result<Reply, AgentError> {
+    let mut survey = home.survey()?;
+    match request {
+        Request::Status => Ok(Reply::status(StatusView::of_folder(home, &survey))),
+        Request::Check => {
+            Ok(Reply::error(&"no agent runs with this data folder: start whimbrel-agent daemon"))
+        }
+        Request::Commit => commit(home, &survey),
+        Request::Rollback => rollback(home, &mut survey, who),
+        Request::Install { path } => {
+            let installed = install(home, &mut survey, Path::new(path), ask)?;
+            Ok(match installed {
+                Installed::Armed { version } => {
+                    let version = version.map_or_else(String::new, |version| format!("version {version} "));
+                    let slot = slot_name(home.storage.target());
+                    Reply::new(
+                        Exit::Reboot,
+                        format!("{version}is in slot {slot} and starts with the next reboot"),
+                    )
+                }
+                Installed::Running => Reply::new(Exit::Done, "this release is running already"),
+            })
+        }
+    }
+}
+
+fn commit(home: &mut Home, survey: &Survey) -> Result<Reply, AgentError> {
+    match survey.boot.trial {
+        Trial::Running => {
+            home.confirm()?;
+            let slot = slot_name(home.storage.running());
+            Ok(Reply::new(Exit::Done, format!("the image in slot {slot} is permanent")))
+        }
+        Trial::Armed => Ok(Reply::new(Exit::Reboot, "the new image has not been started yet: reboot first")),
+        Trial::None | Trial::Failed => {
+            Ok(Reply::new(Exit::Nothing, "nothing to commit: no image is on trial"))
+        }
+    }
+}
+
+fn rollback(home: &mut Home, survey: &mut Survey, who: Who) -> Result<Reply, AgentError> {
+    match survey.boot.trial {
+        Trial::Running => {
+            home.give_up(survey, FailureCode::Local)?;
+            if who == Who::Person {
+                home.disarm()?;
+            }
+            Ok(Reply::new(
+                Exit::Reboot,
+                "the image on trial is given up: the old one starts with the next reboot",
+            ))
+        }
+        Trial::Armed => {
+            home.give_up(survey, FailureCode::Local)?;
+            Ok(Reply::new(Exit::Done, "the new image is given up before it was started"))
+        }
+        Trial::None | Trial::Failed => Ok(Reply::new(
+            Exit::Nothing,
+            "nothing to roll back: the running image is confirmed, and a confirmed image is never given up",
+        )),
+    }
+}

@@ -1,0 +1,145 @@
+//! Values of more than one word: the broker's address, ids, the reboot command.
+
+use std::path::PathBuf;
+
+use whimbrel_protocol::ids::{ClassId, VendorId};
+
+use super::Reboot;
+
+/// A broker's address.
+pub(super) struct Url {
+    pub(super) user: Option<String>,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Url {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let form = "must be mqtt://[user@]host[:port]";
+        if text.starts_with("mqtts://") || text.starts_with("ssl://") {
+            return Err(
+                "TLS is not built in yet: use mqtt:// over a trusted network or a local tunnel".to_owned()
+            );
+        }
+        let rest = text.strip_prefix("mqtt://").ok_or(form)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, address) = match rest.rsplit_once('@') {
+            Some((user, address)) => (Some(user.to_owned()), address),
+            None => (None, rest),
+        };
+        if user.as_ref().is_some_and(|user| user.contains(':')) {
+            return Err("a password does not belong in an address: use broker.password-file".to_owned());
+        }
+        let (host, port) = match address.rsplit_once(':') {
+            // Colons inside brackets belong to an IPv6 address.
+            Some((_, after)) if after.ends_with(']') => (address, 1883),
+            Some((host, port)) => (host, port.parse().map_err(|_| form)?),
+            None => (address, 1883),
+        };
+        let legal =
+            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
+        if !legal || port == 0 || user.as_ref().is_some_and(String::is_empty) {
+            return Err(form.to_owned());
+        }
+        Ok(Self { user, host: host.to_owned(), port })
+    }
+}
+
+pub(super) fn vendor(text: &str) -> Result<VendorId, String> {
+    if let Some(id) = hex_id(text) {
+        return Ok(VendorId(id));
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+    if text.contains('.') && text.len() <= 253 && text.bytes().all(legal) {
+        Ok(VendorId::from_domain(text))
+    } else {
+        Err("must be a domain such as example.com, or 32 hexadecimal digits".to_owned())
+    }
+}
+
+pub(super) fn class(vendor: VendorId, text: &str) -> Result<ClassId, String> {
+    if let Some(id) = hex_id(text) {
+        return Ok(ClassId(id));
+    }
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err("must be a name of 1 to 128 bytes, or 32 hexadecimal digits".to_owned());
+    }
+    Ok(ClassId::from_name(vendor, text))
+}
+
+fn hex_id(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(u128::from_str_radix(text, 16).ok()?.to_be_bytes())
+}
+
+pub(super) fn reboot(text: &str) -> Result<Reboot, String> {
+    match text {
+        "restart" => Ok(Reboot::Restart),
+        "exit" => Ok(Reboot::Exit),
+        command if command.starts_with('/') => {
+            let mut words = command.split_ascii_whitespace().map(str::to_owned);
+            let program = PathBuf::from(words.next().unwrap_or_default());
+            Ok(Reboot::Command { program, arguments: words.collect() })
+        }
+        _ => Err("must be restart, exit, or a command that begins with /".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_with_and_without_user_and_port() {
+        let read = |text| Url::parse(text).map(|url| (url.user, url.host, url.port));
+        let host = |host: &str, port| Ok((None, host.to_owned(), port));
+        assert_eq!(read("mqtt://broker"), host("broker", 1883));
+        assert_eq!(read("mqtt://10.0.0.1:2000/"), host("10.0.0.1", 2000));
+        assert_eq!(read("mqtt://[::1]"), host("[::1]", 1883));
+        assert_eq!(read("mqtt://[::1]:1884"), host("[::1]", 1884));
+        assert_eq!(read("mqtt://me@b:1"), Ok((Some("me".to_owned()), "b".to_owned(), 1)));
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_refused() {
+        for bad in [
+            "broker:1883",
+            "mqtt://",
+            "mqtt://:1883",
+            "mqtt://b:0",
+            "mqtt://b:65536",
+            "mqtt://b:x",
+            "mqtt://@b",
+            "mqtt://me:secret@b",
+            "mqtt://b/path",
+            "mqtt://b c",
+            "mqtts://b",
+            "http://b",
+        ] {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_hexadecimal_is_taken_as_it_is() {
+        let hex = "000102030405060708090a0b0c0d0e0f";
+        assert_eq!(vendor(hex).unwrap().to_hex(), hex);
+        assert_eq!(class(VendorId::default(), hex).unwrap().to_hex(), hex);
+        assert_eq!(vendor("example.com"), Ok(VendorId::from_domain("example.com")));
+        assert!(vendor("example").is_err());
+        assert!(class(VendorId::default(), "").is_err());
+    }
+
+    #[test]
+    fn a_reboot_command_is_split_at_spaces() {
+        let command = |program: &str, arguments: &[&str]| {
+            let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+            Ok(Reboot::Command { program: PathBuf::from(program), arguments })
+        };
+        assert_eq!(reboot("/sbin/reboot"), command("/sbin/reboot", &[]));
+        assert_eq!(reboot("/bin/systemctl  reboot -f"), command("/bin/systemctl", &["reboot", "-f"]));
+        assert!(reboot("reboot").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The agent as it runs for years: session after session on one data folder.
+//!
+//! Between two sessions the medium is free: for the boot loader's step, and for commands that change images.
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::device::SessionConfig;
+use whimbrel_protocol::message::{FailureCode, State};
+
+use crate::agent::{Agent, Exit, Surroundings};
+use crate::clock::Clock;
+use crate::commands::{self, Who};
+use crate::config::Config;
+use crate::control::{Asked, Listener, Reply, Request};
+use crate::error::AgentError;
+use crate::home::{Home, slot_name};
+use crate::hooks::{HookQueue, Hooks, Progress};
+use crate::identity::load_or_make_key;
+use crate::status::StatusView;
+use crate::telling::Counters;
+
+/// Why the daemon ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Somebody has to reboot the device.
+    RebootNeeded,
+}
+
+/// Runs until `stop` becomes `true` or a reboot is needed that others do.
+///
+/// # Errors
+/// [`AgentError`] where the agent cannot go on.
+pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, AgentError> {
+    let home = Home::open(config.clone())?;
+    let key = load_or_make_key(&config.device.key)?;
+    let hooks = Hooks::new(&config.hooks);
+    for name in hooks.misnamed() {
+        warn!(name, "a file in the hooks folder is not named like a hook");
+    }
+    let around = Surroundings {
+        clock: Clock::start(),
+        listener: Listener::start(&config.data)?,
+        hooks: HookQueue::start(hooks),
+        progress: Progress::default(),
+        counters: Counters::default(),
+        stop,
+        config,
+    };
+    info!(device = %around.config.device.id, key = %key.public().id(), "agent started");
+    Daemon { around, key }.run(home).await
+}
+
+struct Daemon {
+    around: Surroundings,
+    key: SigningKey,
+}
+
+impl Daemon {
+    async fn run(mut self, mut home: Home) -> Result<Ended, AgentError> {
+        loop {
+            let survey = home.survey()?;
+            let mut seed = [0; 40];
+            getrandom::fill(&mut seed)
+                .map_err(|error| AgentError::System { what: "randomness", error: error.into() })?;
+            let (session_seed, link_seed) = seed.split_at(32);
+            let link_seed = link_seed.try_into().map_or(0, u64::from_le_bytes);
+            let session = session_config(&self.around.config, &self.key, session_seed);
+            let agent = Agent::start(&mut self.around, home, survey, session, link_seed)?;
+            let (exit, storage) = agent.run().await?;
+            let Some(storage) = storage else {
+                return Ok(Ended::Stopped);
+            };
+            home = Home { config: self.around.config.clone(), storage };
+            match exit {
+                Exit::Stop => return Ok(Ended::Stopped),
+                Exit::RebootByOther => return Ok(Ended::RebootNeeded),
+                Exit::Restart => {
+                    let slot = home.storage.boot()?;
+                    info!(slot = slot_name(slot), "started anew");
+                }
+                Exit::Refused => {
+                    let mut survey = home.survey()?;
+                    home.give_up(&mut survey, FailureCode::Hook)?;
+                }
+                Exit::Command(asked) => home = self.command(home, asked).await?,
+            }
+        }
+    }
+
+    /// Carries a command out on a thread that may block, and answers meanwhile.
+    async fn command(&mut self, mut home: Home, asked: Asked) -> Result<Home, AgentError> {
+        let Asked { request, reply } = asked;
+        let mut view = home.survey().map(|survey| StatusView::of_folder(&mut home, &survey))?;
+        view.daemon = true;
+        if matches!(request, Request::Install { .. }) {
+            State::Installing.name().clone_into(&mut view.state);
+            view.reason = Some("local".to_owned());
+        }
+        let ask = home.ask_hooks(tokio::runtime::Handle::current());
+        let mut work = tokio::task::spawn_blocking(move || {
+            let result = commands::carry_out(&mut home, &request, Who::Daemon, ask);
+            (home, result)
+        });
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    let (home, result) = done.map_err(|_| AgentError::Ended { what: "command" })?;
+                    let answer = result.unwrap_or_else(|error| Reply::error(&error));
+                    info!(exit = answer.exit.code(), "command done");
+                    // Somebody who does not wait for the answer gets none.
+                    drop(reply.send(answer));
+                    return Ok(home);
+                }
+                Some(asked) = self.around.listener.next() => {
+                    let answer = match asked.request {
+                        Request::Status => Reply::status(view.clone()),
+                        _ => Reply::error(&"another command is at work: try again when it is done"),
+                    };
+                    drop(asked.reply.send(answer));
+                }
+            }
+        }
+    }
+}
+
+fn session_config(config: &Config, key: &SigningKey, seed: &[u8]) -> SessionConfig {
+    let device = &config.device;
+    let mut bytes = [0; 32];
+    bytes.iter_mut().zip(seed).for_each(|(to, from)| *to = *from);
+    let base = SessionConfig::new(device.id.clone(), device.vendor, device.class, key.clone(), bytes);
+    SessionConfig {
+        prefix: config.broker.prefix.clone(),
+        message_bytes_max: config.download.message_bytes_max,
+        window_bytes_max: config.download.window_bytes_max,
+        mean_time_between_losses_s: config.download.mean_time_between_losses.as_secs(),
+        // rumqttc gives whole messages only.
+        sees_activity: false,
+        memory_max_kib: config.download.decoder_memory_bytes_max / 1024,
+        health_limit_s: config.health.limit.as_secs(),
+        reach_limit_s: config.health.reach_limit.as_secs(),
+        accept_es256: config.download.accept_es256,
+        ..base
+    }
+}

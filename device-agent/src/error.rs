@@ -1,0 +1,64 @@
+//! Why the agent, or a command of its, ends with an error: one line for people.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::identity::IdentityError;
+use crate::standalone::InstallError;
+use crate::storage::StorageError;
+
+/// Why nothing goes on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The device's key or its trust anchor cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A release in a folder cannot be installed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// The record on the medium is of a later version of the agent.
+    #[error("the record in {path} cannot be saved", path = .path.display())]
+    Record {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// The boot control does not do what it should.
+    #[error("the boot environment in {path} cannot be written", path = .path.display())]
+    Boot {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// The control socket cannot be used.
+    #[error("cannot {action} {path}: {error}", path = .path.display())]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// What was to be done: a verb.
+        action: &'static str,
+        /// Why it was not.
+        error: io::Error,
+    },
+    /// The system does not give what the agent needs.
+    #[error("the system gives no {what}: {error}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// Why there is none.
+        error: io::Error,
+    },
+    /// A task or thread of the agent ended by itself. That is a defect of the agent.
+    #[error("the {what} ended by itself")]
+    Ended {
+        /// Which.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,241 @@
+//! The data folder, opened: the medium, and what it says about this device.
+//!
+//! The daemon holds it for as long as it runs, a command for a moment where no daemon runs; never two at once.
+
+use std::path::{Path, PathBuf};
+
+use tracing::{error, info, warn};
+use whimbrel_protocol::cose::Accept;
+use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
+use whimbrel_protocol::envelope::{Envelope, Verified};
+use whimbrel_protocol::message::{FailureCode, State};
+use whimbrel_protocol::trust::Root;
+
+use crate::config::Config;
+use crate::error::AgentError;
+use crate::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
+use crate::identity::load_root;
+use crate::installer::{Slot, SlotFacts};
+use crate::storage::{FileDisk, LoadedRecord, Storage, StorageOptions, StoreAnswer};
+
+/// An opened data folder.
+#[derive(Debug)]
+pub struct Home {
+    /// What the agent is told.
+    pub config: Config,
+    /// The medium.
+    pub storage: Storage<FileDisk>,
+}
+
+/// What the medium says at the start of a session.
+#[derive(Debug)]
+pub struct Survey {
+    /// The pinned root.
+    pub root: Root,
+    /// What was saved last.
+    pub record: Record,
+    /// What the boot control says.
+    pub boot: BootView,
+    /// The envelope kept with the target slot.
+    pub target_envelope: Option<Vec<u8>>,
+    /// The version of the running release, where it is known.
+    pub version: Option<String>,
+}
+
+impl Home {
+    /// Opens and locks the folder, which is made where there is none.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn open(config: Config) -> Result<Self, AgentError> {
+        let disk = FileDisk::open(&config.data)?;
+        let storage = Storage::start(disk, StorageOptions::default())?;
+        Ok(Self { config, storage })
+    }
+
+    /// Reads what a session starts from, and pins the root where none is pinned.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub fn survey(&mut self) -> Result<Survey, AgentError> {
+        let mut record = match self.storage.load_record()? {
+            LoadedRecord::Fresh => Record::default(),
+            LoadedRecord::Found(record) => *record,
+            LoadedRecord::Damaged => {
+                error!("the device's record is damaged: versions seen before are forgotten");
+                Record::default()
+            }
+        };
+        let (root, bytes) = load_root(&self.config.device.root, &record.root)?;
+        if record.root != bytes {
+            info!(version = root.version, "root pinned");
+            record.root = bytes;
+            self.save(&record)?;
+        }
+        let mut version = None;
+        for slot in Slot::ALL {
+            let Some(envelope) = self.verified_envelope(&root, slot) else {
+                continue;
+            };
+            let device = &self.config.device;
+            if let Some(facts) = SlotFacts::of(&envelope, device.vendor, device.class, slot) {
+                self.storage.learn(slot, facts);
+            }
+            if slot == self.storage.running() {
+                version = envelope.manifest().version().map(version_text);
+            }
+        }
+        let boot = self.storage.boot_view();
+        let target = self.storage.target();
+        let target_envelope = self.storage.load_envelope(target);
+        Ok(Survey { root, record, boot, target_envelope, version })
+    }
+
+    fn verified_envelope(&mut self, root: &Root, slot: Slot) -> Option<Envelope<Verified>> {
+        let bytes = self.storage.load_envelope(slot)?;
+        match Envelope::decode(&bytes).and_then(|envelope| envelope.verify(root, self.accept())) {
+            Ok(envelope) => Some(envelope),
+            Err(error) => {
+                warn!(slot = slot_name(slot), reason = %error, "a slot's envelope does not count");
+                None
+            }
+        }
+    }
+
+    /// The file that is `slot`.
+    #[must_use]
+    pub fn slot_file(&mut self, slot: Slot) -> PathBuf {
+        self.storage.disk_mut().path(slot.area())
+    }
+
+    /// Runs the hooks of `Installing_Enter` for an installation by hand, from a thread that may block.
+    pub fn ask_hooks(&mut self, runtime: tokio::runtime::Handle) -> impl FnOnce() -> Verdict + Send + use<> {
+        let slot = self.storage.target();
+        let context = HookContext {
+            device: self.config.device.id.clone(),
+            campaign: None,
+            release: None,
+            slot: (slot_name(slot), self.slot_file(slot)),
+            reason: Some("local"),
+        };
+        let hooks = Hooks::new(&self.config.hooks);
+        let moment = Moment { state: State::Installing, edge: Edge::Enter };
+        move || runtime.block_on(hooks.run(moment, &context))
+    }
+
+    /// Which signatures on releases count.
+    #[must_use]
+    pub fn accept(&self) -> Accept {
+        if self.config.download.accept_es256 { Accept::WITH_ES256 } else { Accept::STRICT }
+    }
+
+    /// Saves the record durably.
+    ///
+    /// # Errors
+    /// [`AgentError::Storage`] with the file where the medium did not do it, else [`AgentError::Record`].
+    pub fn save(&mut self, record: &Record) -> Result<(), AgentError> {
+        match self.storage.carry_out(StoreOp::SaveRecord(record.encode())) {
+            StoreAnswer::Stored(Ok(())) => Ok(()),
+            _ => Err(self.failure(AgentError::Record { path: self.config.data.clone() })),
+        }
+    }
+
+    /// Makes the running trial permanent.
+    ///
+    /// # Errors
+    /// [`AgentError`] where the boot control does not do it.
+    pub fn confirm(&mut self) -> Result<(), AgentError> {
+        self.boot_control(InstallOp::Confirm)
+    }
+
+    /// Enters into the record that the trial is given up, for `reason`: the session that starts next does it.
+    /// An armed trial is disarmed here, since it does not run in any session.
+    ///
+    /// The record says so before the boot environment does: after a power cut between the two the trial starts,
+    /// and is given up then.
+    ///
+    /// # Errors
+    /// [`AgentError`] where the medium does not do it.
+    pub fn give_up(&mut self, survey: &mut Survey, reason: FailureCode) -> Result<(), AgentError> {
+        let deployment = survey.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
+        let known = deployment.is_some();
+        if let Some(deployment) = deployment {
+            deployment.stage = Stage::Reverting(reason);
+            self.save(&survey.record)?;
+        }
+        if survey.boot.trial == Trial::Armed || !known { self.disarm() } else { Ok(()) }
+    }
+
+    /// Makes the old image the next to start.
+    ///
+    /// # Errors
+    /// [`AgentError`] where the boot control does not do it.
+    pub fn disarm(&mut self) -> Result<(), AgentError> {
+        self.boot_control(InstallOp::Revert)
+    }
+
+    fn boot_control(&mut self, op: InstallOp) -> Result<(), AgentError> {
+        let result = self.storage.install(op);
+        result.map_err(|_| self.failure(AgentError::Boot { path: self.config.data.clone() }))
+    }
+
+    /// What the file system said, or `other` where it said nothing.
+    pub(crate) fn failure(&mut self, other: AgentError) -> AgentError {
+        match self.storage.disk_mut().take_error() {
+            Some(error) => AgentError::Storage(error.into()),
+            None => other,
+        }
+    }
+}
+
+/// Takes the boot loader's step on the medium in `data`, and gives the file of the slot to start. Needs nothing
+/// else: a wrong key or trust anchor keeps no device from starting.
+///
+/// # Errors
+/// [`AgentError::Storage`].
+pub fn boot(data: &Path) -> Result<PathBuf, AgentError> {
+    let mut storage = Storage::start(FileDisk::open(data)?, StorageOptions::default())?;
+    let slot = storage.boot()?;
+    Ok(storage.disk_mut().path(slot.area()))
+}
+
+/// `a` or `b`.
+#[must_use]
+pub const fn slot_name(slot: Slot) -> &'static str {
+    match slot {
+        Slot::A => "a",
+        Slot::B => "b",
+    }
+}
+
+/// `1.4.2`, `1.4.2-rc.1`: negative parts are pre-releases (draft-ietf-suit-manifest section 8.4.8.10).
+#[must_use]
+pub fn version_text(parts: &[i64]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        let (separator, word) = match part {
+            -3 => ("-", "alpha".to_owned()),
+            -2 => ("-", "beta".to_owned()),
+            -1 => ("-", "rc".to_owned()),
+            number => (".", number.to_string()),
+        };
+        if !text.is_empty() {
+            text.push_str(separator);
+        }
+        text.push_str(&word);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_read_as_people_write_them() {
+        assert_eq!(version_text(&[1, 4, 2]), "1.4.2");
+        assert_eq!(version_text(&[2, 0, 0, -1, 3]), "2.0.0-rc.3");
+        assert_eq!(version_text(&[1, -3]), "1-alpha");
+        assert_eq!(version_text(&[]), "");
+    }
+}

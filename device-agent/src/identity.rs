@@ -1,0 +1,263 @@
+//! What proves who this device is and whom it trusts: its key file and the pinned root.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use whimbrel_protocol::codec::DecodeError;
+use whimbrel_protocol::cose::{Kind, Signatures, SigningKey};
+use whimbrel_protocol::limits::ROOT_BYTES_MAX;
+use whimbrel_protocol::trust::{Role, Root, TrustError};
+
+/// Why the device's key or its trust anchor cannot be used.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}: {error}", path = .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was to be done: a verb.
+        action: &'static str,
+        /// Why it was not.
+        error: io::Error,
+    },
+    /// Others could read the key.
+    #[error("{path} has mode {mode:04o}: others must not read a private key: chmod 600 {path}", path = .path.display())]
+    Mode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The key file holds no key.
+    #[error("{path} is not a private COSE_Key file: {error}", path = .path.display())]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// The root is not one.
+    #[error("{path} is not a trust anchor: {error}; it should be the root.cbor that `whimbrel init` made", path = .path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: TrustError,
+    },
+    /// The root is another one than this device has pinned.
+    #[error(
+        "{path} has version {got} and does not follow from the pinned root of version {pinned}: \
+         provision this device anew if that is meant",
+        path = .path.display()
+    )]
+    OtherRoot {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        got: u64,
+        /// The version that is pinned.
+        pinned: u64,
+    },
+    /// No randomness for a new key.
+    #[error("the system gives no randomness for a key: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// Most bytes of a key file.
+const KEY_BYTES_MAX: u64 = 256;
+
+/// Reads the device's key, or makes one where there is none: Ed25519, mode 0600, on the medium before it is used.
+///
+/// # Errors
+/// [`IdentityError`]; nothing is left half-written.
+pub fn load_or_make_key(path: &Path) -> Result<SigningKey, IdentityError> {
+    match read_bounded(path, KEY_BYTES_MAX) {
+        Ok((bytes, file)) => {
+            let mode = file.metadata().map_err(|error| failed(path, "read", error))?.mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(IdentityError::Mode { path: path.to_owned(), mode });
+            }
+            let key = SigningKey::decode_file(&bytes);
+            key.map_err(|error| IdentityError::Key { path: path.to_owned(), error })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path),
+        Err(error) => Err(failed(path, "read", error)),
+    }
+}
+
+fn make_key(path: &Path) -> Result<SigningKey, IdentityError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(IdentityError::Randomness)?;
+    let key = SigningKey::ed25519(&secret);
+    write_new(path, &key.encode_file()).map_err(|error| failed(path, "write", error))?;
+    Ok(key)
+}
+
+/// Writes a private file whole or not at all, durably. A file that came into being meanwhile stays.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    // Left by a run that was cut off.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::hard_link(&new, path)
+    })();
+    fs::remove_file(&new)?;
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+/// The trust anchor: what this device has pinned, or at the first start the file.
+///
+/// A file with a higher version takes the place of the pinned root where the root keys of *both* signed it.
+/// Gives the root and its bytes, to be pinned.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn load_root(path: &Path, pinned: &[u8]) -> Result<(Root, Vec<u8>), IdentityError> {
+    let refused = |error| IdentityError::Root { path: path.to_owned(), error };
+    let file = read_bounded(path, ROOT_BYTES_MAX as u64);
+    if pinned.is_empty() {
+        let (bytes, _) = file.map_err(|error| failed(path, "read", error))?;
+        return Ok((Root::verify(&bytes).map_err(refused)?, bytes));
+    }
+    let held = Root::verify(pinned).map_err(refused)?;
+    let (bytes, _) = match file {
+        // What is pinned is enough.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((held, pinned.to_vec())),
+        other => other.map_err(|error| failed(path, "read", error))?,
+    };
+    if bytes == pinned {
+        return Ok((held, bytes));
+    }
+    let offered = Root::verify(&bytes).map_err(refused)?;
+    if offered.version > held.version && is_signed_by(&held, &bytes) {
+        return Ok((offered, bytes));
+    }
+    if offered.version < held.version || offered == held {
+        // Older than what is pinned, or the same with other signatures.
+        return Ok((held, pinned.to_vec()));
+    }
+    Err(IdentityError::OtherRoot { path: path.to_owned(), got: offered.version, pinned: held.version })
+}
+
+/// Whether enough root keys of `held` signed the root in `bytes`.
+fn is_signed_by(held: &Root, bytes: &[u8]) -> bool {
+    let keys = held.role(Role::Root);
+    let count = Signatures::decode(bytes).ok().map(|signed| signed.count(Kind::Root, keys.keys.iter()));
+    matches!(count, Some(Ok(count)) if count >= keys.threshold)
+}
+
+fn read_bounded(path: &Path, most: u64) -> io::Result<(Vec<u8>, File)> {
+    let file = File::open(path)?;
+    let mut bytes = Vec::new();
+    (&file).take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok((bytes, file))
+}
+
+fn failed(path: &Path, action: &'static str, error: io::Error) -> IdentityError {
+    IdentityError::File { path: path.to_owned(), action, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use whimbrel_protocol::time::UnixTime;
+    use whimbrel_protocol::trust::RoleKeys;
+
+    use super::*;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::ed25519(&[seed; 32])
+    }
+
+    fn root(version: u64, root_key: u8, signers: &[u8]) -> Vec<u8> {
+        let role = |seed| RoleKeys { threshold: 1, epoch: 0, keys: vec![key(seed).public()] };
+        let root = Root {
+            version,
+            issued: UnixTime::from_secs(1),
+            expires: UnixTime::from_secs(2),
+            roles: [role(root_key), role(2), role(3), role(4)],
+        };
+        let keys: Vec<SigningKey> = signers.iter().map(|seed| key(*seed)).collect();
+        root.sign(&keys.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.cose");
+        let made = load_or_make_key(&path).unwrap();
+        assert_eq!(load_or_make_key(&path).unwrap().public(), made.public());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.cose");
+        load_or_make_key(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(load_or_make_key(&path), Err(IdentityError::Mode { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_broken_key_file_is_refused_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device.cose");
+        for content in [&b""[..], &[0xa1, 1, 1], &[0; 300]] {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(load_or_make_key(&path).is_err());
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn the_first_root_is_pinned_and_another_does_not_take_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.cbor");
+        assert!(matches!(load_root(&path, &[]), Err(IdentityError::File { .. })));
+        let first = root(1, 1, &[1]);
+        fs::write(&path, &first).unwrap();
+        let (_, pinned) = load_root(&path, &[]).unwrap();
+        assert_eq!(pinned, first);
+
+        fs::write(&path, root(2, 9, &[9])).unwrap();
+        let stranger = load_root(&path, &pinned);
+        assert!(matches!(stranger, Err(IdentityError::OtherRoot { got: 2, pinned: 1, .. })));
+        fs::write(&path, root(1, 9, &[9])).unwrap();
+        assert!(matches!(load_root(&path, &pinned), Err(IdentityError::OtherRoot { got: 1, .. })));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(load_root(&path, &pinned).unwrap().1, first);
+    }
+
+    #[test]
+    fn a_root_that_old_and_new_root_keys_signed_takes_the_place_of_the_pinned_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.cbor");
+        let (first, second) = (root(1, 1, &[1]), root(2, 9, &[1, 9]));
+        fs::write(&path, &second).unwrap();
+        let (taken, bytes) = load_root(&path, &first).unwrap();
+        assert_eq!((taken.version, bytes), (2, second.clone()));
+        fs::write(&path, &first).unwrap();
+        assert_eq!(load_root(&path, &second).unwrap().1, second, "an older file changes nothing");
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a connection ended or did not come about.
+
+use std::io;
+use std::path::PathBuf;
+
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, mqttbytes};
+use thiserror::Error;
+
+/// Why there is no connection (any more).
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The broker does not want us.
+    #[error("the broker refuses the login: {}", reason(*.0))]
+    Refused(ConnectReturnCode),
+    /// The password cannot be read.
+    #[error("cannot read the password from {path}: {error}", path = .path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The broker sent a packet above the limit.
+    #[error("the broker sent a packet of {got} bytes, which is more than download.message-size allows")]
+    Oversized {
+        /// Its bytes.
+        got: usize,
+    },
+    /// It took too long.
+    #[error("the broker does not answer in time")]
+    Timeout,
+    /// The network or the broker ended it.
+    #[error("{0}")]
+    Lost(String),
+    /// We ended it.
+    #[error("hung up")]
+    HungUp,
+}
+
+impl LinkError {
+    /// The name that counters use; stable.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Password { .. } => "password",
+            Self::Oversized { .. } => "oversized",
+            Self::Timeout => "timeout",
+            Self::Lost(_) => "lost",
+            Self::HungUp => "hung-up",
+        }
+    }
+}
+
+impl From<ConnectionError> for LinkError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::ConnectionRefused(code) => Self::Refused(code),
+            ConnectionError::NetworkTimeout
+            | ConnectionError::FlushTimeout
+            | ConnectionError::MqttState(StateError::AwaitPingResp) => Self::Timeout,
+            ConnectionError::MqttState(StateError::Deserialization(
+                mqttbytes::Error::PayloadSizeLimitExceeded(got),
+            )) => Self::Oversized { got },
+            ConnectionError::MqttState(StateError::ConnectionAborted) => {
+                Self::Lost("the broker closed the connection".to_owned())
+            }
+            ConnectionError::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error)))
+            | ConnectionError::MqttState(StateError::Io(error))
+            | ConnectionError::Io(error) => Self::Lost(error.to_string()),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+const fn reason(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::BadUserNamePassword => "bad user name or password",
+        ConnectReturnCode::NotAuthorized => "not authorized",
+        ConnectReturnCode::BadClientId => "it does not take this client id",
+        ConnectReturnCode::ServiceUnavailable => "it is not available",
+        ConnectReturnCode::RefusedProtocolVersion => "it does not speak MQTT 3.1.1",
+        ConnectReturnCode::Success => "no reason given",
+    }
+}

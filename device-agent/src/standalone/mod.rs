@@ -1,0 +1,267 @@
+//! Installs a release from a folder: no broker, no service, no campaign keys. Only the release keys count.
+//!
+//! The folder holds what `whimbrel release build` makes: `release.suit` and the payload under its index digest.
+//! The payload is checked whole before the first byte is written, goes through the same journal as a download
+//! (so that the stick finishes what the link began, and the other way round), and the image is read back and
+//! compared like any other.
+
+mod error;
+mod payload;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+pub use error::InstallError;
+use whimbrel_protocol::chunk::ChunkSet;
+use whimbrel_protocol::device::{
+    Checkpoint, Deployment, InstallFailure, InstallOp, Opening, Record, Stage, StoreFailure, StoreOp, Trial,
+};
+use whimbrel_protocol::envelope::{Envelope, Verified};
+use whimbrel_protocol::ids::{CampaignId, ChunkIndex, Digest};
+use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
+use whimbrel_protocol::manifest::{FetchPlan, Identity, Interpreter, Procedure, Step};
+use whimbrel_protocol::message::{CampaignState, Order, Policy};
+use whimbrel_protocol::time::UnixTime;
+
+use crate::error::AgentError;
+use crate::home::{Home, Survey, version_text};
+use crate::hooks::Verdict;
+use crate::storage::StoreAnswer;
+use payload::Payload;
+
+/// What became of an installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// The image is in its slot and starts with the next reboot.
+    Armed {
+        /// The release's version.
+        version: Option<String>,
+    },
+    /// The device runs this release already.
+    Running,
+}
+
+/// Installs the release in `folder` and arms its trial. `ask` runs the hooks of `Installing_Enter`.
+///
+/// # Errors
+/// [`AgentError::Install`], [`AgentError::Storage`]; what was written stays for the next try, and the device
+/// boots what it booted before.
+pub fn install(
+    home: &mut Home,
+    survey: &mut Survey,
+    folder: &Path,
+    ask: impl FnOnce() -> Verdict,
+) -> Result<Installed, AgentError> {
+    if !home.config.install.standalone {
+        return Err(InstallError::Off.into());
+    }
+    let staged = survey.record.deployment.as_ref().is_some_and(|known| known.stage != Stage::Fetching);
+    if staged || matches!(survey.boot.trial, Trial::Armed | Trial::Running) {
+        return Err(InstallError::OnTrial.into());
+    }
+    let envelope = read_envelope(home, survey, &folder.join("release.suit"))?;
+    if survey.boot.running.release == Some(envelope.digest()) {
+        return Ok(Installed::Running);
+    }
+    check_sequence(survey, &envelope)?;
+    let image_size = Run { home, survey, folder, envelope: &envelope, verified: None }.execute(ask)?;
+    arm(home, survey, &envelope, image_size)?;
+    Ok(Installed::Armed { version: envelope.manifest().version().map(version_text) })
+}
+
+fn read_envelope(home: &Home, survey: &Survey, path: &Path) -> Result<Envelope<Verified>, InstallError> {
+    let failed = |error| InstallError::Read { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    // One byte more than allowed, so that the envelope's own check says what is wrong.
+    file.take(ENVELOPE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Envelope::decode(&bytes)
+        .and_then(|envelope| envelope.verify(&survey.root, home.accept()))
+        .map_err(|error| InstallError::Envelope { path: path.to_owned(), error })
+}
+
+fn check_sequence(survey: &Survey, envelope: &Envelope<Verified>) -> Result<(), InstallError> {
+    let got = envelope.manifest().sequence_number();
+    let floor = survey.boot.running.sequence.max(survey.record.min_sequence);
+    if got < floor { Err(InstallError::Rollback { got, floor }) } else { Ok(()) }
+}
+
+/// A manifest that is being executed.
+struct Run<'a> {
+    home: &'a mut Home,
+    survey: &'a Survey,
+    folder: &'a Path,
+    envelope: &'a Envelope<Verified>,
+    /// What was installed and read back, so that it is not hashed once more.
+    verified: Option<(Digest, u64)>,
+}
+
+impl Run<'_> {
+    /// Runs the manifest to its end; gives the image's size.
+    fn execute(&mut self, ask: impl FnOnce() -> Verdict) -> Result<u64, AgentError> {
+        let device = &self.home.config.device;
+        let target_slot = self.survey.boot.target_slot;
+        let identity = Identity { vendor: device.vendor, class: device.class, target_slot };
+        let mut ask = Some(ask);
+        for procedure in [Procedure::Update, Procedure::Invoke] {
+            let mut interpreter =
+                Interpreter::new(self.envelope, &identity, procedure).map_err(InstallError::from)?;
+            loop {
+                match interpreter.step().map_err(InstallError::from)? {
+                    Step::ImageMatch { digest, size, negate, .. } => {
+                        let equal = self.matches(digest, size)?;
+                        interpreter.answer(equal != negate);
+                    }
+                    Step::Fetch(plan) => {
+                        self.fetch(&plan, ask.take())?;
+                        interpreter.answer(true);
+                    }
+                    Step::Done { invoke } => {
+                        if procedure == Procedure::Invoke && !invoke {
+                            return Err(InstallError::NotStarted.into());
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        self.verified.map(|(_, size)| size).ok_or_else(|| InstallError::NotStarted.into())
+    }
+
+    fn matches(&mut self, image: Digest, size: u64) -> Result<bool, AgentError> {
+        if self.verified == Some((image, size)) {
+            return Ok(true);
+        }
+        match self.home.storage.install(InstallOp::Match { image, size }) {
+            Ok(()) => {
+                self.verified = Some((image, size));
+                Ok(true)
+            }
+            Err(InstallFailure::Mismatch) => Ok(false),
+            Err(_) => Err(self.failed("reading the slot")),
+        }
+    }
+
+    /// Brings the payload onto the medium and makes the image of it.
+    fn fetch(&mut self, plan: &FetchPlan, ask: Option<impl FnOnce() -> Verdict>) -> Result<(), AgentError> {
+        let running = &self.survey.boot.running;
+        let sequence = self.envelope.manifest().sequence_number();
+        if sequence == running.sequence && sequence > 0 && running.image != Some(plan.image_digest) {
+            return Err(InstallError::Equivocation { sequence }.into());
+        }
+        let need = plan.transfer.decoder.map_or(0, |decoder| u64::from(decoder.memory_bytes));
+        let limit = self.home.config.download.decoder_memory_bytes_max;
+        if need > limit {
+            return Err(InstallError::Memory { need, limit }.into());
+        }
+        let payload = Payload::check(self.folder, plan)?;
+        match ask.map_or(Verdict::Good, |ask| ask()) {
+            Verdict::Good => {}
+            Verdict::Later => return Err(InstallError::Hook("asks to wait: try again later").into()),
+            Verdict::Bad => return Err(InstallError::Hook("refuses").into()),
+        }
+        let opening = Opening {
+            envelope: self.envelope.bytes().to_vec(),
+            release: self.envelope.digest(),
+            sequence,
+            image: plan.image_digest,
+            image_size: plan.image_size,
+            transfer: plan.transfer,
+        };
+        let found = match self.home.storage.carry_out(StoreOp::Open(Box::new(opening))) {
+            StoreAnswer::Opened(Ok(found)) => found,
+            StoreAnswer::Opened(Err(StoreFailure::NoRoom)) => return Err(self.no_room()),
+            _ => return Err(self.failed("making room")),
+        };
+        self.write_payload(&payload, found.held)?;
+        match self.home.storage.install(InstallOp::Install) {
+            Ok(()) => {
+                self.verified = Some((plan.image_digest, plan.image_size));
+                Ok(())
+            }
+            Err(InstallFailure::NoRoom) => Err(self.no_room()),
+            Err(InstallFailure::Decode) => Err(self.failed("decoding the payload")),
+            Err(InstallFailure::Mismatch) => Err(self.failed("comparing the image with its signed digest")),
+            Err(_) => Err(self.failed("writing the image")),
+        }
+    }
+
+    /// Writes the index and the chunks that are missing.
+    fn write_payload(&mut self, payload: &Payload, mut held: ChunkSet) -> Result<(), AgentError> {
+        for (page, bytes) in payload.pages_by_number() {
+            self.store(StoreOp::WritePage { page, bytes })?;
+        }
+        let missing: Vec<u32> = held.missing_in(0..payload.layout.chunk_count()).collect();
+        for chunk in missing.into_iter().map(ChunkIndex) {
+            let bytes = payload.chunk(chunk)?;
+            self.store(StoreOp::WriteChunks { first: chunk, bytes })?;
+            held.insert(chunk);
+        }
+        self.store(StoreOp::SaveCheckpoint(Checkpoint::of(&held)))
+    }
+
+    fn store(&mut self, op: StoreOp) -> Result<(), AgentError> {
+        match self.home.storage.carry_out(op) {
+            StoreAnswer::Stored(Ok(())) => Ok(()),
+            StoreAnswer::Stored(Err(StoreFailure::NoRoom)) => Err(self.no_room()),
+            _ => Err(self.failed("writing the payload")),
+        }
+    }
+
+    fn no_room(&mut self) -> AgentError {
+        let path = self.home.config.data.clone();
+        self.home.failure(InstallError::NoRoom { path }.into())
+    }
+
+    fn failed(&mut self, what: &'static str) -> AgentError {
+        let path = self.home.config.data.clone();
+        self.home.failure(InstallError::Failed { what, path }.into())
+    }
+}
+
+/// Enters the installation into the record and arms the trial, each durable before the next.
+fn arm(
+    home: &mut Home,
+    survey: &mut Survey,
+    envelope: &Envelope<Verified>,
+    image_size: u64,
+) -> Result<(), AgentError> {
+    let begun = survey.record.deployment.take();
+    let mut deployment =
+        begun.filter(|known| known.order.release == envelope.digest()).unwrap_or_else(|| {
+            let order = local_order(home, &survey.record, envelope, image_size);
+            Deployment { order, stage: Stage::Installed, arms: 0, bytes_received: 0, bytes_twice: 0 }
+        });
+    deployment.stage = Stage::Installed;
+    survey.record.deployment = Some(deployment.clone());
+    home.save(&survey.record)?;
+    if home.storage.install(InstallOp::Activate).is_err() {
+        let path = home.config.data.clone();
+        return Err(home.failure(AgentError::Boot { path }));
+    }
+    (deployment.stage, deployment.arms) = (Stage::Armed, 1);
+    survey.record.deployment = Some(deployment);
+    home.save(&survey.record)
+}
+
+/// What stands for an order where nobody ordered: the campaign of all zeros, and an attempt for each time.
+fn local_order(home: &Home, record: &Record, envelope: &Envelope<Verified>, image_size: u64) -> Order {
+    let campaign = CampaignId::default();
+    let before = record.outcomes.iter().find(|past| past.campaign == campaign);
+    Order {
+        campaign,
+        attempt: before.map_or(1, |past| past.attempt + 1),
+        state: CampaignState::Active,
+        release: envelope.digest(),
+        sequence: envelope.manifest().sequence_number(),
+        envelope_size: envelope.bytes().len() as u64,
+        image_size,
+        min_sequence: 0,
+        class: home.config.device.class,
+        not_before: UnixTime::from_secs(0),
+        spread_s: 0,
+        policy: Policy::Forced,
+        priority: 0,
+    }
+}

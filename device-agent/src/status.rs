@@ -1,0 +1,213 @@
+//! What `status` shows.
+
+use alloc::collections::BTreeMap;
+use core::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use whimbrel_protocol::device::{BootView, Stage, Trial};
+use whimbrel_protocol::message::{State, Status};
+
+use crate::home::{Home, Survey, slot_name};
+
+/// Everything about this device's updates, as `status --json` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The device.
+    pub device: String,
+    /// Whether the daemon runs.
+    pub daemon: bool,
+    /// `idle`, `offered`, `deferred`, `downloading`, ...
+    pub state: String,
+    /// While deferred: for what. After a failure: why.
+    pub reason: Option<String>,
+    /// Parts of the payload that are here, in percent; none before its size is known.
+    pub percent: Option<u64>,
+    /// Payload bytes received, with everything received twice.
+    pub bytes_received: u64,
+    /// Payload bytes that were asked for more than once and received.
+    pub bytes_twice: u64,
+    /// Measured rate of the link, in bytes per second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// Seconds until the download is complete, at that rate.
+    pub eta_s: Option<u64>,
+    /// How long the window makes other messages wait at most, at that rate, in milliseconds.
+    pub command_latency_ms: Option<u64>,
+    /// The campaign; `local` for an installation by hand.
+    pub campaign: Option<String>,
+    /// Its attempt.
+    pub attempt: Option<u64>,
+    /// The release on its way.
+    pub release: Option<String>,
+    /// What runs.
+    pub running: RunningView,
+    /// The connection; none where the daemon does not run.
+    pub link: Option<LinkView>,
+    /// Reports that the service has not acknowledged yet.
+    pub reports_waiting: usize,
+    /// Messages that were not acted on since the daemon started, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Other things counted since the daemon started.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The image that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningView {
+    /// SHA-256 of the image; none for one that no release put there.
+    pub image: Option<String>,
+    /// Its release.
+    pub release: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// The sequence number below which nothing is installed.
+    pub sequence: u64,
+    /// The slot: `a` or `b`.
+    pub slot: String,
+    /// The file that is the slot.
+    pub slot_file: String,
+    /// `none`, `armed` (starts next), `running` (not confirmed yet), `failed`.
+    pub trial: String,
+}
+
+/// The connection to the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Whether there is one.
+    pub up: bool,
+    /// For how long it has been so, in seconds.
+    pub for_s: u64,
+    /// Why the last one ended or did not come about.
+    pub last_error: Option<String>,
+}
+
+impl RunningView {
+    /// What is known at the start of a session.
+    #[must_use]
+    pub fn of(home: &mut Home, survey: &Survey) -> Self {
+        let slot = home.storage.running();
+        let running = &survey.boot.running;
+        Self {
+            image: running.image.map(|digest| digest.to_hex()),
+            release: running.release.map(|digest| digest.to_hex()),
+            version: survey.version.clone(),
+            sequence: running.sequence,
+            slot: slot_name(slot).to_owned(),
+            slot_file: home.slot_file(slot).display().to_string(),
+            trial: trial_name(survey.boot.trial).to_owned(),
+        }
+    }
+
+    /// Takes over what a session changed.
+    pub fn refresh(&mut self, boot: &BootView) {
+        self.sequence = boot.running.sequence;
+        trial_name(boot.trial).clone_into(&mut self.trial);
+    }
+}
+
+/// The word for what became of a trial.
+#[must_use]
+pub const fn trial_name(trial: Trial) -> &'static str {
+    match trial {
+        Trial::None => "none",
+        Trial::Armed => "armed",
+        Trial::Running => "running",
+        Trial::Failed => "failed",
+    }
+}
+
+impl StatusView {
+    /// What the folder says where no daemon runs.
+    #[must_use]
+    pub fn of_folder(home: &mut Home, survey: &Survey) -> Self {
+        let record = &survey.record;
+        let mut view = Self {
+            device: home.config.device.id.to_string(),
+            running: RunningView::of(home, survey),
+            reports_waiting: record.reports.len(),
+            ..Self::default()
+        };
+        if let Some(deployment) = &record.deployment {
+            let state = match deployment.stage {
+                Stage::Fetching => State::Downloading,
+                Stage::Installed | Stage::Armed if survey.boot.trial == Trial::Running => State::Testing,
+                Stage::Installed | Stage::Armed => State::Rebooting,
+                Stage::Reverting(_) => State::Testing,
+            };
+            state.name().clone_into(&mut view.state);
+            view.campaign = Some(campaign_name(&deployment.order.campaign.to_hex()));
+            view.attempt = Some(deployment.order.attempt);
+            view.release = Some(deployment.order.release.to_hex());
+            (view.bytes_received, view.bytes_twice) = (deployment.bytes_received, deployment.bytes_twice);
+            return view;
+        }
+        let last = record.outcomes.last();
+        view.state = last.map_or("idle", |past| past.outcome.name()).to_owned();
+        view.reason = last.and_then(|past| past.failure).map(|code| code.name().to_owned());
+        view.campaign = last.map(|past| campaign_name(&past.campaign.to_hex()));
+        view.attempt = last.map(|past| past.attempt);
+        view
+    }
+
+    /// Takes over what a session says of its deployment.
+    pub(crate) fn take(&mut self, status: &Status) {
+        status.state.name().clone_into(&mut self.state);
+        let deferred = status.deferred.map(|reason| reason.name().to_owned());
+        self.reason = deferred.or_else(|| status.failure.map(|code| code.name().to_owned()));
+        self.campaign = Some(campaign_name(&status.campaign.to_hex()));
+        self.attempt = Some(status.attempt);
+        (self.bytes_received, self.bytes_twice) = (status.bytes_received, status.bytes_twice);
+    }
+
+    /// The status in words, a line each.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| {
+            writeln!(text, "{name:<10}{value}").expect("writing to a string does not fail");
+        };
+        line("device", self.device.clone());
+        let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        line("state", format!("{}{reason}", self.state));
+        if let Some(campaign) = &self.campaign {
+            let attempt = self.attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
+            line("campaign", format!("{campaign}{attempt}"));
+        }
+        if let Some(percent) = self.percent {
+            let eta = self.eta_s.map_or_else(String::new, |eta| format!(", {eta} s to go"));
+            line("progress", format!("{percent} %{eta}"));
+        }
+        line("bytes", format!("{} received, {} of them twice", self.bytes_received, self.bytes_twice));
+        if let Some(rate) = self.rate_bytes_per_s {
+            let wait = self.command_latency_ms.unwrap_or(0);
+            line("link rate", format!("{rate} B/s; the window delays other messages by up to {wait} ms"));
+        }
+        let running = &self.running;
+        let version = running.version.as_deref().unwrap_or("of unknown version");
+        line("running", format!("{version}, sequence {}, slot {}", running.sequence, running.slot));
+        if running.trial != "none" {
+            line("trial", running.trial.clone());
+        }
+        match &self.link {
+            Some(LinkView { up: true, for_s, .. }) => line("broker", format!("connected for {for_s} s")),
+            Some(LinkView { for_s, last_error, .. }) => {
+                let why = last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+                line("broker", format!("not connected for {for_s} s{why}"));
+            }
+            None => line("daemon", "not running".to_owned()),
+        }
+        if self.reports_waiting > 0 {
+            line("reports", format!("{} not acknowledged yet", self.reports_waiting));
+        }
+        if !self.rejected.is_empty() {
+            let counts: Vec<String> =
+                self.rejected.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            line("rejected", counts.join(", "));
+        }
+        text
+    }
+}
+
+/// Installations by hand have no campaign of their own.
+fn campaign_name(hex: &str) -> String {
+    if hex.bytes().all(|digit| digit == b'0') { "local".to_owned() } else { hex.to_owned() }
+}
