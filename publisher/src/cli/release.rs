@@ -1,0 +1,159 @@
+//! `whimbrel release ...`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{AlgorithmFlag, InspectFlags};
+use crate::units::parse_size;
+use crate::version;
+
+/// Build, sign, check and publish releases.
+#[derive(Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// Make an unsigned release of an image
+    #[command(after_help = "\
+Examples:
+  whimbrel release build --image app.bin --vendor example.com --class gateway \\
+      --version 1.4.2 --sequence 17 -o r17
+  whimbrel release build --slot-images app.a.bin app.b.bin --version 1.5.0-rc.1 --sequence 18 -o r18
+
+The same input gives the same bytes. No key is needed.")]
+    Build(BuildFlags),
+    /// Sign a release with keys that are here
+    #[command(after_help = "\
+Examples:
+  whimbrel release sign r17
+  whimbrel release sign release.suit --key /media/usb/release-1.cose --key /media/usb/release-2.cose")]
+    Sign {
+        /// The release's folder, or its release.suit alone
+        release: PathBuf,
+        /// A release key; may be given again [default: the configuration's release-keys]
+        #[arg(long = "key", value_name = "FILE")]
+        keys: Vec<PathBuf>,
+    },
+    /// Write the bytes to be signed by an HSM or on another machine
+    #[command(after_help = "\
+Example:
+  whimbrel release tbs r17 --alg esp256 -o r17.tbs
+  openssl dgst -sha256 -sign hsm.pem -out r17.sig r17.tbs
+  whimbrel release attach r17 --signature r17.sig --public-key hsm.pub.pem")]
+    Tbs(TbsFlags),
+    /// Add a signature that was made elsewhere
+    #[command(after_help = "\
+Example:
+  whimbrel release attach r17 --signature r17.sig --public-key hsm.pub.pem
+
+A signature that does not match release and key is never added.")]
+    Attach(AttachFlags),
+    /// Check signatures, payloads and images as a device will
+    #[command(after_help = "Example:\n  whimbrel release verify r17 --root fleet/root.cbor")]
+    Verify {
+        /// The release's folder
+        release: PathBuf,
+        /// The root that names the release keys [default: the configuration's]
+        #[arg(long, value_name = "FILE")]
+        root: Option<PathBuf>,
+    },
+    /// Explain a release in words (the same as `whimbrel inspect`)
+    Inspect(InspectFlags),
+    /// Hand a signed release to the service
+    #[command(after_help = "\
+Example:
+  whimbrel release publish r17
+
+Running it again is safe: only payloads that the service lacks are sent.")]
+    Publish {
+        /// The release's folder
+        release: PathBuf,
+    },
+}
+
+/// What to build.
+#[derive(Debug, Args)]
+pub struct BuildFlags {
+    /// The image
+    #[arg(long, value_name = "FILE", required_unless_present = "slot_images")]
+    pub image: Option<PathBuf>,
+    /// Images for slot 0 and slot 1, where code runs in place
+    #[arg(long, num_args = 2, value_names = ["FILE", "FILE"], conflicts_with = "image")]
+    pub slot_images: Option<Vec<PathBuf>>,
+    /// Domain of the devices' maker [default: the configuration's]
+    #[arg(long, value_name = "DOMAIN")]
+    pub vendor: Option<String>,
+    /// Class of the devices [default: the configuration's]
+    #[arg(long, value_name = "NAME")]
+    pub class: Option<String>,
+    /// Version: X.Y.Z, and -rc.N, -beta.N or -alpha.N for a pre-release
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub version: Version,
+    /// Anti-rollback counter: higher than that of every release of the class before
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sequence: u64,
+    /// Folder to write
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Size of a chunk: 1KiB to 64KiB [default: by the payload's size, 4KiB for most]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub chunk_size: Option<u64>,
+    /// How to compress
+    #[arg(long, value_enum, default_value_t = CodecFlag::Auto)]
+    pub codec: CodecFlag,
+    /// Largest dictionary: 4KiB to 8MiB. Every device needs as much memory to decompress
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1MiB")]
+    pub dictionary: u64,
+    /// What the release is, for people
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+}
+
+/// A version, as its integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub Vec<i64>);
+
+fn parse_version(text: &str) -> Result<Version, version::VersionError> {
+    version::parse(text).map(Version)
+}
+
+/// How to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CodecFlag {
+    /// LZMA, and raw where that saves less than a chunk
+    Auto,
+    /// Not at all
+    Raw,
+    /// LZMA, whatever comes out
+    Lzma,
+}
+
+/// What is to be signed.
+#[derive(Debug, Args)]
+pub struct TbsFlags {
+    /// The release's folder, or its release.suit alone
+    pub release: PathBuf,
+    /// Algorithm of the key that will sign
+    #[arg(long, value_enum)]
+    pub alg: AlgorithmFlag,
+    /// File to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// A signature that was made elsewhere.
+#[derive(Debug, Args)]
+pub struct AttachFlags {
+    /// The release's folder, or its release.suit alone
+    pub release: PathBuf,
+    /// The signature: 64 raw bytes, or DER for ECDSA
+    #[arg(long, value_name = "FILE")]
+    pub signature: PathBuf,
+    /// Public half of the key that signed: COSE_Key, PEM or DER
+    #[arg(long, value_name = "FILE", required_unless_present = "key_id")]
+    pub public_key: Option<PathBuf>,
+    /// Or the id of a release key in the root
+    #[arg(long, value_name = "HEX", conflicts_with = "public_key")]
+    pub key_id: Option<String>,
+    /// The root in which --key-id is looked up [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
+}

@@ -1,0 +1,153 @@
+//! What each command does. A file per family; all that they share is here.
+
+mod campaign;
+mod device;
+mod init;
+mod inspect;
+mod key;
+mod release;
+mod status;
+mod table;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use whimbrel_protocol::limits::ROOT_BYTES_MAX;
+use whimbrel_protocol::trust::Root;
+
+use crate::cli::{Cli, Command, GlobalFlags, ReleaseCommand};
+use crate::config::{self, Config};
+use crate::files;
+use crate::output::{Fields, plain};
+use crate::release::ReleaseError;
+use crate::service::{Client, ServiceError};
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let context = Context { flags: cli.global };
+    let screen = match cli.command {
+        Command::Init { folder, alg } => init::run(&folder, alg.into())?,
+        Command::Key(command) => key::run(command)?,
+        Command::Release(ReleaseCommand::Inspect(flags)) | Command::Inspect(flags) => {
+            inspect::run(&context, &flags)?
+        }
+        Command::Release(command) => release::run(&context, command)?,
+        Command::Campaign(command) => campaign::run(&context, command)?,
+        Command::Device(command) => device::run(&context, command)?,
+        Command::Status => status::run(&context)?,
+    };
+    context.show(&screen)
+}
+
+/// What to print, for people and for programs.
+pub(crate) struct Screen {
+    /// Lines.
+    pub(crate) human: String,
+    /// One JSON value on one line.
+    pub(crate) json: String,
+}
+
+impl From<Fields> for Screen {
+    fn from(fields: Fields) -> Self {
+        Self { human: fields.human(), json: fields.json() }
+    }
+}
+
+impl Screen {
+    /// What the service said, passed on to programs as it is.
+    pub(crate) fn of(human: String, json: &serde_json::Value) -> Self {
+        Self { human, json: json.to_string() }
+    }
+
+    /// Adds a line for people.
+    pub(crate) fn and(mut self, line: &str) -> Self {
+        self.human.push_str(line);
+        self.human.push('\n');
+        self
+    }
+}
+
+/// What every command has at hand.
+pub(crate) struct Context {
+    flags: GlobalFlags,
+}
+
+impl Context {
+    /// The configuration: the one that was named, else the one in this folder if there is one.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let here = Path::new(config::FILE_NAME);
+        match &self.flags.config {
+            Some(path) => Ok(Config::read(path)?),
+            None if here.is_file() => Ok(Config::read(here)?),
+            None => Ok(Config::default()),
+        }
+    }
+
+    /// The service, as flags or configuration name it.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let needs_config = self.flags.service.is_none() || self.flags.token_file.is_none();
+        let config = if needs_config { self.config()? } else { Config::default() };
+        let address = self.flags.service.clone().or(config.admin).ok_or(ServiceError::NoAddress)?;
+        let token_file = self.flags.token_file.clone().or(config.token_file).ok_or(ServiceError::NoToken)?;
+        Ok(Client::new(&address, &token_file)?)
+    }
+
+    /// The root that a flag names, else the configuration's if it is there.
+    pub(crate) fn root(&self, flag: Option<&Path>) -> Result<Option<(PathBuf, Root)>> {
+        let path = match flag {
+            Some(path) => path.to_path_buf(),
+            None => match self.config()?.root {
+                Some(path) if path.is_file() => path,
+                _ => return Ok(None),
+            },
+        };
+        let bytes = files::read(&path, "a root", ROOT_BYTES_MAX as u64)?;
+        match Root::verify(&bytes) {
+            Ok(root) => Ok(Some((path, root))),
+            Err(source) => Err(ReleaseError::Root { path, source }.into()),
+        }
+    }
+
+    /// As [`Context::root`], where the command cannot do without.
+    pub(crate) fn required_root(&self, flag: Option<&Path>) -> Result<(PathBuf, Root)> {
+        self.root(flag)?
+            .context("no root is named: give --root FILE, or --config FILE with `root` in [service]")
+    }
+
+    /// Whether programs read the output.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.flags.json
+    }
+
+    /// Prints to standard output. A reader that has seen enough and closed it is no error.
+    pub(crate) fn show(&self, screen: &Screen) -> Result<()> {
+        let mut out = io::stdout().lock();
+        let written = if self.flags.json {
+            writeln!(out, "{}", screen.json)
+        } else {
+            out.write_all(screen.human.as_bytes())
+        };
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Tells people of something that is not an error.
+pub(crate) fn warn(text: &str) {
+    drop(writeln!(io::stderr(), "whimbrel: warning: {}", plain(text)));
+}
+
+/// A bar for `bytes` of work on standard error; invisible where that is no terminal.
+pub(crate) fn bar(what: &'static str, bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg:12} [{bar:40}] {binary_bytes}/{binary_total_bytes} {eta}");
+    bar.set_style(style.expect("the template is right").progress_chars("=> "));
+    bar.set_message(what);
+    bar
+}

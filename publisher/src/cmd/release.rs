@@ -1,0 +1,252 @@
+//! `whimbrel release`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use whimbrel_protocol::ids::{Digest, KeyId};
+use whimbrel_protocol::trust::Role;
+
+use super::key::warn_if_open;
+use super::{Context, Screen, bar, warn};
+use crate::cli::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags};
+use crate::files::{self, Existing, Secrecy};
+use crate::output::{Fields, Value, plain};
+use crate::release::{
+    self, BuildOptions, CodecChoice, IMAGE_BYTES_MAX, ImageSet, ReleaseError, ReleaseFolder, Signed,
+    images_of, payload_file, read_payload,
+};
+use crate::service::Client;
+use crate::{keys, units, version};
+
+pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> {
+    match command {
+        ReleaseCommand::Build(flags) => build(context, flags),
+        ReleaseCommand::Sign { release, keys } => sign(context, &release, keys),
+        ReleaseCommand::Tbs(flags) => tbs(&flags),
+        ReleaseCommand::Attach(flags) => attach(context, &flags),
+        ReleaseCommand::Verify { release, root } => verify(context, &release, root.as_deref()),
+        ReleaseCommand::Publish { release } => publish(context, &release),
+        ReleaseCommand::Inspect(flags) => super::inspect::run(context, &flags),
+    }
+}
+
+fn build(context: &Context, flags: BuildFlags) -> Result<Screen> {
+    // A folder that cannot be used is told before the work, not after.
+    let taken = flags.output.join(release::ENVELOPE_FILE);
+    if taken.exists() {
+        return Err(files::FileError::Exists { path: taken }.into());
+    }
+    let config = context.config()?;
+    let named = |flag: Option<String>, from_config, what| {
+        flag.or(from_config)
+            .with_context(|| format!("no {what} is named: give --{what}, or `{what}` in [publisher]"))
+    };
+    let vendor = named(flags.vendor, config.vendor, "vendor")?;
+    let class = named(flags.class, config.class, "class")?;
+    let read = |path: &Path| files::read(path, "an image", IMAGE_BYTES_MAX);
+    let images = match (flags.image, flags.slot_images.as_deref()) {
+        (Some(path), _) => ImageSet::Any(read(&path)?),
+        (None, Some([one, other])) => ImageSet::PerSlot([read(one)?, read(other)?]),
+        (None, _) => bail!("no image is named: give --image, or --slot-images with two files"),
+    };
+    let size = match &images {
+        ImageSet::Any(image) => image.len(),
+        ImageSet::PerSlot(images) => images.iter().map(Vec::len).sum(),
+    };
+    let options = BuildOptions {
+        images,
+        vendor,
+        class,
+        version: flags.version.0,
+        sequence: flags.sequence,
+        chunk_size: flags.chunk_size,
+        codec: match flags.codec {
+            CodecFlag::Auto => CodecChoice::Auto,
+            CodecFlag::Raw => CodecChoice::Raw,
+            CodecFlag::Lzma => CodecChoice::Lzma,
+        },
+        dictionary_bytes: flags.dictionary,
+        description: flags.description,
+    };
+    let progress = bar("compressing", size as u64);
+    let built = release::build(options, &mut |bytes| progress.inc(bytes))?;
+    progress.finish_and_clear();
+    built.write(&flags.output)?;
+    for image in &built.images {
+        if let Some(lzma_bytes) = image.lzma_bytes {
+            warn(&format!(
+                "the image does not shrink (LZMA: {} instead of {}), so that it is sent as it is",
+                units::grouped(lzma_bytes),
+                units::grouped(image.size)
+            ));
+        }
+    }
+    let mut fields = Fields::new().with("folder", flags.output.display().to_string());
+    fields.extend(built.summary().clone());
+    let next = format!("\nNext: whimbrel release sign {}", plain(&flags.output.display().to_string()));
+    Ok(Screen::from(fields).and(&next))
+}
+
+fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>) -> Result<Screen> {
+    let files = if flags.is_empty() { context.config()?.release_keys } else { flags };
+    if files.is_empty() {
+        bail!("no key is named: give --key FILE, or `release-keys` in [publisher]");
+    }
+    let mut release = ReleaseFolder::open(path)?;
+    let secrets = files.iter().map(|file| keys::read_private(file)).collect::<Result<Vec<_>, _>>()?;
+    files.iter().for_each(|file| warn_if_open(file));
+    let signed = release::sign_into(&mut release, &secrets)?;
+    signed_screen(&release, &signed)
+}
+
+/// What was signed, so that whoever signs sees it.
+fn signed_screen(release: &ReleaseFolder, signed: &[Signed]) -> Result<Screen> {
+    let manifest = release.manifest()?;
+    let images = manifest.images().into_iter().map(|image| image.digest.to_hex().into());
+    let keys = signed.iter().map(|signed| {
+        let done = if signed.already { "had signed before" } else { "signed" };
+        Value::Fields(Fields::new().with("key_id", signed.key.to_hex()).with("result", done))
+    });
+    let fields = Fields::new()
+        .with("file", release.path.display().to_string())
+        .with("release", manifest.digest().to_hex())
+        .with("version", manifest.version().map(version::display))
+        .with("sequence", Value::Count(manifest.sequence_number()))
+        .with("class_id", manifest.class().map(|id| id.to_hex()))
+        .with("image_digests", images.collect::<Vec<Value>>())
+        .with("keys", keys.collect::<Vec<_>>())
+        .with("signatures", release.envelope.blocks().map_or(0, |blocks| blocks.len()));
+    Ok(fields.into())
+}
+
+fn tbs(flags: &TbsFlags) -> Result<Screen> {
+    let release = ReleaseFolder::open(&flags.release)?;
+    let manifest = release.manifest()?;
+    let bytes = release
+        .envelope
+        .authentication_tbs(flags.alg.into())
+        .map_err(|source| ReleaseError::Envelope { path: release.path.clone(), source })?;
+    files::write(&flags.output, &bytes, Secrecy::Public, Existing::Refuse)?;
+    let fields = Fields::new()
+        .with("file", flags.output.display().to_string())
+        .with("algorithm", keys::algorithm_name(flags.alg.into()))
+        .with("size", Value::Bytes(bytes.len() as u64))
+        .with("sha256", Digest::of(&bytes).to_hex())
+        .with("release", manifest.digest().to_hex())
+        .with("version", manifest.version().map(version::display))
+        .with("sequence", Value::Count(manifest.sequence_number()));
+    Ok(fields.into())
+}
+
+fn attach(context: &Context, flags: &AttachFlags) -> Result<Screen> {
+    let mut release = ReleaseFolder::open(&flags.release)?;
+    let key = match (&flags.public_key, &flags.key_id) {
+        (Some(file), _) => keys::read_public(file)?,
+        (None, Some(id)) => {
+            let id = parse_key_id(id)?;
+            let (path, root) = context.required_root(flags.root.as_deref())?;
+            let mut known = root.role(Role::Release).keys.iter();
+            known.find(|key| key.id() == id).cloned().ok_or(ReleaseError::NoSuchKey { root: path, id })?
+        }
+        (None, None) => bail!("no key is named: give --public-key FILE or --key-id HEX"),
+    };
+    let bytes = files::read(&flags.signature, "a signature", SIGNATURE_FILE_BYTES_MAX)?;
+    let signature = release::parse_signature(key.algorithm(), &bytes)
+        .with_context(|| flags.signature.display().to_string())?;
+    let signed = release::attach(&mut release, &key, &signature, &flags.signature)?;
+    signed_screen(&release, &[signed])
+}
+
+/// Most bytes of a signature's file.
+const SIGNATURE_FILE_BYTES_MAX: u64 = 1024;
+
+fn parse_key_id(text: &str) -> Result<KeyId> {
+    let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(KeyId).with_context(|| {
+        format!("--key-id `{text}` is not 8 hexadecimal digits, as `whimbrel key show` prints them")
+    })
+}
+
+fn verify(context: &Context, path: &Path, root: Option<&Path>) -> Result<Screen> {
+    let release = ReleaseFolder::open(path)?;
+    let (root_path, root) = context.required_root(root)?;
+    let size = release.manifest()?.images().iter().map(|image| image.size).sum();
+    let progress = bar("checking", size);
+    let found = release::verify(&release, &root, &mut |bytes| progress.inc(bytes))?;
+    progress.finish_and_clear();
+    let images = found.images.iter().map(|checked| {
+        Value::Fields(
+            Fields::new()
+                .with("payload", payload_file(&checked.payload.transfer.index_digest))
+                .with("index", "right")
+                .with("image_digest", checked.image.digest.to_hex())
+                .with("image_size", Value::Bytes(checked.image.size))
+                .with("image", "right"),
+        )
+    });
+    let fields = Fields::new()
+        .with("verified", true)
+        .with("file", release.path.display().to_string())
+        .with("root", root_path.display().to_string())
+        .with("root_version", Value::Count(root.version))
+        .with("release", found.manifest.digest().to_hex())
+        .with("version", found.manifest.version().map(version::display))
+        .with("sequence", Value::Count(found.manifest.sequence_number()))
+        .with("signed_by", found.signed_by.iter().map(|id| id.to_hex().into()).collect::<Vec<Value>>())
+        .with("threshold", found.threshold)
+        .with("images", images.collect::<Vec<_>>());
+    Ok(fields.into())
+}
+
+fn publish(context: &Context, path: &Path) -> Result<Screen> {
+    let client = context.client()?;
+    let release = ReleaseFolder::open(path)?;
+    let manifest = release.manifest()?;
+    if release.envelope.blocks().is_ok_and(|blocks| blocks.is_empty()) {
+        bail!(
+            "{}: nobody has signed this release: `whimbrel release sign {}` does",
+            release.path.display(),
+            path.display()
+        );
+    }
+    let mut stored = client.post_release(release.envelope.bytes())?;
+    if stored.release != manifest.digest().to_hex() {
+        return Err(client.wrong("it named another release than the one that was sent".into()).into());
+    }
+    let mut sent = 0;
+    if !stored.missing.is_empty() {
+        for missing in &stored.missing {
+            sent += upload(&client, &release, &missing.index_digest)?;
+        }
+        // Once more, so that what is told is what the service has.
+        stored = client.post_release(release.envelope.bytes())?;
+    }
+    if stored.state != "complete" {
+        bail!("the service still lacks {} payloads of {}", stored.missing.len(), release.path.display());
+    }
+    let fields = Fields::new()
+        .with("release", stored.release)
+        .with("version", manifest.version().map(version::display))
+        .with("sequence", Value::Count(manifest.sequence_number()))
+        .with("state", stored.state)
+        .with("sent", Value::Bytes(sent));
+    let path = plain(&path.display().to_string());
+    Ok(Screen::from(fields).and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
+}
+
+/// Sends the payload with this index digest, after checking that it is the one. Returns its size.
+fn upload(client: &Client, release: &ReleaseFolder, index_digest: &str) -> Result<u64> {
+    let manifest = release.manifest()?;
+    let known = images_of(&manifest)
+        .into_iter()
+        .find(|(_, payload)| payload.transfer.index_digest.to_hex() == index_digest);
+    let (image, payload) = known.ok_or_else(|| {
+        client.wrong(format!("it lacks payload {index_digest}, which the release does not name"))
+    })?;
+    let path = release.payload_path(&payload.transfer.index_digest);
+    let bytes = read_payload(&path, image, &payload)?;
+    let progress = bar("sending", bytes.len() as u64);
+    client.put_bytes(&format!("/v1/payloads/{index_digest}"), &bytes, &mut |sent| progress.inc(sent))?;
+    progress.finish_and_clear();
+    Ok(bytes.len() as u64)
+}

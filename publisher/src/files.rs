@@ -1,0 +1,295 @@
+//! Reading files within a limit, and writing them such that none is ever half-written.
+//!
+//! What is written goes to a temporary file beside its target, is flushed, and takes its name only when
+//! everything that belongs together is there. A full disk or a kill in between leaves the names as they were.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+/// Why a file could not be read or written.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The system refused.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Something has the name already and must not be overwritten.
+    #[error("{} is there already: choose another name, or remove it first", .path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+    },
+    /// The file is larger than anything of its kind.
+    #[error("{} has more than {limit} bytes, which is the most that {what} may have", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it should have been.
+        what: &'static str,
+        /// Most bytes.
+        limit: u64,
+    },
+}
+
+impl FileError {
+    /// Wraps an error of the system.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_path_buf(), source }
+    }
+}
+
+/// Reads the whole of `path`, which is `what` and has at most `limit` bytes.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::TooLarge`].
+pub fn read(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, FileError> {
+    let refused = |source| FileError::io("read", path, source);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(refused)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(refused)?;
+    if bytes.len() as u64 > limit {
+        return Err(FileError::TooLarge { path: path.to_path_buf(), what, limit });
+    }
+    Ok(bytes)
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// Whoever the umask lets.
+    Public,
+    /// Its owner alone: mode 0600.
+    Secret,
+}
+
+/// What to do where the name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave the old file alone and refuse.
+    Refuse,
+    /// Put the new file in its place.
+    Replace,
+}
+
+/// Files that belong together and get their names together.
+#[derive(Debug, Default)]
+pub struct Staging {
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    file: NamedTempFile,
+    path: PathBuf,
+    existing: Existing,
+}
+
+impl Staging {
+    /// Starts with no file.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes and flushes `bytes` under a temporary name in the folder of `path`, which must exist.
+    ///
+    /// # Errors
+    /// [`FileError::Io`]; [`FileError::Exists`] where the name is taken and must not be.
+    pub fn add(
+        &mut self,
+        path: &Path,
+        bytes: &[u8],
+        secrecy: Secrecy,
+        existing: Existing,
+    ) -> Result<(), FileError> {
+        if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists { path: path.to_path_buf() });
+        }
+        let refused = |source| FileError::io("write", path, source);
+        let mode = match secrecy {
+            Secrecy::Public => 0o666,
+            Secrecy::Secret => 0o600,
+        };
+        // The umask takes its bits away, as it does for every file that people make.
+        let mut file = tempfile::Builder::new()
+            .prefix(".whimbrel-")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder_of(path))
+            .map_err(refused)?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refused)?;
+        self.pending.push(Pending { file, path: path.to_path_buf(), existing });
+        Ok(())
+    }
+
+    /// Gives every file its name, in the order in which they were added, and makes the names durable.
+    ///
+    /// # Errors
+    /// [`FileError`]; files that got a name of their own before the failure are removed again.
+    pub fn commit(self) -> Result<(), FileError> {
+        let mut made = Vec::new();
+        let result = self.pending.into_iter().try_for_each(|pending| pending.commit(&mut made));
+        if result.is_err() {
+            // What cannot be removed now was still written whole.
+            made.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        }
+        result
+    }
+}
+
+impl Pending {
+    fn commit(self, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
+        let Self { file, path, existing } = self;
+        let persisted = match existing {
+            Existing::Refuse => file.persist_noclobber(&path),
+            Existing::Replace => file.persist(&path),
+        };
+        match persisted {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FileError::Exists { path });
+            }
+            Err(error) => return Err(FileError::io("write", &path, error.error)),
+        }
+        let folder = folder_of(&path);
+        if existing == Existing::Refuse {
+            made.push(path.clone());
+        }
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| FileError::io("flush the folder", folder, source))
+    }
+}
+
+/// Writes one file.
+///
+/// # Errors
+/// As [`Staging::add`] and [`Staging::commit`].
+pub fn write(path: &Path, bytes: &[u8], secrecy: Secrecy, existing: Existing) -> Result<(), FileError> {
+    let mut staging = Staging::new();
+    staging.add(path, bytes, secrecy, existing)?;
+    staging.commit()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A folder that is removed again unless it is kept: for what may still fail after it was made.
+#[derive(Debug)]
+pub struct NewFolder {
+    path: PathBuf,
+    made: bool,
+}
+
+impl NewFolder {
+    /// Makes the folder, whose parent must exist, for its owner alone where `secrecy` says so. One that is there
+    /// already is used as it is and never removed.
+    ///
+    /// # Errors
+    /// [`FileError::Io`].
+    pub fn create(path: &Path, secrecy: Secrecy) -> Result<Self, FileError> {
+        let made = !path.is_dir();
+        if made {
+            let refused = |source| FileError::io("make the folder", path, source);
+            std::fs::create_dir(path).map_err(refused)?;
+            if secrecy == Secrecy::Secret {
+                std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused)?;
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), made })
+    }
+
+    /// Keeps the folder.
+    pub fn keep(mut self) {
+        self.made = false;
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        if self.made {
+            // Only where it is empty, as it is when staged files are gone.
+            drop(std::fs::remove_dir(&self.path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_get_their_names_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut staging = Staging::new();
+        staging.add(&at("one"), b"1", Secrecy::Public, Existing::Refuse).unwrap();
+        staging.add(&at("two"), b"2", Secrecy::Public, Existing::Refuse).unwrap();
+        // Somebody else takes the second name in between.
+        std::fs::write(at("two"), b"other").unwrap();
+        assert!(matches!(staging.commit(), Err(FileError::Exists { path }) if path == at("two")));
+        assert_eq!(names(folder.path()), ["two"]);
+        assert_eq!(std::fs::read(at("two")).unwrap(), b"other");
+    }
+
+    #[test]
+    fn what_is_dropped_before_it_is_committed_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut staging = Staging::new();
+        staging.add(&folder.path().join("one"), b"1", Secrecy::Public, Existing::Refuse).unwrap();
+        drop(staging);
+        assert_eq!(names(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_secret_file_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        write(&path, b"s", Secrecy::Secret, Existing::Refuse).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, [0; 11]).unwrap();
+        assert!(matches!(read(&path, "a key", 10), Err(FileError::TooLarge { limit: 10, .. })));
+        assert_eq!(read(&path, "a key", 11).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn a_new_folder_goes_again_unless_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        drop(NewFolder::create(&path, Secrecy::Public).unwrap());
+        assert!(!path.exists());
+        NewFolder::create(&path, Secrecy::Secret).unwrap().keep();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        drop(NewFolder::create(&path, Secrecy::Public).unwrap());
+        assert!(path.is_dir());
+    }
+}

@@ -1,0 +1,186 @@
+//! Key files: COSE_Key (RFC 9052 section 7), as every COSE library reads it.
+//!
+//! A private key is in a file of mode 0600 and nowhere else: no error, no `Debug` and no output of this crate
+//! shows it. Public keys are read from private files, from COSE_Key files, and from PEM or DER as HSMs and
+//! OpenSSL give them out.
+
+mod error;
+mod spki;
+
+pub use error::KeyError;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use whimbrel_protocol::codec::{Reader, Writer};
+use whimbrel_protocol::cose::{Algorithm, PublicKey, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::files::{self, Existing, Secrecy, Staging};
+use crate::output::Fields;
+
+/// Most bytes of a key file of any form.
+pub const KEY_FILE_BYTES_MAX: u64 = 4096;
+
+/// Makes a new key from the system's randomness.
+///
+/// # Errors
+/// [`KeyError::Random`] where the system gives none.
+pub fn generate(algorithm: Algorithm) -> Result<SigningKey, KeyError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    loop {
+        getrandom::fill(secret.as_mut_slice()).map_err(|_| KeyError::Random)?;
+        match algorithm {
+            Algorithm::Ed25519 => return Ok(SigningKey::ed25519(&secret)),
+            Algorithm::Esp256 | Algorithm::Es256 => {
+                // One number in 2^32 is no secret of P-256: draw again.
+                if let Ok(key) = SigningKey::p256(&secret) {
+                    return Ok(key);
+                }
+            }
+        }
+    }
+}
+
+/// Stages a private key file of mode 0600. A file that is there is never overwritten.
+///
+/// # Errors
+/// [`KeyError::File`].
+pub fn stage(staging: &mut Staging, path: &Path, key: &SigningKey) -> Result<(), KeyError> {
+    let bytes = Zeroizing::new(key.encode_file());
+    Ok(staging.add(path, &bytes, Secrecy::Secret, Existing::Refuse)?)
+}
+
+/// Reads a private key file.
+///
+/// # Errors
+/// [`KeyError::File`], [`KeyError::NotPrivate`].
+pub fn read_private(path: &Path) -> Result<SigningKey, KeyError> {
+    let bytes = Zeroizing::new(files::read(path, "a key file", KEY_FILE_BYTES_MAX)?);
+    SigningKey::decode_file(&bytes).map_err(|source| KeyError::NotPrivate { path: path.into(), source })
+}
+
+/// Reads the public half of a key from a private key file, a public COSE_Key, or PEM or DER (SPKI).
+///
+/// # Errors
+/// [`KeyError::File`], [`KeyError::NotAKey`].
+pub fn read_public(path: &Path) -> Result<PublicKey, KeyError> {
+    let bytes = Zeroizing::new(files::read(path, "a key file", KEY_FILE_BYTES_MAX)?);
+    match KeyFile::parse(&bytes) {
+        Some(file) => Ok(file.public()),
+        None => Err(KeyError::NotAKey { path: path.into() }),
+    }
+}
+
+/// A key file, by what it holds.
+#[derive(Debug)]
+pub enum KeyFile {
+    /// A private key.
+    Private(SigningKey),
+    /// A public COSE_Key.
+    Public(PublicKey),
+    /// A public key in PEM or DER.
+    Spki(PublicKey),
+}
+
+impl KeyFile {
+    /// Reads any of the forms; `None` where it is none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        SigningKey::decode_file(bytes)
+            .map(Self::Private)
+            .ok()
+            .or_else(|| decode_public(bytes).map(Self::Public))
+            .or_else(|| spki::parse(bytes).map(Self::Spki))
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        match self {
+            Self::Private(key) => key.public(),
+            Self::Public(key) | Self::Spki(key) => key.clone(),
+        }
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub const fn form(&self) -> &'static str {
+        match self {
+            Self::Private(_) => "private key (COSE_Key)",
+            Self::Public(_) => "public key (COSE_Key)",
+            Self::Spki(_) => "public key (SubjectPublicKeyInfo)",
+        }
+    }
+}
+
+fn decode_public(bytes: &[u8]) -> Option<PublicKey> {
+    let limit = usize::try_from(KEY_FILE_BYTES_MAX).ok()?;
+    let mut reader = Reader::new("COSE_Key", bytes, limit).ok()?;
+    let key = PublicKey::decode(&mut reader).ok()?;
+    reader.finish().ok()?;
+    Some(key)
+}
+
+/// The public key as a COSE_Key.
+#[must_use]
+pub fn public_bytes(key: &PublicKey) -> Vec<u8> {
+    let mut writer = Writer::new();
+    key.encode(&mut writer);
+    writer.into_bytes()
+}
+
+/// The algorithm's name, as `--alg` takes it.
+#[must_use]
+pub const fn algorithm_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Ed25519 => "ed25519",
+        Algorithm::Esp256 => "esp256",
+        Algorithm::Es256 => "es256",
+    }
+}
+
+/// What may be told of a key: everything but its secret.
+#[must_use]
+pub fn describe(key: &PublicKey) -> Fields {
+    Fields::new()
+        .with("algorithm", algorithm_name(key.algorithm()))
+        .with("id", key.id().to_hex())
+        .with("fingerprint", key.fingerprint().to_string())
+        .with("thumbprint", key.thumbprint().to_hex())
+        .with("public", hex::encode(public_bytes(key)))
+}
+
+/// The file's mode, where somebody besides its owner may read or write it.
+#[must_use]
+pub fn open_mode(path: &Path) -> Option<u32> {
+    let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_keys_differ_and_sign() {
+        for algorithm in [Algorithm::Ed25519, Algorithm::Esp256] {
+            let (one, two) = (generate(algorithm).unwrap(), generate(algorithm).unwrap());
+            assert_ne!(one.public(), two.public());
+            let signature = one.sign(b"message");
+            assert_eq!(one.public().verify(algorithm, b"message", &signature), Ok(()));
+            assert!(two.public().verify(algorithm, b"message", &signature).is_err());
+        }
+    }
+
+    #[test]
+    fn each_form_of_key_file_is_told_apart() {
+        let key = SigningKey::ed25519(&[7; 32]);
+        assert!(matches!(KeyFile::parse(&key.encode_file()), Some(KeyFile::Private(_))));
+        assert!(matches!(KeyFile::parse(&public_bytes(&key.public())), Some(KeyFile::Public(_))));
+        let mut trailing = public_bytes(&key.public());
+        trailing.push(0);
+        assert!(KeyFile::parse(&trailing).is_none());
+        assert!(KeyFile::parse(b"").is_none());
+    }
+}

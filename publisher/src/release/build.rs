@@ -1,0 +1,346 @@
+//! Builds an unsigned release of an image.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
+use whimbrel_protocol::envelope::{Envelope, Unverified};
+use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
+use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, CHUNKS_MAX, DICTIONARY_BYTES_MAX};
+use whimbrel_protocol::manifest::{
+    ComponentId, Filter, Image, Images, LzmaHeader, ReleaseManifest, Summary, Text, TransferDescriptor,
+};
+
+use super::codec::{Compressed, compress, decompress};
+use super::folder::{ENVELOPE_FILE, SUMMARY_FILE, payload_file};
+use super::{IMAGE_BYTES_MAX, Progress, ReleaseError};
+use crate::files::{Existing, NewFolder, Secrecy, Staging};
+use crate::output::{Fields, Value};
+use crate::version;
+
+/// What to do to an image before it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecChoice {
+    /// LZMA, and raw where that saves less than a chunk.
+    Auto,
+    /// Nothing.
+    Raw,
+    /// LZMA, whatever comes out.
+    Lzma,
+}
+
+/// The image, or one for each slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSet {
+    /// The same image whatever the slot.
+    Any(Vec<u8>),
+    /// Position-dependent images for slots 0 and 1.
+    PerSlot([Vec<u8>; 2]),
+}
+
+/// What to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// The image or images; each 1 byte to [`IMAGE_BYTES_MAX`].
+    pub images: ImageSet,
+    /// Domain of the maker of the devices, in lower case.
+    pub vendor: String,
+    /// Class of the devices, as their maker calls it: 1 to 64 visible characters.
+    pub class: String,
+    /// Version, as [`version::parse`] gives it.
+    pub version: Vec<i64>,
+    /// Anti-rollback counter of the class, from 1.
+    pub sequence: u64,
+    /// Bytes of a chunk, a power of two from 1 KiB to 64 KiB; chosen by the size where there is none.
+    pub chunk_size: Option<u64>,
+    /// How to compress.
+    pub codec: CodecChoice,
+    /// Bytes of the dictionary at most, a power of two from 4 KiB to 8 MiB. Devices need as much memory.
+    pub dictionary_bytes: u64,
+    /// What the release is, for people; at most 512 bytes. Class and version where there is none.
+    pub description: Option<String>,
+}
+
+/// An image with the payload that was made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// The slot that it is for, where it is for one.
+    pub slot: Option<u64>,
+    /// SHA-256 of the image.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub size: u64,
+    /// How it is transferred.
+    pub transfer: TransferDescriptor,
+    /// The branch filter, where it was compressed.
+    pub filter: Option<Filter>,
+    /// Bytes that LZMA would have taken, where the image goes raw because that was no gain.
+    pub lzma_bytes: Option<u64>,
+    /// The bytes to transfer.
+    pub payload: Vec<u8>,
+}
+
+/// A release that nobody has signed yet.
+#[derive(Clone, Debug)]
+pub struct UnsignedRelease {
+    /// The envelope.
+    pub envelope: Envelope<Unverified>,
+    /// The images: one, or one for each slot.
+    pub images: Vec<BuiltImage>,
+    summary: Fields,
+}
+
+/// Builds a release. The same options give the same bytes.
+///
+/// `progress` is told of every byte of every image once it is compressed.
+///
+/// # Errors
+/// [`ReleaseError::Option`], [`ReleaseError::ImageSize`], [`ReleaseError::SameImages`],
+/// [`ReleaseError::Layout`], [`ReleaseError::Manifest`].
+pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRelease, ReleaseError> {
+    let settings = Settings::check(&options)?;
+    let images = match options.images {
+        ImageSet::Any(image) => Vec::from([settings.build(image, None, progress)?]),
+        ImageSet::PerSlot([one, other]) if one == other => return Err(ReleaseError::SameImages),
+        ImageSet::PerSlot([one, other]) => {
+            Vec::from([settings.build(one, Some(0), progress)?, settings.build(other, Some(1), progress)?])
+        }
+    };
+    let vendor = VendorId::from_domain(&options.vendor);
+    let class = ClassId::from_name(vendor, &options.class);
+    let version_text = version::display(&options.version);
+    let description = options.description.unwrap_or_else(|| format!("{} {version_text}", options.class));
+    let manifest = ReleaseManifest {
+        vendor,
+        class,
+        version: options.version,
+        sequence: options.sequence,
+        images: manifest_images(&images),
+        text: Some(Text::english(
+            ComponentId::app(),
+            Summary {
+                description,
+                vendor_domain: options.vendor.clone(),
+                class_name: options.class.clone(),
+                version: version_text.clone(),
+            },
+        )),
+    }
+    .build()?;
+    let envelope = Envelope::unsigned(&manifest)
+        .map_err(|source| ReleaseError::Envelope { path: ENVELOPE_FILE.into(), source })?;
+    let summary = Fields::new()
+        .with("release", manifest.digest().to_hex())
+        .with("version", version_text)
+        .with("sequence", Value::Count(options.sequence))
+        .with("vendor", options.vendor)
+        .with("vendor_id", vendor.to_hex())
+        .with("class", options.class)
+        .with("class_id", class.to_hex())
+        .with("images", images.iter().map(|image| Value::Fields(image.summary())).collect::<Vec<_>>());
+    Ok(UnsignedRelease { envelope, images, summary })
+}
+
+fn manifest_images(images: &[BuiltImage]) -> Images {
+    let image = |image: &BuiltImage| Image::new(image.digest, image.size, image.transfer);
+    match images {
+        [one, other] => Images::PerSlot([(0, image(one)), (1, image(other))]),
+        [only, ..] => Images::Any(image(only)),
+        [] => unreachable!("build makes one image or two"),
+    }
+}
+
+/// The options that hold for every image, checked.
+struct Settings {
+    chunk_size_log2: Option<u8>,
+    codec: CodecChoice,
+    dictionary_bytes: u32,
+}
+
+/// Most bytes of the description.
+const DESCRIPTION_BYTES_MAX: usize = 512;
+/// Most bytes of a domain (RFC 1035 section 2.3.4).
+const DOMAIN_BYTES_MAX: usize = 253;
+/// Most characters of a class name.
+const CLASS_NAME_MAX: usize = 64;
+
+impl Settings {
+    fn check(options: &BuildOptions) -> Result<Self, ReleaseError> {
+        let wrong = |what, got: &str, want| Err(ReleaseError::Option { what, got: got.into(), want });
+        if !is_domain(&options.vendor) {
+            return wrong(
+                "vendor",
+                &options.vendor,
+                "a domain that you own, in lower case, such as example.com",
+            );
+        }
+        let visible = |c: char| !c.is_control() && !c.is_whitespace() || c == ' ';
+        let class = options.class.trim() == options.class
+            && (1..=CLASS_NAME_MAX).contains(&options.class.chars().count())
+            && options.class.chars().all(visible);
+        if !class {
+            return wrong("class", &options.class, "a name of 1 to 64 visible characters");
+        }
+        if options.sequence == 0 {
+            return wrong("sequence", "0", "1 or more; it rises with every release of the class");
+        }
+        if let Some(text) = options.description.as_ref().filter(|text| text.len() > DESCRIPTION_BYTES_MAX) {
+            let start: String = text.chars().take(20).collect();
+            return wrong("description", &format!("{start}..."), "at most 512 bytes long");
+        }
+        let dictionary = u32::try_from(options.dictionary_bytes)
+            .ok()
+            .filter(|bytes| bytes.is_power_of_two() && (4096..=DICTIONARY_BYTES_MAX).contains(bytes));
+        let Some(dictionary_bytes) = dictionary else {
+            let got = options.dictionary_bytes.to_string();
+            return wrong("dictionary", &got, "a power of two from 4KiB to 8MiB");
+        };
+        let chunk_size_log2 = match options.chunk_size {
+            None => None,
+            Some(bytes) => match u8::try_from(bytes.trailing_zeros()) {
+                Ok(log2 @ CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX) if bytes.is_power_of_two() => Some(log2),
+                _ => return wrong("chunk size", &bytes.to_string(), "a power of two from 1KiB to 64KiB"),
+            },
+        };
+        Ok(Self { chunk_size_log2, codec: options.codec, dictionary_bytes })
+    }
+
+    fn build(
+        &self,
+        image: Vec<u8>,
+        slot: Option<u64>,
+        progress: Progress<'_>,
+    ) -> Result<BuiltImage, ReleaseError> {
+        let size = image.len() as u64;
+        if size == 0 || size > IMAGE_BYTES_MAX {
+            return Err(ReleaseError::ImageSize { got: size, limit: IMAGE_BYTES_MAX });
+        }
+        let digest = Digest::of(&image);
+        let chunk_bytes = 1 << self.chunk_size_log2(size);
+        let (payload, header, lzma_bytes) = match self.codec {
+            CodecChoice::Raw => {
+                progress(size);
+                (image, None, None)
+            }
+            choice => {
+                let Compressed { header, payload } = compress(&image, self.dictionary_bytes, progress);
+                check_sound(&image, &header, &payload)?;
+                let bytes = payload.len() as u64;
+                if choice == CodecChoice::Auto && bytes + chunk_bytes > size {
+                    (image, None, Some(bytes))
+                } else {
+                    (payload, Some(header), None)
+                }
+            }
+        };
+        let transfer_size = payload.len() as u64;
+        let layout = Layout::new(self.chunk_size_log2(transfer_size).into(), transfer_size)
+            .map_err(|source| ReleaseError::Layout { transfer_size, source })?;
+        let index = Index::build(ChunkSalt { image: digest, transfer_size }, layout, &payload);
+        let transfer = match &header {
+            Some(header) => TransferDescriptor::lzma(layout, index.digest, header.decoder()),
+            None => TransferDescriptor::raw(layout, index.digest),
+        };
+        let filter = header.map(|header| header.filter);
+        Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes, payload })
+    }
+
+    /// 4 KiB, less for what fits on a page of digests anyway, more where there would be too many.
+    fn chunk_size_log2(&self, transfer_size: u64) -> u8 {
+        let most = u64::from(CHUNKS_MAX);
+        self.chunk_size_log2.unwrap_or(match transfer_size {
+            ..=0x1_0000 => 10,
+            size if size <= most << 12 => 12,
+            _ => 14,
+        })
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
+}
+
+/// Decompresses what was compressed: a payload that does not give the image back must never be signed.
+fn check_sound(image: &[u8], header: &LzmaHeader, payload: &[u8]) -> Result<(), ReleaseError> {
+    let stream = payload.get(LzmaHeader::BYTES..).unwrap_or_default();
+    let mut left = Expected(image);
+    match decompress(stream, header, &mut left) {
+        Ok(()) if left.0.is_empty() => Ok(()),
+        _ => Err(ReleaseError::Unsound),
+    }
+}
+
+/// Takes nothing but the bytes that it expects.
+struct Expected<'i>(&'i [u8]);
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BuiltImage {
+    fn summary(&self) -> Fields {
+        let mut fields = Fields::new();
+        if let Some(slot) = self.slot {
+            fields.add("slot", Value::Count(slot));
+        }
+        fields
+            .add("image_digest", self.digest.to_hex())
+            .add("image_size", Value::Bytes(self.size))
+            .add("payload", payload_file(&self.transfer.index_digest))
+            .add("codec", self.transfer.codec.name())
+            .add("transfer_size", Value::Bytes(self.transfer.layout.transfer_size()))
+            .add("chunk_size", Value::Bytes(self.transfer.layout.chunk_size()))
+            .add("chunks", self.transfer.layout.chunk_count());
+        if let Some(decoder) = self.transfer.decoder {
+            fields
+                .add("filter", self.filter.map(Filter::name))
+                .add("dictionary_bytes", Value::Bytes(decoder.dictionary_bytes.into()))
+                .add("decoder_memory_bytes", Value::Bytes(decoder.memory_bytes.into()));
+        }
+        fields
+    }
+}
+
+impl UnsignedRelease {
+    /// What was built, without its bytes: the content of `release.json`.
+    #[must_use]
+    pub fn summary(&self) -> &Fields {
+        &self.summary
+    }
+
+    /// Writes envelope, payloads and summary into `folder`, which is made if need be.
+    ///
+    /// # Errors
+    /// [`ReleaseError::File`], also where the folder holds a release already; nothing is left behind.
+    pub fn write(&self, folder: &Path) -> Result<(), ReleaseError> {
+        let made = NewFolder::create(folder, Secrecy::Public)?;
+        let mut staging = Staging::new();
+        let mut add = |name: &str, bytes: &[u8], existing| {
+            staging.add(&folder.join(name), bytes, Secrecy::Public, existing)
+        };
+        for image in &self.images {
+            // Its name is its content's, so that one of an earlier build that was cut short is the same.
+            add(&payload_file(&image.transfer.index_digest), &image.payload, Existing::Replace)?;
+        }
+        let summary = serde_json::to_string_pretty(&self.summary).expect("fields have a JSON form") + "\n";
+        add(SUMMARY_FILE, summary.as_bytes(), Existing::Refuse)?;
+        // Last, because it is what makes the folder a release.
+        add(ENVELOPE_FILE, self.envelope.bytes(), Existing::Refuse)?;
+        staging.commit()?;
+        made.keep();
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Why a release cannot be built, read, signed or trusted.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use whimbrel_protocol::chunk::LayoutError;
+use whimbrel_protocol::cose::SignatureError;
+use whimbrel_protocol::envelope::VerifyError;
+use whimbrel_protocol::ids::{Digest, KeyId};
+use whimbrel_protocol::manifest;
+use whimbrel_protocol::trust::TrustError;
+
+use crate::files::FileError;
+use crate::keys::KeyError;
+use crate::units;
+
+/// Why a release cannot be built, read, signed or trusted.
+#[derive(Debug, Error)]
+pub enum ReleaseError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key could not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// An option is outside its range.
+    #[error("{what} `{got}` is not {want}")]
+    Option {
+        /// Which option.
+        what: &'static str,
+        /// What was given.
+        got: String,
+        /// What would be right.
+        want: &'static str,
+    },
+    /// The image has no bytes, or more than a release can carry.
+    #[error("the image has {}; 1 byte to {} would be right", units::size(*got), units::size(*limit))]
+    ImageSize {
+        /// Bytes of the image.
+        got: u64,
+        /// Most bytes.
+        limit: u64,
+    },
+    /// The payload cannot be cut as asked.
+    #[error("payload of {} cannot be cut: {source}", units::size(*transfer_size))]
+    Layout {
+        /// Bytes of the payload.
+        transfer_size: u64,
+        /// Why.
+        source: LayoutError,
+    },
+    /// Both slots would get the same image.
+    #[error("both slot images are the same: give it once, by --image")]
+    SameImages,
+    /// The manifest cannot be written.
+    #[error("manifest cannot be written: {0}")]
+    Manifest(#[from] manifest::ReleaseError),
+    /// The compressor's own fault: what it wrote does not give the image back.
+    #[error(
+        "compressed image does not decompress to the image; use --codec raw and tell the makers of Whimbrel"
+    )]
+    Unsound,
+    /// The folder has no envelope.
+    #[error("{} is no release: it lacks {}", .folder.display(), super::ENVELOPE_FILE)]
+    NoEnvelope {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The envelope is not one, or would not be one with the new signature.
+    #[error("{}: {source}", .path.display())]
+    Envelope {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VerifyError,
+    },
+    /// The envelope's manifest would be refused by every device.
+    #[error("{}: devices would refuse this manifest: {source}", .path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: manifest::ManifestError,
+    },
+    /// `root.cbor` is not to be trusted.
+    #[error("{}: {source}", .path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TrustError,
+    },
+    /// No release key has this id.
+    #[error("{} has no release key {id}", .root.display())]
+    NoSuchKey {
+        /// The root that was looked at.
+        root: PathBuf,
+        /// The id asked for.
+        id: KeyId,
+    },
+    /// A signature made elsewhere is not one of this key over this release.
+    #[error(
+        "{}: signature does not match release and key: sign the bytes of `whimbrel release tbs --alg {alg}` anew",
+        .path.display()
+    )]
+    WrongSignature {
+        /// The signature's file.
+        path: PathBuf,
+        /// The key's algorithm.
+        alg: &'static str,
+        /// What the check said.
+        source: SignatureError,
+    },
+    /// A payload is missing or has another size.
+    #[error("{} has {}, the manifest says {}", .path.display(), units::size(*got), units::size(*want))]
+    PayloadSize {
+        /// The payload's file.
+        path: PathBuf,
+        /// Its size.
+        got: u64,
+        /// The size that was signed.
+        want: u64,
+    },
+    /// A payload is not the one that the manifest names.
+    #[error("{} is not the payload that the manifest names: its index digest is {got}, {want} is required", .path.display())]
+    PayloadIndex {
+        /// The payload's file.
+        path: PathBuf,
+        /// Digest of its index.
+        got: Digest,
+        /// The digest that was signed.
+        want: Digest,
+    },
+    /// A payload's head does not fit what the manifest says of it.
+    #[error("{} does not begin as its transfer descriptor says", .path.display())]
+    PayloadHead {
+        /// The payload's file.
+        path: PathBuf,
+    },
+    /// A payload does not become the image.
+    #[error("{} cannot be decompressed", .path.display())]
+    Decompress {
+        /// The payload's file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A payload becomes another image.
+    #[error("{} becomes an image with digest {got}, {want} is required", .path.display())]
+    Image {
+        /// The payload's file.
+        path: PathBuf,
+        /// Digest of what came out.
+        got: Digest,
+        /// The digest that was signed.
+        want: Digest,
+    },
+}

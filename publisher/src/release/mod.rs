@@ -1,0 +1,29 @@
+//! Releases: from an image to a signed envelope and the payloads that it names.
+//!
+//! [`build`] compresses, cuts, indexes and writes the manifest; it signs nothing and reads no key, so that it can
+//! run anywhere. The same input gives the same bytes. [`ReleaseFolder`] reads a release back, [`sign`] and
+//! [`attach`] add signatures, [`verify`] checks everything that a device will check.
+
+mod build;
+mod codec;
+mod error;
+mod folder;
+mod sign;
+mod signature;
+mod verify;
+
+pub use build::{BuildOptions, BuiltImage, CodecChoice, ImageSet, UnsignedRelease, build};
+pub use codec::{Compressed, compress, decompress};
+pub use error::ReleaseError;
+pub(crate) use folder::images_of;
+pub use folder::{ENVELOPE_FILE, ReleaseFolder, SUMMARY_FILE, payload_file};
+pub use sign::{Signed, attach, sign, sign_into};
+pub use signature::{SignatureFormError, parse_signature};
+pub(crate) use verify::read_payload;
+pub use verify::{CheckedImage, Verification, check_payload, verify};
+
+/// Most bytes of an image: 65,535 chunks of 64 KiB, uncompressed.
+pub const IMAGE_BYTES_MAX: u64 = (whimbrel_protocol::limits::CHUNKS_MAX as u64) << 16;
+
+/// Told how many bytes more were worked through, for a progress bar.
+pub type Progress<'p> = &'p mut dyn FnMut(u64);
