@@ -1,9 +1,9 @@
 //! How deployments end: the durable outcome, and the signed report that is kept until it is acknowledged.
 
 use super::DeviceSession;
-use super::deploy::Work;
 use super::io::{Event, StoreOp};
 use super::record::{Past, Stage};
+use super::work::Work;
 use crate::cose::{Kind, sign_attached};
 use crate::ids::{CampaignId, Digest, ShortDigest};
 use crate::limits::REPORTS_MAX;

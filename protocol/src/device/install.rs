@@ -2,9 +2,9 @@
 
 use super::DeviceSession;
 use super::config::Trial;
-use super::deploy::Work;
 use super::io::{InstallFailure, InstallOp, StoreFailure};
 use super::record::{Deployment, Stage};
+use super::work::Work;
 use crate::ids::OpId;
 use crate::message::{FailureCode, Outcome};
 use crate::time::Instant;

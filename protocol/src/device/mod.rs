@@ -11,21 +11,25 @@
 //! The session decides what to believe, what to ask for and when; the host moves bytes. It never fails:
 //! hostile bytes become [`Event::Rejected`], a failing medium becomes a deferred deployment.
 //!
-//! Where things are: `link` connection, hello and subscriptions; `documents` signed documents and their
-//! versions; `deploy` from an order to a running download; `download` which chunks; `install` from a complete
-//! payload to a confirmed image; `ending` outcomes and reports. This file holds the state they share.
+//! In the order of an update: `link` connection, hello and subscriptions; `documents` signed documents and
+//! their versions; `orders` which one rules; `release` its manifest; `fetch` the running download, `download`
+//! which chunks, `meter` how many at a time; `install` from a complete payload to a confirmed image; `ending`
+//! outcomes and reports. `work` is what the session is busy with. This file holds the state they share.
 
 mod checkpoint;
 mod config;
-mod deploy;
 mod documents;
 mod download;
 mod ending;
+mod fetch;
 mod install;
 mod io;
 mod link;
 mod meter;
+mod orders;
 mod record;
+mod release;
+mod work;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -40,10 +44,10 @@ pub use io::{
 };
 pub use record::{Deployment, Past, Record, Scope, ScopeVersion, Stage};
 
-use deploy::Work;
 use documents::Documents;
 use link::Link;
 use meter::Meter;
+use work::Work;
 
 use crate::ids::{Nonce, OpId};
 use crate::message::{DeferReason, FailureCode, State, Status};

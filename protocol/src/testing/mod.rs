@@ -9,10 +9,12 @@ mod link;
 mod medium;
 mod pair;
 mod recording;
+mod shelf;
 
 pub use disk::{DiskFault, DiskStep, SimDisk, Survival};
 pub use fixture::{Fixture, OrderOptions, Release};
 pub use link::{Direction, Faults, Packet, SeededLink};
 pub use medium::{RamMedium, Stored};
-pub use pair::{Pair, PairOptions, Shelf, Tap, Verdict};
+pub use pair::{Pair, PairOptions, Tap, Verdict};
 pub use recording::{Recorded, Recorder, Recording};
+pub use shelf::Shelf;

@@ -8,14 +8,12 @@ use super::fixture::{Fixture, OrderOptions, Release};
 use super::link::{Direction, Faults, Packet, SeededLink};
 use super::medium::{RamMedium, Stored};
 use super::recording::{Recorder, Recording};
+use super::shelf::Shelf;
 use crate::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, Record, SessionConfig};
-use crate::ids::{ChunkIndex, OpId, PayloadTag};
-use crate::message::{ChunkMessage, PageMessage, PageNumber, Refusal, RefusalCode, State};
+use crate::ids::OpId;
+use crate::message::State;
 use crate::retry::Jitter;
-use crate::server::{
-    DeviceView, Document, Event as ServerEvent, GroupDocument, Input as ServerInput, Live, LivePayload,
-    Output as ServerOutput, ServerSession, Standing,
-};
+use crate::server::{Document, Event as ServerEvent, GroupDocument, Input as ServerInput, ServerSession};
 use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
 
@@ -61,23 +59,6 @@ pub enum Verdict {
     TimeUp,
 }
 
-/// What the service of a pair publishes and serves.
-#[derive(Clone, Debug)]
-pub struct Shelf {
-    /// Version of the root that the service says is current.
-    pub root_version: u64,
-    /// Releases by digest.
-    pub releases: Vec<Release>,
-    /// The assignment, with its version.
-    pub assignment: Option<(u64, Vec<u8>)>,
-    /// Campaigns of groups, with their versions.
-    pub campaigns: Vec<(GroupDocument, Vec<u8>)>,
-    /// The release that may be asked for: index into `releases`.
-    pub live: Option<usize>,
-    /// Reports that were stored.
-    pub reports: Vec<crate::message::Report>,
-}
-
 /// Two sessions and all that is between and below them.
 pub struct Pair {
     /// Keys and names.
@@ -102,10 +83,10 @@ pub struct Pair {
     pub tap: Option<Tap>,
     /// Everything that was fed to the device, where recording is on.
     pub recorder: Option<Recorder>,
-    options: PairOptions,
-    server: ServerSession,
+    pub(super) options: PairOptions,
+    pub(super) server: ServerSession,
     link: SeededLink,
-    jitter: Jitter,
+    pub(super) jitter: Jitter,
     connected: bool,
     connect_at: Instant,
     cut_at: Option<Instant>,
@@ -456,36 +437,9 @@ impl Pair {
         }
     }
 
-    fn send_down(&mut self, payload: Vec<u8>) {
+    pub(super) fn send_down(&mut self, payload: Vec<u8>) {
         if self.connected {
             self.send(Packet { direction: Direction::Down, channel: Channel::Answers, payload });
-        }
-    }
-
-    /// Feeds the service one input, then carries out what it wants.
-    fn serve(&mut self, input: ServerInput<'_>) {
-        let key = self.fixture.device_key.public();
-        let campaigns: Vec<GroupDocument> = match self.options.accepted {
-            true => self.shelf.campaigns.iter().map(|(head, _)| head.clone()).collect(),
-            false => Vec::new(),
-        };
-        let live = self.shelf.live.and_then(|live| self.shelf.releases.get(live));
-        let payloads: Vec<LivePayload> =
-            live.iter().map(|release| LivePayload { tag: release.tag(), layout: release.layout }).collect();
-        let view = DeviceView {
-            standing: match (self.options.accepted, &self.shelf.assignment) {
-                (true, _) => Standing::Accepted { key: &key },
-                (false, _) => Standing::Unknown,
-            },
-            root_version: self.shelf.root_version,
-            assignment: self.shelf.assignment.as_ref().map(|(version, _)| Document { version: *version }),
-            campaigns: &campaigns,
-            live: live.map(|release| Live { release: release.digest, payloads: &payloads }),
-        };
-        let today = self.fixture.issued.plus_secs(60 + self.now.as_millis() / 1000);
-        self.server.handle_input(self.now, today, &view, input);
-        while let Some(output) = self.server.poll_output() {
-            self.answer(output);
         }
     }
 
@@ -494,74 +448,5 @@ impl Pair {
         self.options.accepted = true;
         let document = self.fixture.assignment(1, core::slice::from_ref(&self.fixture.group), None);
         self.put_assignment(1, document);
-    }
-
-    fn answer(&mut self, output: ServerOutput) {
-        match output {
-            ServerOutput::Answer(answer) => {
-                let bytes = self.fixture.answer(&answer);
-                self.send_down(bytes);
-            }
-            ServerOutput::Assignment => {
-                if let Some((_, bytes)) = self.shelf.assignment.clone() {
-                    self.send_down(bytes);
-                }
-            }
-            ServerOutput::Campaign(group) => {
-                let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == group);
-                if let Some((_, bytes)) = found.cloned() {
-                    self.send_down(bytes);
-                }
-            }
-            ServerOutput::Manifest(digest) => {
-                let found = self.shelf.releases.iter().find(|release| release.digest == digest);
-                if let Some(bytes) = found.map(|release| release.envelope.clone()) {
-                    self.send_down(bytes);
-                }
-            }
-            ServerOutput::Chunks { payload, runs, .. } => {
-                if self.options.busy_one_in > 0 && self.jitter.below(self.options.busy_one_in) == 0 {
-                    let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(5) };
-                    return self.send_down(refusal.encode());
-                }
-                for (first, count) in runs {
-                    self.send_chunks(payload, first, count);
-                }
-            }
-            ServerOutput::Page { payload, page } => {
-                let found = self.shelf.releases.iter().find(|release| release.tag() == payload);
-                let bytes = found.map(|release| match page {
-                    PageNumber::List => release.index.list.clone(),
-                    PageNumber::Page(number) => release.index.page(number).to_vec(),
-                });
-                if let Some(bytes) = bytes {
-                    self.send_down(PageMessage::encode(payload, page, &bytes));
-                }
-            }
-            ServerOutput::Refuse(refusal) => self.send_down(refusal.encode()),
-            ServerOutput::Event(event) => {
-                if let ServerEvent::Reported { report, digest, .. } = &event {
-                    if !self.shelf.reports.contains(report) {
-                        self.shelf.reports.push(report.clone());
-                    }
-                    let report = *digest;
-                    self.server_events.push(event);
-                    return self.serve(ServerInput::ReportStored { report });
-                }
-                self.server_events.push(event);
-            }
-        }
-    }
-
-    fn send_chunks(&mut self, payload: PayloadTag, first: ChunkIndex, count: u32) {
-        let Some(release) = self.shelf.releases.iter().find(|release| release.tag() == payload) else {
-            return;
-        };
-        let range = release.layout.bytes_of(first, count);
-        let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
-        let bytes = release.payload.get(range).unwrap_or_default();
-        self.served_bytes += bytes.len() as u64;
-        let message = ChunkMessage::encode(payload, first, bytes);
-        self.send_down(message);
     }
 }

@@ -1,0 +1,124 @@
+//! The service's half of a [`Pair`]: what it has, and how it carries out what its session wants.
+
+use alloc::vec::Vec;
+
+use super::fixture::Release;
+use super::pair::Pair;
+use crate::ids::{ChunkIndex, PayloadTag};
+use crate::message::{ChunkMessage, PageMessage, PageNumber, Refusal, RefusalCode};
+use crate::server::{DeviceView, Document, Event, GroupDocument, Input, Live, LivePayload, Output, Standing};
+
+/// What the service of a pair publishes and serves.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// Version of the root that the service says is current.
+    pub root_version: u64,
+    /// Releases by digest.
+    pub releases: Vec<Release>,
+    /// The assignment, with its version.
+    pub assignment: Option<(u64, Vec<u8>)>,
+    /// Campaigns of groups, with their versions.
+    pub campaigns: Vec<(GroupDocument, Vec<u8>)>,
+    /// The release that may be asked for: index into `releases`.
+    pub live: Option<usize>,
+    /// Reports that were stored.
+    pub reports: Vec<crate::message::Report>,
+}
+
+impl Pair {
+    /// Feeds the service one input, then carries out what it wants.
+    pub(super) fn serve(&mut self, input: Input<'_>) {
+        let key = self.fixture.device_key.public();
+        let campaigns: Vec<GroupDocument> = match self.options.accepted {
+            true => self.shelf.campaigns.iter().map(|(head, _)| head.clone()).collect(),
+            false => Vec::new(),
+        };
+        let live = self.shelf.live.and_then(|live| self.shelf.releases.get(live));
+        let payloads: Vec<LivePayload> =
+            live.iter().map(|release| LivePayload { tag: release.tag(), layout: release.layout }).collect();
+        let view = DeviceView {
+            standing: match (self.options.accepted, &self.shelf.assignment) {
+                (true, _) => Standing::Accepted { key: &key },
+                (false, _) => Standing::Unknown,
+            },
+            root_version: self.shelf.root_version,
+            assignment: self.shelf.assignment.as_ref().map(|(version, _)| Document { version: *version }),
+            campaigns: &campaigns,
+            live: live.map(|release| Live { release: release.digest, payloads: &payloads }),
+        };
+        let today = self.fixture.issued.plus_secs(60 + self.now.as_millis() / 1000);
+        self.server.handle_input(self.now, today, &view, input);
+        while let Some(output) = self.server.poll_output() {
+            self.answer(output);
+        }
+    }
+
+    fn answer(&mut self, output: Output) {
+        match output {
+            Output::Answer(answer) => {
+                let bytes = self.fixture.answer(&answer);
+                self.send_down(bytes);
+            }
+            Output::Assignment => {
+                if let Some((_, bytes)) = self.shelf.assignment.clone() {
+                    self.send_down(bytes);
+                }
+            }
+            Output::Campaign(group) => {
+                let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == group);
+                if let Some((_, bytes)) = found.cloned() {
+                    self.send_down(bytes);
+                }
+            }
+            Output::Manifest(digest) => {
+                let found = self.shelf.releases.iter().find(|release| release.digest == digest);
+                if let Some(bytes) = found.map(|release| release.envelope.clone()) {
+                    self.send_down(bytes);
+                }
+            }
+            Output::Chunks { payload, runs, .. } => {
+                if self.options.busy_one_in > 0 && self.jitter.below(self.options.busy_one_in) == 0 {
+                    let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(5) };
+                    return self.send_down(refusal.encode());
+                }
+                for (first, count) in runs {
+                    self.send_chunks(payload, first, count);
+                }
+            }
+            Output::Page { payload, page } => {
+                let found = self.shelf.releases.iter().find(|release| release.tag() == payload);
+                let bytes = found.map(|release| match page {
+                    PageNumber::List => release.index.list.clone(),
+                    PageNumber::Page(number) => release.index.page(number).to_vec(),
+                });
+                if let Some(bytes) = bytes {
+                    self.send_down(PageMessage::encode(payload, page, &bytes));
+                }
+            }
+            Output::Refuse(refusal) => self.send_down(refusal.encode()),
+            Output::Event(event) => {
+                if let Event::Reported { report, digest, .. } = &event {
+                    if !self.shelf.reports.contains(report) {
+                        self.shelf.reports.push(report.clone());
+                    }
+                    let report = *digest;
+                    self.server_events.push(event);
+                    return self.serve(Input::ReportStored { report });
+                }
+                self.server_events.push(event);
+            }
+        }
+    }
+
+    fn send_chunks(&mut self, payload: PayloadTag, first: ChunkIndex, count: u32) {
+        let Some(release) = self.shelf.releases.iter().find(|release| release.tag() == payload) else {
+            return;
+        };
+        let range = release.layout.bytes_of(first, count);
+        let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
+        let bytes = release.payload.get(range).unwrap_or_default();
+        self.served_bytes += bytes.len() as u64;
+        let message = ChunkMessage::encode(payload, first, bytes);
+        self.send_down(message);
+    }
+}
