@@ -1,6 +1,9 @@
 //! The only reader of clocks in this crate.
 
-use std::time::Instant;
+use core::time::Duration;
+use std::time::{Instant, SystemTime};
+
+use whimbrel_protocol::time::{self as protocol_time, UnixTime};
 
 /// The monotonic clock.
 #[allow(clippy::disallowed_methods, reason = "this is the file that may")]
@@ -11,4 +14,37 @@ pub(crate) fn now() -> Instant {
 /// The monotonic clock, for timers of the async runtime.
 pub(crate) fn timer_now() -> tokio::time::Instant {
     tokio::time::Instant::from_std(now())
+}
+
+/// The clocks as the protocol's machines count them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+    /// The calendar is not believed to be before this: what was signed later must not be denied.
+    floor: UnixTime,
+}
+
+impl Clock {
+    /// Starts the monotonic clock. `floor` is the latest time that was signed before.
+    pub(crate) fn start(floor: UnixTime) -> Self {
+        Self { epoch: now(), floor }
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn now(&self) -> protocol_time::Instant {
+        let elapsed = now().saturating_duration_since(self.epoch).as_millis();
+        protocol_time::Instant::from_millis(u64::try_from(elapsed).unwrap_or(u64::MAX))
+    }
+
+    /// The calendar.
+    #[allow(clippy::disallowed_methods, reason = "this is the file that may")]
+    pub(crate) fn today(&self) -> UnixTime {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since_1970.map_or(self.floor, |time| UnixTime::from_secs(time.as_secs()).max(self.floor))
+    }
+
+    /// A point of this clock, for timers of the async runtime.
+    pub(crate) fn timer(&self, at: protocol_time::Instant) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.epoch + Duration::from_millis(at.as_millis()))
+    }
 }

@@ -1,0 +1,123 @@
+//! Devices.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use whimbrel_protocol::cose::Fingerprint;
+use whimbrel_protocol::ids::{DeviceId, GroupName};
+
+use super::body::{read, read_json};
+use super::{ApiError, Desk};
+use crate::registry::read_import;
+use crate::service::{Command, Denied, DeviceState, DevicesPage};
+
+/// Devices listed where the request says nothing, and at most.
+const DEVICES_DEFAULT: usize = 100;
+const DEVICES_MAX: usize = 1000;
+/// Largest list to import: room for about 30,000 devices.
+const IMPORT_BYTES_MAX: usize = 8 << 20;
+
+/// A device id from a path or a query.
+pub(super) fn device_id(text: &str) -> Result<DeviceId, ApiError> {
+    DeviceId::new(text).map_err(|error| ApiError::bad_request(format!("device {text:?}: {error}")))
+}
+
+fn groups(names: &[String]) -> Result<Vec<GroupName>, ApiError> {
+    let read = |name: &String| {
+        GroupName::new(name).map_err(|error| {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("group {name:?}: {error}"))
+        })
+    };
+    names.iter().map(read).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    state: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(desk): State<Desk>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query?;
+    let state = match query.state.as_deref() {
+        None => None,
+        Some("pending") => Some(DeviceState::Pending),
+        Some("accepted") => Some(DeviceState::Accepted),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("state={other:?}: expected pending or accepted")));
+        }
+    };
+    let limit = query.limit.unwrap_or(DEVICES_DEFAULT);
+    if !(1..=DEVICES_MAX).contains(&limit) {
+        return Err(ApiError::bad_request(format!("limit={limit}: expected 1 to {DEVICES_MAX}")));
+    }
+    let page = DevicesPage { after: query.after.as_deref().map(device_id).transpose()?, limit };
+    Ok(Json(desk.ask(|reply| Command::Devices { state, page, reply }).await?).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acceptance {
+    fingerprint: String,
+    groups: Option<Vec<String>>,
+}
+
+pub(super) async fn accept(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Path(id) = path?;
+    let id = device_id(&id)?;
+    let acceptance: Acceptance = read_json(body, "the acceptance").await?;
+    let fingerprint: Fingerprint = acceptance.fingerprint.parse().map_err(|error| {
+        let given: String = acceptance.fingerprint.chars().take(80).collect();
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("fingerprint {given:?}: {error}"))
+    })?;
+    let groups = acceptance.groups.as_deref().map(groups).transpose()?;
+    Ok(Json(desk.ask(|reply| Command::Accept { id, fingerprint, groups, reply }).await?).into_response())
+}
+
+pub(super) async fn reset(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = path?;
+    let id = device_id(&id)?;
+    Ok(Json(desk.ask(|reply| Command::Reset { id, reply }).await?).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Groups {
+    groups: Vec<String>,
+}
+
+pub(super) async fn set_groups(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Path(id) = path?;
+    let id = device_id(&id)?;
+    let wish: Groups = read_json(body, "the groups").await?;
+    let groups = groups(&wish.groups)?;
+    Ok(Json(desk.ask(|reply| Command::SetGroups { id, groups, reply }).await?).into_response())
+}
+
+pub(super) async fn import(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {
+    let list = read(body, "the list", IMPORT_BYTES_MAX).await?;
+    // Thousands of keys are looked at.
+    let read = tokio::task::spawn_blocking(move || read_import(&list)).await;
+    let lines = read.map_err(|_| ApiError::too_slow())?.map_err(Denied::Import)?;
+    Ok(Json(desk.ask(|reply| Command::Import { lines, reply }).await?).into_response())
+}

@@ -1,0 +1,138 @@
+//! The admin API: HTTP with JSON, on loopback, for whoever has the token.
+//!
+//! Every request is checked for the token before anything of it is read, has a limit on its size and on its time,
+//! and only so many are answered at once. Errors are one line that says what, where, and what would be right.
+//!
+//! | route | |
+//! |---|---|
+//! | `GET /v1/status` | what there is, what was counted |
+//! | `POST /v1/releases`, `GET /v1/releases[/hex]` | envelopes |
+//! | `PUT /v1/payloads/{index digest}` | payload bytes |
+//! | `POST /v1/campaigns`, `GET /v1/campaigns[/id]`, `POST /v1/campaigns/{id}/abort`, `.../retry` | |
+//! | `GET /v1/devices`, `POST /v1/devices/{id}/accept`, `.../reset`, `PUT /v1/devices/{id}/groups` | |
+//! | `POST /v1/devices/import` | a list of devices |
+
+mod auth;
+mod body;
+mod campaigns;
+mod devices;
+mod error;
+mod releases;
+
+use alloc::sync::Arc;
+use core::future::Future;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+pub use auth::{AdminToken, TokenError};
+pub(crate) use error::ApiError;
+
+use crate::clock::Clock;
+use crate::service::{Command, Denied};
+use crate::signing::Authority;
+use crate::store::{PayloadFolder, StoreHandle};
+
+/// What every request needs.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) store: StoreHandle,
+    pub(crate) folder: PayloadFolder,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) token: Arc<AdminToken>,
+    pub(crate) clock: Clock,
+    /// One permit for each request that is answered.
+    pub(crate) places: Arc<Semaphore>,
+    /// Largest payload, in bytes.
+    pub(crate) payload_bytes_max: u64,
+}
+
+/// A request that has not got a place after this long is turned away.
+const PLACE_LIMIT: Duration = Duration::from_secs(10);
+/// The service has to answer within this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+impl Desk {
+    /// Asks the service.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Denied>>) -> Command,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || ApiError::from(Denied::Stopping);
+        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        let answer = timeout(ANSWER_LIMIT, answer).await.map_err(|_| ApiError::too_slow())?;
+        Ok(answer.map_err(|_| stopping())??)
+    }
+}
+
+/// Answers requests until `stop` is ready; those that have begun are finished.
+///
+/// # Errors
+/// What the system says where connections can't be accepted.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    desk: Desk,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, routes(desk)).with_graceful_shutdown(stop).await
+}
+
+fn routes(desk: Desk) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/releases", get(releases::list).post(releases::add))
+        .route("/v1/releases/:hex", get(releases::one))
+        .route("/v1/payloads/:hex", put(releases::upload))
+        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
+        .route("/v1/campaigns/:id", get(campaigns::one))
+        .route("/v1/campaigns/:id/abort", post(campaigns::abort))
+        .route("/v1/campaigns/:id/retry", post(campaigns::retry))
+        .route("/v1/devices", get(devices::list))
+        .route("/v1/devices/import", post(devices::import))
+        .route("/v1/devices/:id/accept", post(devices::accept))
+        .route("/v1/devices/:id/reset", post(devices::reset))
+        .route("/v1/devices/:id/groups", put(devices::set_groups))
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(desk.clone(), let_in))
+        .with_state(desk)
+}
+
+/// Checks the token, then waits for a place.
+async fn let_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    if !desk.token.is_in(request.headers()) {
+        return ApiError::unauthorized().into_response();
+    }
+    match timeout(PLACE_LIMIT, desk.places.acquire()).await {
+        Ok(Ok(_place)) => next.run(request).await,
+        _ => ApiError::too_many().into_response(),
+    }
+}
+
+async fn status(State(desk): State<Desk>) -> Result<Response, ApiError> {
+    Ok(Json(desk.ask(Command::Status).await?).into_response())
+}
+
+async fn nothing_there(request: Request) -> ApiError {
+    ApiError::nothing_there(request.uri().path())
+}
+
+async fn no_such_method(request: Request) -> ApiError {
+    ApiError::no_such_method(request.method(), request.uri().path())
+}
+
+/// Whether the API may listen here: on loopback, so that nobody else reaches it.
+#[must_use]
+pub fn is_private(address: SocketAddr) -> bool {
+    address.ip().is_loopback()
+}

@@ -1,0 +1,91 @@
+//! Releases and their payloads.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
+
+use super::body::{announced_length, next_piece, read};
+use super::{ApiError, Desk};
+use crate::catalog::Release;
+use crate::service::Command;
+use crate::store::{PayloadRow, PayloadSpec, UploadError};
+
+pub(super) async fn list(State(desk): State<Desk>) -> Result<Response, ApiError> {
+    Ok(Json(desk.ask(Command::Releases).await?).into_response())
+}
+
+pub(super) async fn one(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(prefix) = path?;
+    Ok(Json(desk.ask(|reply| Command::Release { prefix, reply }).await?).into_response())
+}
+
+pub(super) async fn add(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {
+    let envelope = read(body, "the envelope", ENVELOPE_BYTES_MAX).await?;
+    let release = Box::new(Release::read(&envelope, desk.authority.root(), desk.clock.today())?);
+    Ok(Json(desk.ask(|reply| Command::AddRelease { release, reply }).await?).into_response())
+}
+
+#[derive(Serialize)]
+struct PayloadView {
+    index_digest: String,
+    transfer_size: u64,
+}
+
+pub(super) async fn upload(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Path(hex) = path?;
+    let mut index = [0; 32];
+    hex::decode_to_slice(&hex, &mut index).map_err(|_| {
+        ApiError::bad_request("a payload is named by the 64 hexadecimal digits of its index digest")
+    })?;
+    let index = Digest(index);
+    let spec = desk.ask(|reply| Command::PayloadSpec { index, reply }).await?;
+    let want = spec.layout.transfer_size();
+    if want > desk.payload_bytes_max {
+        return Err(ApiError::too_large("the payload", desk.payload_bytes_max));
+    }
+    if let Some(got) = announced_length(&headers).filter(|got| *got != want) {
+        return Err(UploadError::Size { got, want }.into());
+    }
+    let row = receive(&desk, spec, body).await?;
+    desk.ask(|reply| Command::AddPayload { row, reply }).await?;
+    Ok(Json(PayloadView { index_digest: index.to_hex(), transfer_size: want }).into_response())
+}
+
+/// Pieces of a payload that wait for the disk.
+const PIECES: usize = 16;
+
+/// Writes a body to the payload folder as it comes. Where it breaks off nothing of it is kept.
+async fn receive(desk: &Desk, spec: PayloadSpec, mut body: Body) -> Result<PayloadRow, ApiError> {
+    let (pieces, mut to_write) = mpsc::channel::<axum::body::Bytes>(PIECES);
+    let (folder, added) = (desk.folder.clone(), desk.clock.today());
+    let writer = tokio::task::spawn_blocking(move || {
+        let mut upload = folder.begin(spec)?;
+        while let Some(piece) = to_write.blocking_recv() {
+            upload.write(&piece)?;
+        }
+        upload.finish(added)
+    });
+    while let Some(piece) = next_piece(&mut body).await? {
+        if pieces.send(piece).await.is_err() {
+            break; // The writer has given up; it says why.
+        }
+    }
+    drop(pieces);
+    let written = writer.await.map_err(|_| ApiError::too_slow())?;
+    Ok(written?)
+}

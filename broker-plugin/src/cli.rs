@@ -1,0 +1,52 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The update service of Whimbrel: serves signed releases to devices over MQTT.
+///
+/// Makes itself a broker for one machine, or is a client of a broker that is there.
+/// `whimbrel init DIR` makes a folder with everything that it needs.
+#[derive(Debug, Parser)]
+#[command(name = "whimbreld", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// The configuration; ./whimbrel.toml where nothing is said
+    #[arg(long, value_name = "FILE", env = "WHIMBREL_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a key, as table.key=value; may stand several times
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    pub(crate) set: Vec<String>,
+    /// When ready, print one line of JSON with the addresses
+    #[arg(long)]
+    pub(crate) ready_json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What the service is told
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every key with the value that counts and where it comes from
+    Show,
+    /// Print a documented configuration with every key at its default
+    Default,
+}
+
+const EXAMPLES: &str = "Examples:
+  whimbreld --config fleet/whimbrel.toml
+  whimbreld --config fleet/whimbrel.toml --set broker.listen=0.0.0.0:1883
+  whimbreld config show --config fleet/whimbrel.toml
+
+Log lines go to standard error; WHIMBREL_LOG sets how much is logged (error, warn, info, debug, trace).";
+
+/// The file where no other is named.
+pub(crate) const CONFIG_FILE: &str = "whimbrel.toml";

@@ -1,0 +1,156 @@
+//! The program around the service: command line, log, signals, exit status.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
+use crate::config::{Config, ConfigError, Sources, default_file, show};
+use crate::run::{Ready, ServiceError, run};
+
+/// Runs `whimbreld` with these arguments, the program's name first. Status 0: it was told to stop; 1: it could
+/// not start or not go on, and said why in one line on standard error; 70: the embedded broker died.
+pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match carry_out(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Whatever is in it: one line.
+            let line = error.to_string().replace(['\n', '\r'], " ");
+            complain(&line);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the program ended.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+}
+
+fn carry_out(cli: Cli) -> Result<(), Failure> {
+    if let Some(Command::Config { what: ConfigCommand::Default }) = cli.command {
+        return print(&default_file());
+    }
+    let sources = Sources { file: find_config(cli.config)?, environment: environment(), sets: cli.set };
+    if cli.command.is_some() {
+        return print(&show(&sources)?);
+    }
+    start_log();
+    let config = Config::load(&sources)?;
+    let system = |what| move |source| Failure::System { what, source };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("whimbrel-worker")
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))?;
+    let ended = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let json = cli.ready_json;
+        run(config, |ready| announce(ready, json), shutdown).await.map_err(Failure::Service)
+    });
+    // Threads that still read the disk are not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn find_config(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    let here = || Some(PathBuf::from(CONFIG_FILE)).filter(|path| path.exists());
+    named.or_else(here).ok_or(ConfigError::NoFile)
+}
+
+/// Variables that are not UTF-8 are none of ours.
+fn environment() -> Vec<(String, String)> {
+    let texts =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(texts).collect()
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A program that is us and something else besides may have started one.
+    let _started_already = log.try_init();
+}
+
+/// What `--ready-json` prints.
+#[derive(Serialize)]
+struct ReadyLine {
+    ready: bool,
+    mqtt: Option<String>,
+    admin: String,
+    pid: u32,
+}
+
+fn announce(ready: Ready, json: bool) {
+    let mqtt = ready.mqtt.map(|address| address.to_string());
+    let line = if json {
+        let line = ReadyLine { ready: true, mqtt, admin: ready.admin.to_string(), pid: std::process::id() };
+        serde_json::to_string(&line).unwrap_or_default()
+    } else {
+        let devices =
+            mqtt.map_or("devices through the broker".to_owned(), |mqtt| format!("devices at mqtt://{mqtt}"));
+        format!("whimbreld serves {devices}, operators at http://{}", ready.admin)
+    };
+    // Whoever started us may not listen.
+    let _unheard = print(&format!("{line}\n"));
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    printed.map_err(|source| Failure::System { what: "write to standard output", source })
+}
+
+fn complain(line: &str) {
+    let _unheard = writeln!(std::io::stderr(), "whimbreld: {line}");
+}
+
+/// Help and version as asked for; anything else in one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _unheard = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.to_string();
+            let said = text
+                .lines()
+                .map(str::trim)
+                .take_while(|line| !line.starts_with("Usage"))
+                .filter(|line| !line.is_empty());
+            let line = said.collect::<Vec<_>>().join(" ");
+            let line = line.strip_prefix("error: ").unwrap_or(&line);
+            complain(&format!("{line}; `whimbreld --help` says what there is"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Puts the service together, runs it, takes it apart.
+
+use alloc::sync::Arc;
+use core::future::Future;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::thread;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::admin::{self, AdminToken, TokenError};
+use crate::attach::{BrokerLink, ClientConfig, ClientLink, EmbeddedLink, LinkError};
+use crate::clock::Clock;
+use crate::config::{BrokerConfig, Config};
+use crate::front::{FrontDoor, FrontError, end_process};
+use crate::metrics::Counters;
+use crate::registry::{FleetAccess, Membership};
+use crate::service::{Attached, Core, Parts, Settings};
+use crate::signing::{Authority, SigningError};
+use crate::store::{DataLock, PayloadFolder, SqliteStore, Store as _, StoreError, StoreHandle};
+
+/// The service serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Where devices connect; `None` where the service is a client of another broker.
+    pub mqtt: Option<SocketAddr>,
+    /// Where operators connect.
+    pub admin: SocketAddr,
+}
+
+/// Why the service did not start, or ended.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// Root or keys.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The admin token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Database or payloads.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The embedded broker did not start.
+    #[error("{error}{}", cause(error))]
+    Front {
+        /// Why.
+        error: FrontError,
+    },
+    /// The link to the broker is gone for good, or could not be made.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The admin API can't listen.
+    #[error("the admin API cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A thread could not be started, or ended by itself.
+    #[error("the service's thread {what}")]
+    Thread {
+        /// What happened to it.
+        what: String,
+    },
+}
+
+fn cause(error: &FrontError) -> String {
+    core::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
+}
+
+/// Commands of operators that wait for the service.
+const COMMANDS: usize = 64;
+/// Requests of operators that have begun may take this long when the service stops.
+const ADMIN_LIMIT: Duration = Duration::from_secs(5);
+/// What was handed to the store has to be stored within this when the service stops.
+const STORE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the service until `shutdown` is ready. `ready` is called once, when devices and operators are served.
+///
+/// Must be called inside a multi-threaded tokio runtime. Where the embedded broker dies the process ends, with a
+/// message and exit status 70.
+///
+/// # Errors
+/// [`ServiceError`]: it did not start, or could not go on.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(Ready),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServiceError> {
+    let authority = Arc::new(Authority::load(&config.authority)?);
+    let token = Arc::new(AdminToken::load(&config.token_file)?);
+    let _lock = DataLock::take(&config.data)?;
+    let folder = PayloadFolder::open(&config.data)?;
+    let mut store = SqliteStore::open(&config.data.join("whimbrel.sqlite")).await?;
+    let snapshot = store.load().await?;
+    let clock = Clock::start(snapshot.beacon_issued);
+    let expires = authority.root().expires;
+    if expires <= clock.today() {
+        tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
+    }
+    let listen_error = |source| ServiceError::Listen { address: config.admin, source };
+    let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
+    let admin = listener.local_addr().map_err(listen_error)?;
+
+    let membership = Membership::default();
+    let broker = Broker::start(&config, &membership).await?;
+    let mqtt = broker.address();
+    let (commands, to_do) = mpsc::channel(COMMANDS);
+    let (stop_core, stopped) = oneshot::channel();
+    let (store, store_task) = StoreHandle::start(store);
+    let counters = Arc::new(Counters::default());
+    let parts = Parts {
+        settings: settings(&config),
+        authority: Arc::clone(&authority),
+        snapshot,
+        store: store.clone(),
+        folder: folder.clone(),
+        membership,
+        counters,
+        commands: to_do,
+        stop: stopped,
+        elsewhere: Handle::current(),
+        seed: random_seed(),
+    };
+    let (door, core) = broker.start_core(parts)?;
+    let mut core_ended = core;
+
+    let (stop_admin, mut admin_stopped) = watch::channel(false);
+    let desk = admin::Desk {
+        commands,
+        store,
+        folder,
+        authority,
+        token,
+        clock,
+        places: Arc::new(Semaphore::new(config.limits.admin_requests)),
+        payload_bytes_max: config.limits.payload_bytes,
+    };
+    let mut admin_task: JoinHandle<std::io::Result<()>> =
+        tokio::spawn(admin::serve(listener, desk, async move {
+            let _sender_gone = admin_stopped.changed().await;
+        }));
+    tracing::info!(%admin, mqtt = mqtt.map(|address| address.to_string()), "service ready");
+    ready(Ready { mqtt, admin });
+
+    let ended = tokio::select! {
+        () = shutdown => None,
+        ended = &mut core_ended => Some(ended),
+    };
+    tracing::info!("service stopping");
+    stop_admin.send_replace(true);
+    if timeout(ADMIN_LIMIT, &mut admin_task).await.is_err() {
+        admin_task.abort();
+    }
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            let _ended_already = stop_core.send(());
+            core_ended.await
+        }
+    };
+    if let Some(door) = door {
+        // Closing waits for threads.
+        let _closed = tokio::task::spawn_blocking(move || door.close()).await;
+    }
+    if timeout(STORE_LIMIT, store_task).await.is_err() {
+        tracing::error!("store did not finish in time");
+    }
+    tracing::info!("service stopped");
+    ended
+}
+
+fn settings(config: &Config) -> Settings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        prefix: config.prefix.clone(),
+        beacon_every_ms: ms(config.beacon_every),
+        beacon_life_s: config.beacon_life.as_secs(),
+        sessions_max: config.limits.sessions,
+        session_idle_ms: ms(config.limits.session_idle),
+        releases_max: config.limits.releases,
+        frame_cache_bytes: config.limits.frame_cache_bytes,
+        payload_cache_bytes: config.limits.payload_cache_bytes,
+        rates: config.limits.rates,
+    }
+}
+
+/// A seed for jitter; where the system has no randomness, any number will do.
+fn random_seed() -> u64 {
+    let mut seed = [0; 8];
+    if getrandom::fill(&mut seed).is_err() {
+        return u64::from(std::process::id());
+    }
+    u64::from_ne_bytes(seed)
+}
+
+/// The broker, up and running or being connected to.
+enum Broker {
+    Embedded { door: FrontDoor, link: Box<EmbeddedLink> },
+    Client(ClientLink),
+}
+
+impl Broker {
+    async fn start(config: &Config, membership: &Membership) -> Result<Self, ServiceError> {
+        match &config.broker {
+            BrokerConfig::Embedded { front, passwords } => {
+                if passwords.is_none() {
+                    tracing::warn!("anybody may connect as any device: broker.passwords is not set");
+                }
+                let access = FleetAccess { membership: membership.clone(), passwords: passwords.clone() };
+                let front = (**front).clone();
+                // Opening the door waits for threads.
+                let opening = tokio::task::spawn_blocking(move || {
+                    let door = FrontDoor::open(front, Arc::new(access), Box::new(end_process))?;
+                    let link = EmbeddedLink::open(&door);
+                    Ok((door, link))
+                });
+                let opened = opening.await.map_err(|error| thread_error(&error))?;
+                let (door, link) = opened.map_err(|error| ServiceError::Front { error })?;
+                Ok(Self::Embedded { door, link: Box::new(link?) })
+            }
+            BrokerConfig::Client { url, client_id, login } => {
+                let mut client = ClientConfig::new(url.clone(), client_id.clone(), random_seed());
+                client.login.clone_from(login);
+                client.prefix = config.prefix.clone();
+                Ok(Self::Client(ClientLink::start(client)?))
+            }
+        }
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Embedded { door, .. } => Some(door.local_addr()),
+            Self::Client(_) => None,
+        }
+    }
+
+    /// Gives the service a thread of its own. The future is ready when it has ended.
+    fn start_core(self, parts: Parts) -> Result<(Option<FrontDoor>, CoreEnded), ServiceError> {
+        match self {
+            Self::Embedded { door, link } => {
+                let attached = Attached::Embedded(Arc::clone(door.counters()));
+                Ok((Some(door), spawn_core(*link, attached, parts)?))
+            }
+            Self::Client(link) => {
+                let attached = Attached::Client(Arc::clone(link.counters()));
+                Ok((None, spawn_core(link, attached, parts)?))
+            }
+        }
+    }
+}
+
+fn thread_error(error: &tokio::task::JoinError) -> ServiceError {
+    ServiceError::Thread { what: format!("ended by itself: {error}") }
+}
+
+type CoreEnded = core::pin::Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>;
+
+fn spawn_core<L: BrokerLink + Send + 'static>(
+    link: L,
+    attached: Attached,
+    parts: Parts,
+) -> Result<CoreEnded, ServiceError> {
+    let (tell, told) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| ServiceError::Thread { what: format!("has no timers: {error}") })?;
+    let spawned = thread::Builder::new().name("whimbrel-core".to_owned()).spawn(move || {
+        let ended = runtime.block_on(Core::new(link, attached, parts).run());
+        let _nobody_waits = tell.send(ended);
+    });
+    spawned.map_err(|error| ServiceError::Thread { what: format!("cannot be started: {error}") })?;
+    Ok(Box::pin(async move {
+        match told.await {
+            Ok(ended) => Ok(ended?),
+            // Panicked; what it said is on standard error.
+            Err(_) => Err(ServiceError::Thread { what: "ended by itself".to_owned() }),
+        }
+    }))
+}

@@ -1,0 +1,145 @@
+//! What operators ask: answered from memory.
+
+use whimbrel_protocol::ids::DeviceId;
+use whimbrel_protocol::time::UnixTime;
+
+use super::decision::tell;
+use super::views::{
+    CampaignDeviceView, CampaignView, DeviceCounts, DeviceEntry, DevicesView, ReleaseView, StatusView,
+};
+use super::{Attached, Command, Core, Denied, DeviceState, DevicesPage};
+use crate::attach::BrokerLink;
+use crate::campaign::{Campaign, Tally};
+use crate::metrics::Counters;
+use crate::store::Device;
+
+/// A device that was heard this recently is probably connected.
+const ONLINE_S: u64 = 600;
+
+impl<L: BrokerLink> Core<L> {
+    /// Answers a question. What is no question comes back.
+    pub(super) fn answer(&self, command: Command) -> Option<Command> {
+        match command {
+            Command::Status(reply) => tell(reply, Ok(self.status())),
+            Command::Releases(reply) => {
+                let releases = self.catalog.releases();
+                tell(reply, Ok(releases.map(|release| ReleaseView::of(release, &self.catalog)).collect()));
+            }
+            Command::Release { prefix, reply } => {
+                let found = self.catalog.find(&prefix);
+                let view = found.map(|release| ReleaseView::of(release, &self.catalog));
+                tell(reply, view.map_err(Denied::Catalog));
+            }
+            Command::PayloadSpec { index, reply } => {
+                let spec = self.catalog.spec(&index).cloned();
+                tell(reply, spec.ok_or(Denied::NoSuchPayload { index }));
+            }
+            Command::Campaigns(reply) => {
+                let all = self.campaigns.oldest_first();
+                tell(reply, Ok(all.into_iter().map(|campaign| self.view_campaign(campaign)).collect()));
+            }
+            Command::Campaign { prefix, devices, reply } => {
+                let found = self.campaigns.find(&prefix).map_err(Denied::Catalog);
+                tell(reply, found.map(|campaign| self.view_campaign_devices(campaign, devices.as_ref())));
+            }
+            Command::Devices { state, page, reply } => tell(reply, Ok(self.devices(state, &page))),
+            change => return Some(change),
+        }
+        None
+    }
+
+    fn status(&self) -> StatusView {
+        Counters::set(&self.counters.sessions, self.sessions.len());
+        Counters::set(&self.counters.sessions_dropped, self.sessions.dropped());
+        let mut counters = self.counters.snapshot();
+        let (attached, broker) = match &self.attached {
+            Attached::Embedded(broker) => ("embedded", serde_json::to_value(&**broker)),
+            Attached::Client(broker) => ("client", serde_json::to_value(&**broker)),
+        };
+        if let Ok(serde_json::Value::Object(broker)) = broker {
+            let numbers = broker.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?)));
+            counters.extend(numbers.map(|(name, value)| (format!("broker_{name}"), value)));
+        }
+        StatusView {
+            version: env!("CARGO_PKG_VERSION"),
+            prefix: self.settings.prefix.to_string(),
+            attached,
+            broker_up: self.outbox.up,
+            devices: DeviceCounts { accepted: self.registry.accepted(), pending: self.registry.pending() },
+            releases: self.catalog.releases().len(),
+            campaigns: self.campaigns.len(),
+            counters,
+        }
+    }
+
+    /// The devices that a campaign is for.
+    fn members<'s>(&'s self, campaign: &'s Campaign) -> impl Iterator<Item = &'s Device> {
+        let document = campaign.document();
+        self.registry.devices_after(None).filter(move |device| is_member(device, document))
+    }
+
+    pub(super) fn view_campaign(&self, campaign: &Campaign) -> CampaignView {
+        if campaign.phase() == crate::store::Phase::Replaced {
+            return CampaignView::of(campaign, &self.catalog, &Tally::default());
+        }
+        let members = self.members(campaign).map(|device| &device.id);
+        CampaignView::of(campaign, &self.catalog, &Tally::of(campaign, members))
+    }
+
+    fn view_campaign_devices(&self, campaign: &Campaign, page: Option<&DevicesPage>) -> CampaignView {
+        let mut view = self.view_campaign(campaign);
+        let Some(page) = page else { return view };
+        let document = campaign.document();
+        let of_campaign =
+            |device: &&Device| is_member(device, document) || campaign.progress(&device.id).is_some();
+        let devices = self.registry.devices_after(page.after.as_ref()).filter(of_campaign);
+        let entries = devices.take(page.limit).map(|device| match campaign.progress(&device.id) {
+            Some(progress) => {
+                CampaignDeviceView::of(&device.id, &progress.deployment, progress.fetched_percent)
+            }
+            None => CampaignDeviceView::waiting(&device.id, self.seen(device)),
+        });
+        view.device_list = Some(entries.collect());
+        view
+    }
+
+    fn devices(&self, state: Option<DeviceState>, page: &DevicesPage) -> DevicesView {
+        let wanted = |device: &&Device| match state {
+            None => true,
+            Some(DeviceState::Pending) => device.is_pending(),
+            Some(DeviceState::Accepted) => device.is_accepted(),
+        };
+        let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
+        let entries: Vec<DeviceEntry> =
+            devices.by_ref().take(page.limit).map(|device| self.device_entry(device)).collect();
+        let more = devices.next().is_some();
+        let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
+        DevicesView { devices: entries, next }
+    }
+
+    pub(super) fn view_device(&self, id: &DeviceId) -> Option<DeviceEntry> {
+        self.registry.device(id).map(|device| self.device_entry(device))
+    }
+
+    fn device_entry(&self, device: &Device) -> DeviceEntry {
+        let seen = self.seen(device);
+        let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= self.today);
+        DeviceEntry::of(device, seen, online)
+    }
+
+    /// When a device was last heard; `None` for never.
+    fn seen(&self, device: &Device) -> Option<UnixTime> {
+        let stored = Some(device.facts.seen).filter(|seen| *seen > UnixTime::default());
+        let heard = self.heard_at(&device.id);
+        heard.max(stored)
+    }
+
+    fn heard_at(&self, device: &DeviceId) -> Option<UnixTime> {
+        let silent_s = self.now.millis_since(self.sessions.heard(device)?) / 1000;
+        Some(UnixTime::from_secs(self.today.as_secs().saturating_sub(silent_s)))
+    }
+}
+
+fn is_member(device: &Device, campaign: &whimbrel_protocol::message::Campaign) -> bool {
+    device.class == campaign.order.class && device.groups().contains(&campaign.group)
+}

@@ -1,0 +1,281 @@
+//! The devices that talk: one [`ServerSession`] each, made when a device speaks, dropped when it is silent or when
+//! there are too many. What is lost with it only bounded what that device could cost.
+
+use alloc::collections::BinaryHeap;
+use core::cmp::Reverse;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use whimbrel_protocol::cose::PublicKey;
+use whimbrel_protocol::ids::{CampaignId, ChunkIndex, DeviceId, Digest, PayloadTag, Prefix};
+use whimbrel_protocol::message::PageNumber;
+use whimbrel_protocol::server::{
+    Bucket, DeviceView, Document, GroupDocument, Live, LivePayload, ServerSession, Standing,
+};
+use whimbrel_protocol::time::Instant;
+use whimbrel_protocol::topic::Channel;
+
+use crate::campaign::Campaigns;
+use crate::catalog::{Catalog, PayloadNumber};
+use crate::serving::admission::{Admission, Crowd};
+use crate::store::{self, Device};
+
+/// All sessions and their timers.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    prefix: Prefix,
+    sessions: HashMap<DeviceId, Session>,
+    sessions_max: usize,
+    idle_ms: u64,
+    timers: BinaryHeap<Reverse<(Instant, DeviceId)>>,
+    dropped: usize,
+}
+
+/// One device.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) machine: ServerSession,
+    pub(crate) view: View,
+    /// The state of the world that `view` was made of.
+    epoch: u64,
+    /// Topic of what is sent to the device.
+    pub(crate) answers: Bytes,
+    /// Bytes that the device may get.
+    pub(crate) bytes: Bucket,
+    /// Signatures of the device that are checked.
+    pub(crate) signed: Bucket,
+    /// Refusals that come from outside the machine.
+    pub(crate) refusals: Bucket,
+    /// The request that waits for the disk; a newer one takes its place.
+    pub(crate) waiting: Option<Waiting>,
+    heard: Instant,
+    /// When a timer of this device is in the heap for.
+    timer: Option<Instant>,
+}
+
+/// A request that waits for the disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiting {
+    /// Messages of chunks that are still to be sent.
+    Chunks { payload: PayloadNumber, runs: Vec<(ChunkIndex, u32)> },
+    /// An index page.
+    Page { payload: PayloadNumber, page: PageNumber },
+}
+
+/// What the service knows of a device, as its session wants to see it.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    key: Option<PublicKey>,
+    pending: bool,
+    root_version: u64,
+    assignment: Option<Document>,
+    campaigns: Vec<GroupDocument>,
+    live: Option<LiveView>,
+}
+
+/// The release that a device should run.
+#[derive(Debug)]
+pub(crate) struct LiveView {
+    pub(crate) campaign: CampaignId,
+    release: Digest,
+    payloads: Vec<LivePayload>,
+    numbers: Vec<PayloadNumber>,
+}
+
+/// Signed messages of one device whose signatures are checked: at once, and one more every so often.
+const SIGNED_BURST: u64 = 32;
+const SIGNED_EVERY_MS: u64 = 1000;
+/// Refusals of one device from outside the machine.
+const REFUSALS_BURST: u64 = 8;
+const REFUSALS_EVERY_MS: u64 = 1000;
+/// When there are too many sessions, this part of them is dropped, the longest silent ones.
+const DROPPED_PART: usize = 16;
+
+impl Sessions {
+    pub(crate) fn new(prefix: Prefix, sessions_max: usize, idle_ms: u64) -> Self {
+        Self {
+            prefix,
+            sessions: HashMap::new(),
+            sessions_max,
+            idle_ms,
+            timers: BinaryHeap::new(),
+            dropped: 0,
+        }
+    }
+
+    /// The session of a device that speaks now; made where there is none.
+    pub(crate) fn speak(&mut self, device: &DeviceId, now: Instant, admission: &Admission) -> &mut Session {
+        if !self.sessions.contains_key(device) {
+            if self.sessions.len() >= self.sessions_max {
+                self.drop_longest_silent();
+            }
+            let answers = Channel::Answers.topic(&self.prefix, device);
+            self.sessions.insert(device.clone(), Session::new(device, Bytes::from(answers), now, admission));
+        }
+        let session = self.sessions.get_mut(device).expect("it is there, or was just put there");
+        session.heard = now;
+        session
+    }
+
+    /// The session of a device, where there is one.
+    pub(crate) fn find(&mut self, device: &DeviceId) -> Option<&mut Session> {
+        self.sessions.get_mut(device)
+    }
+
+    /// Something about this device has changed: its view is made anew when it speaks next.
+    pub(crate) fn forget_view(&mut self, device: &DeviceId) {
+        if let Some(session) = self.sessions.get_mut(device) {
+            session.epoch = 0;
+        }
+    }
+
+    /// When a device was last heard.
+    pub(crate) fn heard(&self, device: &DeviceId) -> Option<Instant> {
+        self.sessions.get(device).map(|session| session.heard)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many were dropped since the start.
+    pub(crate) const fn dropped(&self) -> usize {
+        self.dropped
+    }
+
+    /// Sees to it that the device's machine is woken when it wants to be.
+    pub(crate) fn set_timer(&mut self, device: &DeviceId) {
+        let Some(session) = self.sessions.get_mut(device) else { return };
+        let Some(wanted) = session.machine.poll_timeout() else { return };
+        if session.timer.is_none_or(|set| wanted < set) {
+            session.timer = Some(wanted);
+            self.timers.push(Reverse((wanted, device.clone())));
+        }
+    }
+
+    /// When the next timer goes off.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// A device whose timer has gone off. A device may be named that wants nothing any more.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<DeviceId> {
+        self.timers.peek().filter(|Reverse((at, _))| *at <= now)?;
+        let Reverse((_, device)) = self.timers.pop()?;
+        if let Some(session) = self.sessions.get_mut(&device) {
+            session.timer = None;
+        }
+        Some(device)
+    }
+
+    /// Drops the sessions of devices that have been silent for too long.
+    pub(crate) fn drop_idle(&mut self, now: Instant) {
+        let before = self.sessions.len();
+        self.sessions.retain(|_, session| now.millis_since(session.heard) < self.idle_ms);
+        self.dropped += before - self.sessions.len();
+    }
+
+    fn drop_longest_silent(&mut self) {
+        let mut heard: Vec<Instant> = self.sessions.values().map(|session| session.heard).collect();
+        let last = (heard.len() / DROPPED_PART).min(heard.len().saturating_sub(1));
+        let (_, limit, _) = heard.select_nth_unstable(last);
+        let limit = *limit;
+        let before = self.sessions.len();
+        // At least one goes; where many were heard at the same instant, all of them may.
+        self.sessions.retain(|_, session| session.heard > limit);
+        self.dropped += before - self.sessions.len();
+    }
+}
+
+impl Session {
+    fn new(device: &DeviceId, answers: Bytes, now: Instant, admission: &Admission) -> Self {
+        Self {
+            machine: ServerSession::new(device.clone(), now),
+            view: View::default(),
+            epoch: 0,
+            answers,
+            bytes: admission.device_bucket(now),
+            signed: Bucket::new(SIGNED_BURST, 1000, SIGNED_EVERY_MS, now),
+            refusals: Bucket::new(REFUSALS_BURST, 1000, REFUSALS_EVERY_MS, now),
+            waiting: None,
+            heard: now,
+            timer: None,
+        }
+    }
+
+    /// Makes the view anew where the world has changed since; `world` is asked then. Epochs start at 1.
+    pub(crate) fn refresh(&mut self, epoch: u64, world: impl FnOnce() -> View) {
+        if self.epoch != epoch {
+            self.view = world();
+            self.epoch = epoch;
+        }
+    }
+}
+
+impl View {
+    /// What is known of `device`, which may be nothing.
+    pub(crate) fn of(
+        device: Option<&Device>,
+        campaigns: &Campaigns,
+        catalog: &Catalog,
+        root_version: u64,
+    ) -> Self {
+        let Some(device) = device else {
+            return Self { root_version, ..Self::default() };
+        };
+        let store::Standing::Accepted { key, groups, .. } = &device.standing else {
+            return Self { pending: device.is_pending(), root_version, ..Self::default() };
+        };
+        let documents = groups.iter().filter_map(|group| {
+            let version = campaigns.of_group(group)?.document().validity.version;
+            Some(GroupDocument { group: group.clone(), document: Document { version } })
+        });
+        let live = campaigns.ruling(groups, device.class).and_then(|campaign| {
+            let release = catalog.release(&campaign.document().order.release)?;
+            let (payloads, numbers) = catalog.live(release).into_iter().unzip();
+            Some(LiveView { campaign: campaign.id(), release: release.digest, payloads, numbers })
+        });
+        Self {
+            key: Some(key.clone()),
+            pending: false,
+            root_version,
+            assignment: Some(Document { version: device.assignment_version }),
+            campaigns: documents.collect(),
+            live,
+        }
+    }
+
+    /// As the machine wants it.
+    pub(crate) fn borrow(&self) -> DeviceView<'_> {
+        DeviceView {
+            standing: match &self.key {
+                Some(key) => Standing::Accepted { key },
+                None if self.pending => Standing::Pending,
+                None => Standing::Unknown,
+            },
+            root_version: self.root_version,
+            assignment: self.assignment,
+            campaigns: &self.campaigns,
+            live: self.live.as_ref().map(|live| Live { release: live.release, payloads: &live.payloads }),
+        }
+    }
+
+    /// The release that the device should run.
+    pub(crate) fn live(&self) -> Option<&LiveView> {
+        self.live.as_ref()
+    }
+
+    /// What the device's next request for chunks counts for.
+    pub(crate) fn crowd(&self) -> Option<Crowd> {
+        self.live.as_ref().map(|live| Crowd { campaign: live.campaign, cell: None })
+    }
+}
+
+impl LiveView {
+    /// The payload that a tag names.
+    pub(crate) fn payload(&self, tag: PayloadTag) -> Option<(&LivePayload, PayloadNumber)> {
+        let mut payloads = self.payloads.iter().zip(&self.numbers);
+        payloads.find(|(payload, _)| payload.tag == tag).map(|(payload, number)| (payload, *number))
+    }
+}

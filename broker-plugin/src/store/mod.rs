@@ -1,0 +1,123 @@
+//! What the service must not lose: releases, devices, campaigns, reports in a database, payloads in a folder.
+//!
+//! The service decides on what it holds in memory and hands [`Change`]s to the store; nothing is acknowledged,
+//! published or answered on account of a change before [`Store::apply`] has returned, and that returns when the
+//! change is durable. A process that is killed at any instant therefore loses nothing that anybody was told of.
+//!
+//! | file | what |
+//! |---|---|
+//! | `rows` | what is stored, as plain types |
+//! | `sqlite` | the database |
+//! | `worker` | one task that owns it and commits in batches |
+//! | `folder`, `upload` | payload files and how they get there |
+
+mod error;
+mod folder;
+mod rows;
+mod sqlite;
+mod sqlite_rows;
+mod upload;
+mod worker;
+
+use core::future::Future;
+
+use whimbrel_protocol::ids::{CampaignId, DeviceId};
+use whimbrel_protocol::message::State;
+use whimbrel_protocol::time::UnixTime;
+
+pub use error::StoreError;
+pub use folder::{DataLock, PayloadFolder};
+pub use rows::{
+    CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
+    Standing, Why,
+};
+pub use sqlite::SqliteStore;
+pub use upload::{PayloadSpec, Upload, UploadError};
+pub use worker::{Applied, StoreHandle};
+
+/// One change. Each is whole: none needs another to make sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A release came.
+    Release(ReleaseRow),
+    /// A payload is complete.
+    Payload(PayloadRow),
+    /// A device is as this says, but for its facts.
+    Device(Device),
+    /// A pending device makes room. Does nothing where it has been accepted; a version of an assignment stays.
+    DropPending(DeviceId),
+    /// What a device last said. Does nothing where the device is not known.
+    Facts(DeviceId, Facts),
+    /// A campaign is as this says.
+    Campaign(CampaignRow),
+    /// A beacon of this version is about to be published.
+    Beacon {
+        /// Its version.
+        version: u64,
+        /// When it was issued.
+        issued: UnixTime,
+    },
+    /// A device is this far. Does nothing where more is known.
+    Deployment(DeploymentRow),
+    /// A report came. Does nothing where it is here already.
+    Report(ReportRow),
+}
+
+/// Everything that the service holds in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All releases.
+    pub releases: Vec<ReleaseRow>,
+    /// All payloads.
+    pub payloads: Vec<PayloadRow>,
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// All campaigns.
+    pub campaigns: Vec<CampaignRow>,
+    /// The deployments of campaigns that were not replaced.
+    pub deployments: Vec<DeploymentRow>,
+    /// Version of the last beacon; 0 for none.
+    pub beacon_version: u64,
+    /// When it was issued: the calendar was not before that.
+    pub beacon_issued: UnixTime,
+}
+
+/// Devices of one campaign that are in one state for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TallyRow {
+    /// Which campaign.
+    pub campaign: CampaignId,
+    /// The state.
+    pub state: State,
+    /// Why.
+    pub reason: Why,
+    /// How many devices.
+    pub devices: u64,
+    /// Payload bytes that they received.
+    pub bytes_received: u64,
+    /// Payload bytes that they received more than once.
+    pub bytes_twice: u64,
+}
+
+/// A database.
+pub trait Store: Send + 'static {
+    /// Reads what the service holds in memory.
+    fn load(&mut self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// Makes all of `changes` durable, or none. Says for each whether it changed anything.
+    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<Vec<bool>, StoreError>> + Send;
+
+    /// Counts the deployments of the campaigns that were replaced, which are not in memory.
+    fn tally_replaced(&mut self) -> impl Future<Output = Result<Vec<TallyRow>, StoreError>> + Send;
+
+    /// The deployments of a campaign in the order of their devices: at most `limit` that come after `after`.
+    fn deployments(
+        &mut self,
+        campaign: CampaignId,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<DeploymentRow>, StoreError>> + Send;
+
+    /// Closes the database; what was applied is durable whether or not this is called.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,252 @@
+//! What is stored, as plain rows. The same types are what the service keeps in memory.
+
+use bytes::Bytes;
+use whimbrel_protocol::chunk::Layout;
+use whimbrel_protocol::cose::PublicKey;
+use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, Digest, GroupName, ShortDigest};
+use whimbrel_protocol::message::{DeferReason, FailureCode, State};
+use whimbrel_protocol::time::UnixTime;
+
+/// A release: the signed envelope, without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseRow {
+    /// Digest of the manifest: the release's name.
+    pub digest: Digest,
+    /// The envelope as it is sent.
+    pub envelope: Bytes,
+    /// When it came.
+    pub added: UnixTime,
+}
+
+/// A payload that is complete in the payload folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadRow {
+    /// Digest of its index: the payload's name.
+    pub index: Digest,
+    /// Digest of the image that it becomes; salts the index.
+    pub image: Digest,
+    /// How it is cut.
+    pub layout: Layout,
+    /// When it came.
+    pub added: UnixTime,
+}
+
+/// A device that the service knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its identity, as the broker proves it.
+    pub id: DeviceId,
+    /// Its hardware.
+    pub class: ClassId,
+    /// Whether it is served.
+    pub standing: Standing,
+    /// Version of the last assignment that was signed for it; 0 for none. Never falls, because the device
+    /// refuses what is older than what it has.
+    pub assignment_version: u64,
+    /// What it last said about itself.
+    pub facts: Facts,
+}
+
+/// Whether a device is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was reset: its next enrolment is pending again.
+    Forgotten,
+    /// It waits to be accepted.
+    Pending {
+        /// The key that it brought.
+        key: PublicKey,
+        /// Rises with each enrolment.
+        order: u64,
+    },
+    /// It is served.
+    Accepted {
+        /// The key that its reports are signed with.
+        key: PublicKey,
+        /// Its groups.
+        groups: Vec<GroupName>,
+        /// Its signed assignment.
+        assignment: Bytes,
+    },
+}
+
+impl Device {
+    /// Its key, unless it is forgotten.
+    #[must_use]
+    pub fn key(&self) -> Option<&PublicKey> {
+        match &self.standing {
+            Standing::Forgotten => None,
+            Standing::Pending { key, .. } | Standing::Accepted { key, .. } => Some(key),
+        }
+    }
+
+    /// Its groups; none unless it is accepted.
+    #[must_use]
+    pub fn groups(&self) -> &[GroupName] {
+        match &self.standing {
+            Standing::Accepted { groups, .. } => groups,
+            Standing::Forgotten | Standing::Pending { .. } => &[],
+        }
+    }
+
+    /// Whether it is served.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        matches!(self.standing, Standing::Accepted { .. })
+    }
+
+    /// Whether it waits to be accepted.
+    #[must_use]
+    pub const fn is_pending(&self) -> bool {
+        matches!(self.standing, Standing::Pending { .. })
+    }
+}
+
+/// What a device last said about itself. Unsigned unless a report said it: for people who watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Digest of the running image, shortened; zero where unknown.
+    pub running: ShortDigest,
+    /// Sequence number of the running release; 0 where unknown.
+    pub sequence: u64,
+    /// When the device was last heard; the epoch for never.
+    pub seen: UnixTime,
+}
+
+/// Whether a campaign runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Devices update.
+    Active,
+    /// The operator called it off.
+    Aborted,
+    /// Another campaign of its group took its place.
+    Replaced,
+}
+
+impl Phase {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Aborted => "aborted",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// A campaign: the signed document says everything but these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CampaignRow {
+    /// Its id; the same as in the document.
+    pub id: CampaignId,
+    /// Whether it runs.
+    pub phase: Phase,
+    /// When it was made.
+    pub created: UnixTime,
+    /// How long each of its documents is good for, in seconds.
+    pub life_s: u64,
+    /// The signed document.
+    pub document: Bytes,
+}
+
+/// How far one device is with one campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// Which attempt.
+    pub attempt: u64,
+    /// Number of the signed report that says so, from 1; 0 where it is only a hint.
+    pub report: u64,
+    /// The state.
+    pub state: State,
+    /// Why, where the state has a reason.
+    pub reason: Why,
+    /// Payload bytes received, with everything received twice.
+    pub bytes_received: u64,
+    /// Payload bytes received more than once.
+    pub bytes_twice: u64,
+    /// When this was learnt.
+    pub updated: UnixTime,
+}
+
+impl Deployment {
+    /// Whether this says more than `known`: a later attempt, a later report of the same attempt, or a hint where
+    /// nothing but hints is known.
+    #[must_use]
+    pub fn is_news_to(&self, known: &Self) -> bool {
+        match self.attempt.cmp(&known.attempt) {
+            core::cmp::Ordering::Greater => true,
+            core::cmp::Ordering::Less => false,
+            core::cmp::Ordering::Equal => self.report > known.report || known.report == 0,
+        }
+    }
+}
+
+/// Why a deployment is in its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing was said.
+    #[default]
+    Unsaid,
+    /// What a deferred one waits for.
+    Waits(DeferReason),
+    /// Why it did not end in a confirmed image.
+    Failed(FailureCode),
+}
+
+impl Why {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::Waits(reason) => Some(reason.name()),
+            Self::Failed(code) => Some(code.name()),
+        }
+    }
+
+    /// The number that goes with a state.
+    pub(super) const fn number(self) -> u64 {
+        match self {
+            Self::Unsaid => 0,
+            Self::Waits(reason) => reason as u64,
+            Self::Failed(code) => code as u64,
+        }
+    }
+
+    /// Reads a number that goes with `state`.
+    pub(super) fn from_number(state: State, number: u64) -> Self {
+        if state == State::Deferred {
+            DeferReason::from_number(number).map_or(Self::Unsaid, Self::Waits)
+        } else {
+            FailureCode::from_number(number).map_or(Self::Unsaid, Self::Failed)
+        }
+    }
+}
+
+/// A deployment with its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentRow {
+    /// Which campaign.
+    pub campaign: CampaignId,
+    /// Which device.
+    pub device: DeviceId,
+    /// How far it is.
+    pub deployment: Deployment,
+}
+
+/// A verified report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportRow {
+    /// Who reports.
+    pub device: DeviceId,
+    /// Its digest.
+    pub digest: ShortDigest,
+    /// When it came.
+    pub received: UnixTime,
+    /// The report as signed.
+    pub signed: Bytes,
+    /// What it says about a campaign of ours; `None` where it names none.
+    pub says: Option<DeploymentRow>,
+}
