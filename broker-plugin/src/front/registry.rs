@@ -82,10 +82,14 @@ impl Seat {
 }
 
 impl Claim {
-    /// Waits for the seat; `None` when a newer connection wants it too.
-    pub(crate) async fn take(&self) -> Option<Taken> {
-        let taken = Arc::clone(&self.seat.taken).lock_owned().await;
-        (*self.newest.borrow() == self.number).then_some(taken)
+    /// Waits for the seat; `None` as soon as a newer connection wants it too: that one may sit there already.
+    pub(crate) async fn take(&mut self) -> Option<Taken> {
+        let free = Arc::clone(&self.seat.taken).lock_owned();
+        tokio::select! {
+            biased;
+            () = self.superseded() => None,
+            taken = free => Some(taken),
+        }
     }
 
     /// Waits until a newer connection wants the seat.
@@ -111,8 +115,8 @@ mod tests {
         let registry = Registry::new(10, 10);
         let mut first = registry.claim(&device("m1"), Role::Device).unwrap();
         let seat = first.take().await.unwrap();
-        let second = registry.claim(&device("m1"), Role::Device).unwrap();
-        let third = registry.claim(&device("m1"), Role::Device).unwrap();
+        let mut second = registry.claim(&device("m1"), Role::Device).unwrap();
+        let mut third = registry.claim(&device("m1"), Role::Device).unwrap();
         first.superseded().await;
         drop(seat);
         assert!(second.take().await.is_none());
@@ -120,14 +124,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_was_overtaken_on_its_way_to_the_seat_does_not_wait_for_it() {
+        let registry = Registry::new(10, 10);
+        let mut slow = registry.claim(&device("m1"), Role::Device).unwrap();
+        let mut newest = registry.claim(&device("m1"), Role::Device).unwrap();
+        let _seat = newest.take().await.unwrap();
+        assert!(slow.take().await.is_none());
+    }
+
+    #[tokio::test]
     async fn a_devices_own_client_and_its_agent_do_not_take_each_others_seat() {
         let registry = Registry::new(10, 10);
-        let own = registry.claim(&device("m1"), Role::Device).unwrap();
+        let mut own = registry.claim(&device("m1"), Role::Device).unwrap();
         let _own = own.take().await.unwrap();
-        let agent = registry.claim(&device("m1"), Role::Agent).unwrap();
+        let mut agent = registry.claim(&device("m1"), Role::Agent).unwrap();
         assert!(agent.take().await.is_some());
         // A device that is called like another's agent has a seat of its own.
-        let other = registry.claim(&device("m1-ota"), Role::Device).unwrap();
+        let mut other = registry.claim(&device("m1-ota"), Role::Device).unwrap();
         assert!(other.take().await.is_some());
     }
 

@@ -139,7 +139,7 @@ async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Admitted, SetupFai
         refused.write_connack(codec, &mut answer);
         SetupFailed::Refused(refused, answer)
     };
-    let Some(claim) = shared.registry.claim(&guest.device, guest.role) else {
+    let Some(mut claim) = shared.registry.claim(&guest.device, guest.role) else {
         return Err(refuse(Refused::DevicesMax, &guest.codec));
     };
     let seat = claim.take().await.ok_or(SetupFailed::Superseded)?;
@@ -150,7 +150,8 @@ async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Admitted, SetupFai
     let id = guest.role.link_id(&guest.device);
     let router = shared.router.clone();
     // Building blocks. When this future is dropped meanwhile, the link is dropped by the closure's end.
-    let held: Held = Box::new((seat, place));
+    // In this order: whoever waits for the seat must find the place free.
+    let held: Held = Box::new((place, seat));
     let built = tokio::task::spawn_blocking(move || {
         let built = router.link_holding(&id, Some(held));
         drop(builder);

@@ -9,6 +9,9 @@
     reason = "tests may panic"
 )]
 
+mod attach_client;
+mod attach_links;
+mod attach_support;
 mod front_abuse;
 mod front_access;
 mod front_protocol;

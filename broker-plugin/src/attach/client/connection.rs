@@ -64,6 +64,8 @@ enum Lost {
     SubscriptionRefused { filter: String },
     #[error("the broker has not answered for {0:?}")]
     Silent(Duration),
+    #[error("the broker has not acknowledged enough to send another message for {0:?}")]
+    Stuck(Duration),
     #[error("{0}")]
     Connection(ConnectionError),
     #[error("the service has ended")]
@@ -208,11 +210,14 @@ async fn write(
             Delivery::AtMostOnce => QoS::AtMostOnce,
             Delivery::AtLeastOnce => QoS::AtLeastOnce,
         };
-        if client.publish_bytes(topic, qos, message.retain, message.payload).await.is_err() {
+        let publishing = client.publish_bytes(topic, qos, message.retain, message.payload);
+        match timeout(STUCK_LIMIT, publishing).await {
+            Ok(Ok(())) => Counters::count(&counters.messages_out),
             // The event loop has gone; its half says why.
-            core::future::pending::<()>().await;
+            Ok(Err(_)) => core::future::pending().await,
+            // It sends nothing more while too much is not acknowledged, and it would wait for ever.
+            Err(_) => return Lost::Stuck(STUCK_LIMIT),
         }
-        Counters::count(&counters.messages_out);
     }
     Lost::Unwanted
 }
@@ -244,6 +249,8 @@ const REQUESTS: usize = 64;
 const EARLY_MAX: usize = 1024;
 /// Time to connect and log in, and for a write.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A message that the client library does not take in this time never will be taken.
+const STUCK_LIMIT: Duration = Duration::from_secs(30);
 /// Waits between attempts: full jitter over 1 s, then more, at most 60 s.
 const WAIT_BASE_MS: u64 = 1_000;
 const WAIT_CAP_MS: u64 = 60_000;
