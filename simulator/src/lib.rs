@@ -6,6 +6,7 @@ pub mod broker;
 pub mod child;
 pub mod cli;
 pub mod clock;
+pub mod disk;
 pub mod error;
 pub mod fleet;
 pub mod link;

@@ -78,7 +78,8 @@ async fn a_child_that_does_not_want_to_end_is_killed() {
 
 #[tokio::test]
 async fn a_dropped_child_is_gone() {
-    let (_folder, child) = start(&format!("{READY} exec cat")).await;
+    // One that does not look at its standard input, whose end would be a hint.
+    let (_folder, child) = start(&format!("{READY} exec sleep 600")).await;
     let (child, ready) = child.unwrap();
     drop(child);
     gone(ready.pid).await;
@@ -86,7 +87,7 @@ async fn a_dropped_child_is_gone() {
 
 #[tokio::test]
 async fn a_panic_takes_the_child_along() {
-    let (_folder, child) = start(&format!("{READY} exec cat")).await;
+    let (_folder, child) = start(&format!("{READY} exec sleep 600")).await;
     let (child, ready) = child.unwrap();
     let outcome = tokio::spawn(async move {
         let _child = child;

@@ -37,6 +37,9 @@ struct Fetcher {
     silent_at: Option<Moment>,
     connections: u32,
     timeouts: u32,
+    gone_at: Option<Moment>,
+    shortest_gap: Duration,
+    retry_after: Duration,
     drained: bool,
 }
 
@@ -50,6 +53,9 @@ impl Fetcher {
             silent_at: None,
             connections: 0,
             timeouts: 0,
+            gone_at: None,
+            shortest_gap: Duration::MAX,
+            retry_after: Duration::from_millis(500),
             drained: true,
         }
     }
@@ -90,13 +96,19 @@ impl Machine for Fetcher {
         match input {
             Input::Connected => {
                 self.connections += 1;
+                if let Some(gone_at) = self.gone_at {
+                    self.shortest_gap = self.shortest_gap.min(now.since(gone_at));
+                }
                 self.asked.clear();
                 self.outputs.push(Output::State(DeviceState::Downloading));
                 let topic = format!("ota/d/{}/c", self.name);
                 self.outputs.push(Output::Subscribe(vec![(topic, Delivery::AtMostOnce)]));
                 self.ask();
             }
-            Input::Disconnected => self.outputs.push(Output::State(DeviceState::Deferred)),
+            Input::Disconnected => {
+                self.gone_at = Some(now);
+                self.outputs.push(Output::State(DeviceState::Deferred));
+            }
             Input::Message { payload, .. } => {
                 self.received(payload);
                 self.ask();
@@ -124,7 +136,7 @@ impl Machine for Fetcher {
     }
 
     fn reconnect_after(&mut self) -> Duration {
-        Duration::from_millis(500)
+        self.retry_after
     }
 }
 
@@ -158,7 +170,7 @@ fn profile() -> Arc<Profile> {
         [profile.link]
         down_kbit_s = { p10 = 60, p50 = 100, peak = 200 }
         up_p50_kbit_s = 100
-        round_trip_s = { p50 = 0.5, p95 = 1 }
+        round_trip_s = { p50 = 0.1, p95 = 0.2 }
         connected_mean_s = 5
         outage_mean_s = 5
     "#;
@@ -182,11 +194,21 @@ fn plan(devices: u32, broker: core::net::SocketAddr, outages: Outages) -> Arc<Sw
 }
 
 async fn run(plan: &Arc<SwarmPlan>, clock: &Clock, fleet: &Arc<Fleet>) -> Vec<DeviceEnd<Fetcher>> {
+    run_patient(plan, clock, fleet, Duration::from_millis(500)).await
+}
+
+/// As [`run`], with machines that wait so long before they connect again.
+async fn run_patient(
+    plan: &Arc<SwarmPlan>,
+    clock: &Clock,
+    fleet: &Arc<Fleet>,
+    retry_after: Duration,
+) -> Vec<DeviceEnd<Fetcher>> {
     let mut tasks = JoinSet::new();
     for number in 0..plan.devices {
         let name = format!("d{number}");
         let identity = Identity { client_id: name.clone(), login: None };
-        let machine = Fetcher::new(&name);
+        let machine = Fetcher { retry_after, ..Fetcher::new(&name) };
         tasks.spawn(run_device(number, identity, machine, plan.clone(), clock.clone(), fleet.clone()));
     }
     timeout(PATIENCE, tasks.join_all()).await.unwrap()
@@ -209,6 +231,7 @@ async fn every_device_is_cut_as_often_as_planned_and_finishes_with_closed_books(
         assert_eq!(end.ledger.payload_bytes(), TRANSFER_BYTES);
         assert_eq!(end.ledger.link_cuts, u64::from(cuts), "device {}", end.number);
         assert_eq!(end.ledger.connections, u64::from(end.machine.connections));
+        assert!(end.machine.shortest_gap >= Duration::from_secs(1), "a cut lasts 1 s at least");
         let in_vain = end.ledger.refetched_bytes();
         // A piece whose request was answered just before the cut may come twice; so much can be on its way.
         let at_most = u64::from(cuts + 1 + end.machine.timeouts) * (WINDOW + 1) as u64 * PIECE_BYTES as u64;
@@ -265,12 +288,13 @@ async fn without_a_broker_devices_try_until_they_are_given_up() {
     let mut plan = Arc::unwrap_or_clone(plan(2, nobody, Outages::NONE));
     plan.give_up_at = Moment::START + Duration::from_secs(20);
     let fleet = Arc::new(Fleet::new(2));
-    let ends = run(&Arc::new(plan), &clock, &fleet).await;
+    let ends = run_patient(&Arc::new(plan), &clock, &fleet, Duration::from_secs(5)).await;
     for end in &ends {
         assert!(!end.finished && end.ended >= Moment::START + Duration::from_secs(20));
         assert_eq!(end.ledger, Ledger::default());
     }
     let counts = fleet.counts();
+    assert!(counts.troubles <= 2 * 5, "one attempt every 5 s: {}", counts.troubles);
     assert!(counts.troubles >= 2 && counts.last_trouble.as_ref().unwrap().contains("refused"));
     assert_eq!(counts.in_state(DeviceState::Idle), 2);
 }
