@@ -95,7 +95,7 @@ impl Fields {
                 }
                 Value::List(items) if items.iter().any(|item| matches!(item, Value::Fields(_))) => {
                     for (number, item) in items.iter().enumerate() {
-                        let one = label.strip_suffix('s').unwrap_or(&label);
+                        let one = singular(&label);
                         line(out, indent, &format!("{one} {}", number + 1));
                         match item {
                             Value::Fields(fields) => fields.write(out, indent + 2),
@@ -120,6 +120,14 @@ const LIST_WIDTH_MAX: usize = 80;
 fn label(name: &str) -> String {
     let name = name.strip_suffix("_s").or_else(|| name.strip_suffix("_bytes")).unwrap_or(name);
     name.replace('_', " ")
+}
+
+/// `copies` is one `copy`, `keys` is one `key`.
+fn singular(label: &str) -> String {
+    match label.strip_suffix("ies") {
+        Some(start) => format!("{start}y"),
+        None => label.strip_suffix('s').unwrap_or(label).into(),
+    }
 }
 
 fn line(out: &mut String, indent: usize, text: &str) {

@@ -12,6 +12,7 @@ mod lenient;
 mod message;
 mod payload;
 mod stored;
+mod twin;
 
 use std::path::Path;
 
@@ -115,6 +116,7 @@ fn recognise(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
         _ if bytes.starts_with(SIGN_HEAD) => document::explain_root(bytes),
         [SIGN1_HEAD, ..] => document::explain(bytes, root),
         _ if stored::is_journal(bytes) => return stored::explain_journal(bytes),
+        [b'W' | 0, ..] => return twin::explain(bytes, root),
         _ => stored::explain_record(bytes).or_else(|| message::explain(bytes)).unwrap_or(Explained::Unknown),
     };
     match strict {

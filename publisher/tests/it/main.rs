@@ -1,0 +1,33 @@
+//! The command line from outside: real files, real processes, a real socket.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+// Tests run where std is.
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+mod build;
+mod golden;
+mod http;
+mod init;
+mod inspect;
+mod keys;
+mod objects;
+mod operate;
+mod publish;
+mod secrets;
+mod sign;
+mod support;
+mod trouble;
+mod verify;
+
+/// A file without its `mod` line would be tests that nobody runs.
+#[test]
+fn no_test_file_is_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = std::fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(module) = name.strip_suffix(".rs") {
+            assert!(module == "main" || main.contains(&format!("mod {module};")), "{name} has no mod line");
+        }
+    }
+}
