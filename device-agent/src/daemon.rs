@@ -12,9 +12,9 @@ use crate::agent::{Agent, Exit, Surroundings};
 use crate::clock::Clock;
 use crate::commands::{self, Who};
 use crate::config::Config;
-use crate::control::{Asked, Listener, Reply, Request};
+use crate::control::{self, Asked, Listener, Reply, Request};
 use crate::error::AgentError;
-use crate::home::{Home, slot_name};
+use crate::home::{Home, LOCK_PAUSE, LOCK_TRIES, slot_name};
 use crate::hooks::{HookQueue, Hooks, Progress};
 use crate::identity::load_or_make_key;
 use crate::status::StatusView;
@@ -34,7 +34,7 @@ pub enum Ended {
 /// # Errors
 /// [`AgentError`] where the agent cannot go on.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, AgentError> {
-    let home = Home::open(config.clone())?;
+    let home = open(&config).await?;
     let key = load_or_make_key(&config.device.key)?;
     let hooks = Hooks::new(&config.hooks);
     for name in hooks.misnamed() {
@@ -51,6 +51,19 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
     };
     info!(device = %around.config.device.id, key = %key.public().id(), "agent started");
     Daemon { around, key }.run(home).await
+}
+
+/// Opens the data folder. A command that has it is done soon; a daemon that has it is not.
+async fn open(config: &Config) -> Result<Home, AgentError> {
+    for _ in 0..LOCK_TRIES {
+        match Home::open(config.clone()) {
+            Err(error) if error.is_locked() && !control::answers(&config.data) => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+    Home::open(config.clone())
 }
 
 struct Daemon {

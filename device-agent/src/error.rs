@@ -62,3 +62,11 @@ pub enum AgentError {
         what: &'static str,
     },
 }
+
+impl AgentError {
+    /// Whether another process has the data folder.
+    #[must_use]
+    pub const fn is_locked(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Locked { .. }))
+    }
+}

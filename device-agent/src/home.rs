@@ -2,6 +2,7 @@
 //!
 //! The daemon holds it for as long as it runs, a command for a moment where no daemon runs; never two at once.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
@@ -26,6 +27,11 @@ pub struct Home {
     /// The medium.
     pub storage: Storage<FileDisk>,
 }
+
+/// How long somebody may hold the folder who only does something quickly, in steps of [`LOCK_PAUSE`].
+pub const LOCK_TRIES: u32 = 50;
+/// How long to wait before looking again whether the folder is free.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the medium says at the start of a session.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 mod cli;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ use whimbrel_agent::commands::{self, Who};
 use whimbrel_agent::config::{self, Config, Sources};
 use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
-use whimbrel_agent::home::{Home, boot};
+use whimbrel_agent::home::{Home, LOCK_PAUSE, LOCK_TRIES, boot};
 
 use cli::{Cli, Command, ConfigCommand, Global};
 
@@ -144,17 +144,28 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Has the daemon do it, or does it where no daemon runs.
 fn carry_out(config: &Config, request: &Request) -> anyhow::Result<Reply> {
-    if let Some(reply) = control::ask(&config.data, request)? {
-        return Ok(reply);
+    for _ in 0..LOCK_TRIES {
+        if let Some(reply) = control::ask(&config.data, request)? {
+            return Ok(reply);
+        }
+        // Not made by a look at it: a mistyped folder stays missing.
+        let makes_folder = matches!(request, Request::Install { .. });
+        if !makes_folder && !config.data.is_dir() {
+            anyhow::bail!("there is no data folder {}: no agent has run here", config.data.display());
+        }
+        match Home::open(config.clone()) {
+            // A daemon that has just started, or another command.
+            Err(error) if error.is_locked() => std::thread::sleep(LOCK_PAUSE),
+            home => return carry_out_here(&mut home?, request),
+        }
     }
-    let makes_folder = matches!(request, Request::Install { .. });
-    if !makes_folder && !Path::new(&config.data).is_dir() {
-        anyhow::bail!("there is no data folder {}: no agent has run here", config.data.display());
-    }
-    let mut home = Home::open(config.clone())?;
+    anyhow::bail!("{} is in use, and no agent answers there: try again", config.data.display())
+}
+
+fn carry_out_here(home: &mut Home, request: &Request) -> anyhow::Result<Reply> {
     let runtime = runtime()?;
     let ask = home.ask_hooks(runtime.handle().clone());
-    Ok(commands::carry_out(&mut home, request, Who::Person, ask)?)
+    Ok(commands::carry_out(home, request, Who::Person, ask)?)
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<u8> {

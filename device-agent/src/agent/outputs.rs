@@ -1,9 +1,7 @@
 //! What the session wants, carried out in the order in which it wants it.
 
 use tracing::{debug, warn};
-use whimbrel_protocol::device::{
-    Event, Input, InstallFailure, InstallOp, Output, StoreFailure, StoreOp, Trial,
-};
+use whimbrel_protocol::device::{Event, Input, InstallFailure, InstallOp, Output, StoreFailure, StoreOp};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::topic::Channel;
@@ -142,7 +140,7 @@ impl Agent<'_> {
     fn gate(&mut self, state: State, op: OpId, gated: Gated) {
         self.enter(state, None);
         let gate = Moment { state, edge: Edge::Enter };
-        let context = self.hook_context(None);
+        let context = self.hook_context(state, None);
         match self.around.hooks.ask(gate, context) {
             Some(question) => {
                 self.gates.insert(question, (op, gated));
@@ -205,19 +203,16 @@ impl Agent<'_> {
     fn enter(&mut self, state: State, reason: Option<&'static str>) {
         for moment in self.around.progress.enter(state) {
             if !moment.is_gate() {
-                self.around.hooks.tell(moment, self.hook_context(reason));
+                self.around.hooks.tell(moment, self.hook_context(state, reason));
             }
         }
     }
 
-    fn hook_context(&self, reason: Option<&'static str>) -> HookContext {
-        let boot = self.session.boot();
+    fn hook_context(&self, state: State, reason: Option<&'static str>) -> HookContext {
         let order = self.session.record().deployment.as_ref().map(|deployment| &deployment.order);
-        // The new image: what runs while it is on trial, else what is written.
-        let new = match boot.trial {
-            Trial::Running => 1 - boot.target_slot.min(1),
-            Trial::None | Trial::Armed | Trial::Failed => boot.target_slot,
-        };
+        // The new image is in the slot that is written to, until it is confirmed.
+        let target = self.session.boot().target_slot;
+        let new = if state == State::Confirmed { 1 - target.min(1) } else { target };
         let [a, b] = &self.slot_files;
         let slot = if new == 0 { ("a", a.clone()) } else { ("b", b.clone()) };
         HookContext {

@@ -13,6 +13,12 @@ pub fn socket_path(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
+/// Whether an agent listens in this data folder.
+#[must_use]
+pub fn answers(data: &Path) -> bool {
+    UnixStream::connect(socket_path(data)).is_ok()
+}
+
 /// Most bytes of an answer.
 const REPLY_BYTES_MAX: u64 = 256 * 1024;
 

@@ -6,6 +6,6 @@ mod client;
 mod server;
 mod wire;
 
-pub use client::{ask, socket_path};
+pub use client::{answers, ask, socket_path};
 pub(crate) use server::{Asked, Listener};
 pub use wire::{Exit, Reply, Request};

@@ -1,0 +1,290 @@
+//! Whole updates: the agent as a process, a real broker, the scripted service.
+
+use std::sync::Arc;
+
+use whimbrel_protocol::manifest::Codec;
+use whimbrel_protocol::message::{FailureCode, Outcome, Report};
+use whimbrel_protocol::testing::Fixture;
+
+use crate::broker::{Mosquitto, eventually};
+use crate::power_cut_service::{Release, Service};
+use crate::rig::{Attached, Device, noise};
+
+/// Broker, service and device, with one release that is rolled out.
+struct Rig {
+    device: Device,
+    service: Attached,
+    broker: Mosquitto,
+    release: Arc<Release>,
+}
+
+impl Rig {
+    fn new(codec: Codec, image: Vec<u8>) -> Self {
+        let fixture = Arc::new(Fixture::new());
+        let broker = Mosquitto::start();
+        let device = Device::new(&fixture, broker.port);
+        let release = Arc::new(Release::new(&fixture, codec, image, 1));
+        let service = Attached::start(&broker, Service::new(fixture, vec![Arc::clone(&release)]));
+        Self { device, service, broker, release }
+    }
+
+    fn wait_for_report(&self) -> Report {
+        eventually("a report arrives", || self.service.lock().service.reports.first().cloned())
+    }
+
+    fn served(&self) -> u64 {
+        self.service.lock().service.served
+    }
+
+    /// Waits until nothing moves because the service says nothing more.
+    fn wait_until_silent(&self, after: u64) {
+        eventually("the service falls silent", || (self.served() >= after).then_some(()));
+    }
+}
+
+fn update_of(codec: Codec, image: Vec<u8>) {
+    let mut rig = Rig::new(codec, image);
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, None));
+    assert_eq!((report.sequence, report.bytes_twice), (1, 0));
+    assert_eq!(report.bytes_received, rig.release.payload.len() as u64);
+
+    let status = rig.device.wait_for("the report is acknowledged", |status| {
+        status["state"] == "confirmed" && status["reports_waiting"] == 0
+    });
+    assert_eq!(status["percent"], 100);
+    assert_eq!(status["running"]["slot"], "b");
+    assert_eq!(status["running"]["version"], "1.0.1");
+    assert_eq!(status["running"]["trial"], "none");
+    assert_eq!(status["rejected"], serde_json::json!({}));
+    assert!(rig.device.slot_holds("b", &rig.release.image));
+    assert_eq!(rig.served(), rig.release.payload.len() as u64, "no chunk was sent twice");
+    assert_eq!(rig.device.terminate(), Some(0));
+}
+
+#[test]
+fn a_raw_release_is_fetched_started_and_confirmed() {
+    update_of(Codec::Raw, noise(1, 200_000));
+}
+
+#[test]
+fn a_compressed_release_is_fetched_started_and_confirmed() {
+    let image: Vec<u8> = (0..300_000u64).map(|at| (at * at / 1000 % 256) as u8).collect();
+    update_of(Codec::Lzma, image);
+}
+
+#[test]
+fn an_image_that_fails_its_health_hook_is_given_up() {
+    let mut rig = Rig::new(Codec::Raw, noise(2, 50_000));
+    rig.device.hook("Testing_Enter_50_check", "test \"$WHIMBREL_SLOT\" != b");
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Unhealthy)));
+    // The scripted service answers a failed attempt with a higher one.
+    eventually("a second attempt is reported", || {
+        self_reports(&rig).get(1).map(|report| report.attempt == 2)
+    });
+    let status = rig.device.status();
+    assert_eq!(status["running"]["slot"], "a");
+    assert_eq!(rig.device.terminate(), Some(0));
+}
+
+fn self_reports(rig: &Rig) -> Vec<Report> {
+    rig.service.lock().service.reports.clone()
+}
+
+#[test]
+fn a_hook_that_refuses_the_installation_fails_the_deployment() {
+    let mut rig = Rig::new(Codec::Raw, noise(3, 50_000));
+    rig.device.hook("Installing_Enter_10_pump", "echo the pump runs >&2; exit 1");
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!((report.outcome, report.failure), (Outcome::Failed, Some(FailureCode::Hook)));
+    assert!(rig.device.log().contains("the pump runs"));
+    assert_eq!(rig.device.status()["running"]["slot"], "a");
+}
+
+#[test]
+fn a_hook_that_refuses_the_reboot_gives_the_image_up() {
+    let mut rig = Rig::new(Codec::Raw, noise(4, 50_000));
+    rig.device.hook("Rebooting_Enter_10_no", "exit 1");
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Hook)));
+    assert_eq!(rig.device.status()["running"]["slot"], "a");
+}
+
+#[test]
+fn hooks_see_every_state_in_its_order() {
+    let mut rig = Rig::new(Codec::Raw, noise(5, 50_000));
+    for state in ["Offered", "Downloading", "Installing", "Rebooting", "Testing", "Confirmed"] {
+        for edge in ["Enter", "Leave", "Error"] {
+            let script = format!("echo {state}_{edge} >> {}", rig.device.path("seen").display());
+            rig.device.hook(&format!("{state}_{edge}_10_note"), &script);
+        }
+    }
+    rig.device.start();
+    rig.wait_for_report();
+    let seen = eventually("the last hook runs", || {
+        let seen = std::fs::read_to_string(rig.device.path("seen")).ok()?;
+        seen.contains("Confirmed_Enter").then_some(seen)
+    });
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!(
+        seen,
+        [
+            "Offered_Enter",
+            "Offered_Leave",
+            "Downloading_Enter",
+            "Downloading_Leave",
+            "Installing_Enter",
+            "Installing_Leave",
+            "Rebooting_Enter",
+            "Rebooting_Leave",
+            "Testing_Enter",
+            "Testing_Leave",
+            "Confirmed_Enter",
+        ]
+    );
+}
+
+/// Killed at several points of one download; each time only what was asked for and not yet written comes again.
+#[test]
+fn a_killed_agent_goes_on_where_it_was() {
+    let mut rig = Rig::new(Codec::Raw, noise(6, 400_000));
+    let window = 64 * 1024;
+    let mut stops = 0;
+    for after in [60_000, 150_000, 290_000] {
+        rig.service.lock().silent_after = Some(after);
+        rig.device.start();
+        rig.wait_until_silent(after);
+        rig.device.kill_hard();
+        stops += 1;
+    }
+    rig.service.lock().silent_after = None;
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!(report.outcome, Outcome::Confirmed);
+    assert!(rig.device.slot_holds("b", &rig.release.image));
+    let again = rig.served() - rig.release.payload.len() as u64;
+    assert!(again <= stops * window, "{again} bytes were sent again after {stops} kills");
+    // The ledger has every byte that was sent again, and those that were asked for and never sent.
+    let twice = report.bytes_twice;
+    assert!(
+        again <= twice && twice <= stops * window,
+        "{again} bytes were sent again, {twice} are accounted for"
+    );
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_saves_what_it_has() {
+    let mut rig = Rig::new(Codec::Raw, noise(7, 300_000));
+    rig.service.lock().silent_after = Some(120_000);
+    rig.device.start();
+    rig.wait_until_silent(120_000);
+    // All that was sent has arrived: nothing is in flight any more.
+    let served = rig.served();
+    rig.device.wait_for("everything sent has arrived", |status| status["bytes_received"] == served);
+    assert_eq!(rig.device.terminate(), Some(0));
+    let before = rig.served();
+    rig.service.lock().silent_after = None;
+    rig.device.start();
+    let report = rig.wait_for_report();
+    assert_eq!(report.outcome, Outcome::Confirmed);
+    let after = rig.served() - before;
+    assert_eq!(before + after, rig.release.payload.len() as u64, "nothing was fetched again");
+    assert!(report.bytes_twice <= 64 * 1024, "only what was asked for and not answered");
+}
+
+#[test]
+fn a_download_goes_on_after_the_broker_was_killed() {
+    let mut rig = Rig::new(Codec::Raw, noise(8, 300_000));
+    rig.service.lock().silent_after = Some(100_000);
+    rig.device.start();
+    rig.wait_until_silent(100_000);
+    rig.broker.kill();
+    rig.device.wait_for("the link is down", |status| status["link"]["up"] == false);
+    rig.service.lock().silent_after = None;
+    assert!(rig.broker.resume());
+    let report = rig.wait_for_report();
+    assert_eq!(report.outcome, Outcome::Confirmed);
+    let again = rig.served() - rig.release.payload.len() as u64;
+    assert!(again <= 64 * 1024, "{again} bytes were sent again");
+    let status = rig.device.status();
+    assert!(status["counters"]["connections"].as_u64() >= Some(2), "{status}");
+}
+
+#[test]
+fn an_agent_that_may_not_reboot_ends_with_4_and_the_boot_command_starts_the_new_image() {
+    let mut rig = Rig::new(Codec::Raw, noise(9, 50_000));
+    rig.device = rig.device.set("install.reboot=exit");
+    rig.device.start();
+    assert_eq!(rig.device.wait(), Some(4));
+    let status = rig.device.status();
+    assert_eq!((&status["daemon"], &status["running"]["trial"]), (&false.into(), &"armed".into()));
+
+    let boot = rig.device.run(&["boot"]);
+    assert_eq!(boot.code, Some(0));
+    assert_eq!(boot.stdout.trim(), rig.device.path("data/slot-b.img").display().to_string());
+    rig.device.start();
+    assert_eq!(rig.wait_for_report().outcome, Outcome::Confirmed);
+}
+
+#[test]
+fn the_reboot_command_is_run() {
+    let mut rig = Rig::new(Codec::Raw, noise(10, 50_000));
+    let flag = rig.device.path("rebooted");
+    rig.device = rig.device.set(&format!("install.reboot=/bin/touch {}", flag.display()));
+    rig.device.start();
+    eventually("the command runs", || flag.exists().then_some(()));
+    assert_eq!(rig.device.status()["state"], "rebooting");
+}
+
+#[test]
+fn an_image_on_trial_can_be_committed_by_hand() {
+    let mut rig = Rig::new(Codec::Raw, noise(11, 50_000));
+    rig.device.hook("Testing_Enter_10_unsure", "exit 21");
+    rig.device.start();
+    rig.device.wait_for_state("testing");
+    let commit = rig.device.run(&["commit"]);
+    assert_eq!((commit.code, commit.stdout.as_str()), (Some(0), "the image in slot b is permanent\n"));
+    assert_eq!(rig.wait_for_report().outcome, Outcome::Confirmed);
+    let again = rig.device.run(&["commit"]);
+    assert_eq!(again.code, Some(2), "{again:?}");
+    let rollback = rig.device.run(&["rollback"]);
+    assert_eq!(rollback.code, Some(2));
+    assert!(rollback.stdout.contains("never given up"), "{rollback:?}");
+}
+
+#[test]
+fn an_image_on_trial_can_be_rolled_back_by_hand() {
+    let mut rig = Rig::new(Codec::Raw, noise(12, 50_000));
+    rig.device.hook("Testing_Enter_10_unsure", "exit 21");
+    rig.device.start();
+    rig.device.wait_for_state("testing");
+    assert_eq!(rig.device.run(&["rollback"]).code, Some(4));
+    let report = rig.wait_for_report();
+    assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Local)));
+}
+
+#[test]
+fn check_says_hello_and_tells_what_is_new() {
+    let mut rig = Rig::new(Codec::Raw, noise(13, 20_000));
+    rig.device.start();
+    rig.wait_for_report();
+    rig.device.wait_for("the report is acknowledged", |status| status["reports_waiting"] == 0);
+    let hellos = rig.service.lock().hellos;
+    let check = rig.device.run(&["check"]);
+    assert_eq!((check.code, check.stdout.as_str()), (Some(0), "nothing new\n"));
+    assert!(rig.service.lock().hellos > hellos);
+}
+
+#[test]
+fn check_says_so_when_there_is_no_broker() {
+    let mut rig = Rig::new(Codec::Raw, noise(14, 20_000));
+    rig.broker.kill();
+    rig.device.start();
+    rig.device.wait_for("it was tried", |status| status["link"]["last_error"].is_string());
+    rig.device.run(&["check"]).assert_refused("not connected to the broker");
+}
