@@ -18,6 +18,8 @@ use crate::release::ReleaseFolder;
 use crate::service::Client;
 use crate::units::grouped;
 
+/// Most devices that are listed.
+const DEVICES_MAX: usize = 2_000_000;
 /// Most devices that one page of a campaign holds.
 const PAGE_DEVICES: usize = 1000;
 
@@ -282,7 +284,8 @@ fn fetch(client: &Client, id: &str, devices: bool) -> Result<Json> {
             return Ok(json);
         };
         let last = list.last().and_then(|device| device.get("id")).and_then(Json::as_str);
-        let (Some(last), true) = (last, list.len().is_multiple_of(PAGE_DEVICES)) else {
+        let full = list.len().is_multiple_of(PAGE_DEVICES) && list.len() < DEVICES_MAX;
+        let (Some(last), true) = (last, full) else {
             return Ok(json);
         };
         let after = whimbrel_protocol::ids::DeviceId::new(last)?;

@@ -16,6 +16,8 @@ use crate::units;
 
 /// Most bytes of a list of devices to import.
 const CSV_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most devices that are listed.
+const DEVICES_MAX: usize = 2_000_000;
 /// Devices that one page of the list holds.
 const PAGE_DEVICES: usize = 1000;
 
@@ -114,7 +116,7 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
         let state = if pending { "&state=pending" } else { "" };
         let page: Page =
             client.read(&client.get(&format!("/v1/devices?limit={PAGE_DEVICES}{state}{after}"))?)?;
-        let progressed = !page.devices.is_empty();
+        let progressed = !page.devices.is_empty() && devices.len() < DEVICES_MAX;
         devices.extend(page.devices);
         match page.next {
             // A page without devices that promises more would never end.

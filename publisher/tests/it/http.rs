@@ -35,6 +35,14 @@ pub(crate) enum Answer {
     Raw(Vec<u8>),
 }
 
+/// What happens before the body of a request has come.
+pub(crate) enum Early {
+    /// The connection is closed after so many bytes of it.
+    HangUpAfter(usize),
+    /// The body is not wanted.
+    Refuse(u16, Json),
+}
+
 /// A server that runs until it is dropped.
 pub(crate) struct Server {
     pub(crate) address: String,
@@ -49,10 +57,9 @@ impl Server {
         Self::start_fragile(|_| None, answer)
     }
 
-    /// As [`Server::start`]; where `hang_up` says so for a request whose body is still to come, the connection
-    /// is closed after so many bytes of it.
+    /// As [`Server::start`], with something that may happen before the body has come.
     pub(crate) fn start_fragile(
-        hang_up: impl Fn(&Request) -> Option<usize> + Send + 'static,
+        early: impl Fn(&Request) -> Option<Early> + Send + 'static,
         answer: impl Fn(&Request) -> Answer + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -67,7 +74,7 @@ impl Server {
                         return;
                     }
                     // A client that hangs up in between is what some tests are about.
-                    drop(serve(stream.unwrap(), &requests, &hang_up, &answer));
+                    drop(serve(stream.unwrap(), &requests, &early, &answer));
                 }
             }
         });
@@ -104,7 +111,7 @@ impl Drop for Server {
 fn serve(
     stream: TcpStream,
     requests: &Mutex<Vec<Request>>,
-    hang_up: &impl Fn(&Request) -> Option<usize>,
+    early: &impl Fn(&Request) -> Option<Early>,
     answer: &impl Fn(&Request) -> Answer,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -124,10 +131,15 @@ fn serve(
     let mut request = Request { line, headers, body: Vec::new() };
     assert_eq!(request.header("transfer-encoding"), None, "bodies have a length");
     let length: usize = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let early = early(&request);
+    if let Some(Early::Refuse(status, json)) = early {
+        requests.lock().unwrap().push(request);
+        return stream.write_all(&response(status, &json));
+    }
     if request.header("expect") == Some("100-continue") {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    if let Some(bytes) = hang_up(&request) {
+    if let Some(Early::HangUpAfter(bytes)) = early {
         request.body.resize(bytes.min(length), 0);
         reader.read_exact(&mut request.body)?;
         requests.lock().unwrap().push(request);
@@ -137,17 +149,19 @@ fn serve(
     reader.read_exact(&mut request.body)?;
     let what = answer(&request);
     let bytes = match what {
-        Answer::Json(status, json) => {
-            let body = if json.is_null() { String::new() } else { json.to_string() };
-            format!(
-                "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-                 Connection: close\r\n\r\n{body}",
-                body.len()
-            )
-            .into_bytes()
-        }
+        Answer::Json(status, json) => response(status, &json),
         Answer::Raw(bytes) => bytes,
     };
     requests.lock().unwrap().push(request);
     stream.write_all(&bytes)
+}
+
+fn response(status: u16, json: &Json) -> Vec<u8> {
+    let body = if json.is_null() { String::new() } else { json.to_string() };
+    format!(
+        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }

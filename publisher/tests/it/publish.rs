@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value as Json, json};
 use whimbrel_protocol::envelope::Envelope;
 
-use crate::http::{Answer, Request, Server};
+use crate::http::{Answer, Early, Request, Server};
 use crate::support::{Place, Run, build_args, noise, text};
 
 /// A service as far as publishing goes: it knows which payloads it has.
@@ -15,18 +15,26 @@ struct Stored {
     payloads: BTreeSet<String>,
     /// Uploads that break after 1,000 bytes.
     breaks: usize,
+    /// No payload is taken.
+    full: bool,
 }
 
 fn service(stored: &Arc<Mutex<Stored>>) -> Server {
     let (fragile, stored) = (Arc::clone(stored), Arc::clone(stored));
-    let hang_up = move |request: &Request| {
+    let early = move |request: &Request| {
         let mut stored = fragile.lock().unwrap();
-        (request.line.starts_with("PUT") && stored.breaks > 0).then(|| {
+        if !request.line.starts_with("PUT") {
+            return None;
+        }
+        if stored.full {
+            return Some(Early::Refuse(507, json!({ "error": "no room in data/payloads" })));
+        }
+        (stored.breaks > 0).then(|| {
             stored.breaks -= 1;
-            1000
+            Early::HangUpAfter(1000)
         })
     };
-    Server::start_fragile(hang_up, move |request| answer(&mut stored.lock().unwrap(), request))
+    Server::start_fragile(early, move |request| answer(&mut stored.lock().unwrap(), request))
 }
 
 fn answer(stored: &mut Stored, request: &Request) -> Answer {
@@ -135,6 +143,16 @@ fn a_broken_upload_is_made_good_by_publishing_again() {
     publish(&place, &server).json();
     let puts: Vec<String> = server.lines().into_iter().filter(|line| line.starts_with("PUT")).collect();
     assert_eq!(puts, [format!("PUT /v1/payloads/{}", names[1])]);
+}
+
+#[test]
+fn a_payload_that_is_refused_is_not_sent() {
+    let (place, _) = signed();
+    let server = service(&Arc::new(Mutex::new(Stored { full: true, ..Stored::default() })));
+    assert_eq!(publish(&place, &server).line(), "service refused (507): no room in data/payloads");
+    assert!(
+        server.requests().iter().all(|request| request.body.is_empty() || request.line.starts_with("POST"))
+    );
 }
 
 #[test]

@@ -48,7 +48,9 @@ fn two_of_three_keys_must_sign_and_one_that_signs_twice_counts_once() {
     assert!(place.files() == before);
     assert!(verify(&place).line().contains("1 of 2 required keys signed"));
 
-    place.run(["release", "sign", "r", "--key", "2.cose"]).quiet();
+    // With a second key beside it only that one's signature is new.
+    let told = place.run(["release", "sign", "r", "--key", "0.cose", "--key", "2.cose", "--json"]).json();
+    assert_eq!(told["signatures"], 2);
     let told = verify(&place).json();
     assert_eq!(
         told["signed_by"],
