@@ -40,21 +40,34 @@ impl DeviceSession {
         let runs_new = self.boot.running.release == Some(order.release);
         let (stage, arms) = (*stage, *arms);
         match (stage, self.boot.trial) {
-            (Stage::Fetching, _) => {}
             (Stage::Reverting(code), Trial::Running) => self.revert(code),
             (Stage::Reverting(code), _) => self.end(Outcome::Reverted, Some(code)),
-            (_, Trial::Running) if runs_new => {
-                let health = Health::Due(self.now);
-                self.work = Work::Testing(Testing { since: self.now, health });
-            }
+            (_, Trial::Running) if runs_new => self.test(stage),
+            (Stage::Fetching, _) => {}
             // Confirmed, and cut off before the record said so.
             (_, Trial::None) if runs_new => self.end(Outcome::Confirmed, None),
-            (Stage::Armed, Trial::Armed) => self.reboot(),
+            // Cut off before the restart, or the boot loader did not start what is armed: not for ever.
+            (Stage::Armed, Trial::Armed) if arms < ARMS_MAX => self.armed(),
+            (Stage::Armed, Trial::Armed) => self.revert(FailureCode::NotBooted),
             (_, Trial::Failed) => self.end(Outcome::Reverted, Some(FailureCode::NotBooted)),
             // Armed, and the boot environment was lost since: the image is still there.
             (Stage::Armed | Stage::Installed, _) if arms < ARMS_MAX => self.work = Work::Installed,
             (Stage::Armed | Stage::Installed, _) => self.end(Outcome::Reverted, Some(FailureCode::NotBooted)),
         }
+    }
+
+    /// The image of the deployment runs and is not confirmed. The boot control knows better than a record that
+    /// lags behind because its newest copy was lost: from here on nothing is called off any more.
+    fn test(&mut self, stage: Stage) {
+        if stage == Stage::Fetching {
+            self.change(|record| {
+                if let Some(deployment) = &mut record.deployment {
+                    deployment.stage = Stage::Installed;
+                }
+            });
+        }
+        let health = Health::Due(self.now);
+        self.work = Work::Testing(Testing { since: self.now, health });
     }
 
     /// The manifest has run to its end: the target slot holds the image, read back and compared.
@@ -74,7 +87,18 @@ impl DeviceSession {
         false
     }
 
-    fn reboot(&mut self) {
+    /// The trial boot is armed: the restart comes when that is durable, because nothing comes after it.
+    fn armed(&mut self) {
+        self.change(|record| {
+            if let Some(deployment) = &mut record.deployment {
+                deployment.stage = Stage::Armed;
+                deployment.arms += 1;
+            }
+        });
+        self.work = Work::Armed;
+    }
+
+    pub(super) fn reboot(&mut self) {
         let op = self.install(InstallOp::Reboot);
         self.work = Work::Rebooting(op);
     }
@@ -110,13 +134,7 @@ impl DeviceSession {
             Work::Activating(expected) if op == expected => match result {
                 Ok(()) => {
                     self.boot.trial = Trial::Armed;
-                    self.change(|record| {
-                        if let Some(deployment) = &mut record.deployment {
-                            deployment.stage = Stage::Armed;
-                            deployment.arms += 1;
-                        }
-                    });
-                    self.reboot();
+                    self.armed();
                 }
                 Err(InstallFailure::Mismatch) => self.end(Outcome::Failed, Some(FailureCode::Storage)),
                 Err(_) => self.end(Outcome::Failed, Some(FailureCode::BootControl)),

@@ -1,6 +1,7 @@
 //! Which order rules, whether it may begin, and whether what has begun is still wanted (SPEC section 4.5).
 
 use super::DeviceSession;
+use super::config::Trial;
 use super::record::{Deployment, Stage};
 use super::work::{Offered, Work};
 use crate::ids::{CampaignId, DeviceId, Digest};
@@ -77,16 +78,25 @@ impl DeviceSession {
 
     /// Begins the ruling order, if it may begin.
     pub(super) fn begin(&mut self) -> bool {
-        match self.record.deployment.as_ref().map(|deployment| deployment.stage) {
-            Some(Stage::Fetching) => {
+        match (self.record.deployment.as_ref().map(|deployment| deployment.stage), self.boot.trial) {
+            // An image runs that nobody has confirmed and that no deployment is testing: a person's, or one
+            // whose deployment was lost. It has to be confirmed or given up first; in the end the boot loader
+            // gives it up.
+            (None | Some(Stage::Fetching), Trial::Running) => return false,
+            (None, _) => {}
+            (Some(Stage::Fetching), _) => {
                 self.work = Work::Offered(Offered::default());
                 return true;
             }
-            Some(_) => {
+            // The restart did not come off: once more.
+            (Some(Stage::Armed), Trial::Armed) => {
+                self.work = Work::Armed;
+                return true;
+            }
+            (Some(_), _) => {
                 self.resume();
                 return true;
             }
-            None => {}
         }
         let Some((order, expires)) = self.ruling() else {
             return false;

@@ -30,6 +30,8 @@ pub(super) enum Work {
     Installed,
     /// The trial boot is being armed.
     Activating(OpId),
+    /// Waits until it is durable that the trial boot is armed.
+    Armed,
     /// The device is about to start what the boot control chooses.
     Rebooting(OpId),
     /// The new image runs and proves itself.
@@ -70,7 +72,9 @@ impl Work {
                 None => (State::Downloading, None),
             },
             Self::Installing { .. } => (State::Installing, None),
-            Self::Installed | Self::Activating(_) | Self::Rebooting(_) => (State::Rebooting, None),
+            Self::Installed | Self::Activating(_) | Self::Armed | Self::Rebooting(_) => {
+                (State::Rebooting, None)
+            }
             Self::Testing(_) | Self::Confirming(_) | Self::Reverting(_) => (State::Testing, None),
         })
     }
@@ -91,6 +95,10 @@ impl DeviceSession {
             Work::Offered(_) => self.fetch_manifest(),
             Work::Downloading(_) => self.pump(),
             Work::Installed => self.activate(),
+            Work::Armed => {
+                self.reboot();
+                false
+            }
             Work::Testing(_) => self.judge(),
             _ => false,
         }
