@@ -46,7 +46,8 @@ const BLOCK_BYTES: usize = 16 * 1024;
 /// Bytes written between two flushes, so that a cut costs no more than this to do again.
 const FLUSH_BYTES: u64 = 1024 * 1024;
 
-/// Decodes, writes what is not there yet, flushes, and returns the digest of what was decoded.
+/// Decodes, writes what is not there yet, and returns the digest of what was decoded. The last part is not
+/// flushed: reading it back begins with that.
 pub(crate) fn decode(disk: &mut impl Disk, what: &Decoding) -> Result<Digest, LzmaError> {
     let mut head = [0; LzmaHeader::BYTES];
     if what.transfer_size < head.len() as u64 {
@@ -98,7 +99,6 @@ fn write_out<D: Disk>(
         }
         at += len as u64;
     }
-    disk.borrow_mut().flush(what.slot)?;
     Ok(Digest(hash.finalize().into()))
 }
 

@@ -117,6 +117,9 @@ pub enum LoadedRecord {
     Damaged,
 }
 
+/// What is believed as it is read.
+const BELIEVED: [Area; 4] = [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests];
+
 /// From one copy of a record or an envelope to the next.
 const RECORD_STRIDE: u64 = 36 * 1024;
 const ENVELOPE_STRIDE: u64 = 8 * 1024;
@@ -133,6 +136,14 @@ impl<D: Disk> Storage<D> {
             let base = u64::from(slot.number()) * 2 * ENVELOPE_STRIDE;
             Twin::new(envelope, Area::Manifests, base, ENVELOPE_STRIDE)
         });
+        // What a process wrote that was killed since may be in the cache only, and what a failed flush left
+        // there will never be on the medium. Nothing is believed before it is durable.
+        for area in BELIEVED {
+            if disk.len(area)? > 0 {
+                disk.flush(area)?;
+                disk.drop_cache(area)?;
+            }
+        }
         let mut boot = BootControl::new();
         boot.prepare(&mut disk, options.running.unwrap_or(Slot::A))?;
         let record = Twin::new(record, Area::Record, 0, RECORD_STRIDE);

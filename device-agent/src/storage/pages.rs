@@ -23,7 +23,7 @@ const FIRST_PAGE_AT: u64 = 4096;
 /// Which pages are kept, and for which payload.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
-    /// Something was written since the last flush.
+    /// Something may have been written since the last flush.
     unflushed: bool,
 }
 
@@ -38,11 +38,12 @@ impl Pages {
         let wanted = header(index);
         let mut found = [0; HEADER_BYTES];
         disk.read(Area::Index, 0, &mut found)?;
+        // What a process wrote that was killed since is in the cache and may not be on the medium.
+        self.unflushed = true;
         if found == wanted {
             return Ok(true);
         }
         disk.write(Area::Index, 0, &wanted)?;
-        self.unflushed = true;
         Ok(false)
     }
 

@@ -1,7 +1,7 @@
 //! From a complete payload to a confirmed image, or back.
 
 use whimbrel_protocol::device::InstallFailure;
-use whimbrel_protocol::disk::{Area, Disk, DiskError};
+use whimbrel_protocol::disk::{Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
 
@@ -74,7 +74,6 @@ impl<D: Disk> Storage<D> {
             image_size: download.opening.image_size,
             memory,
         };
-        self.disk.flush(Area::Staging)?;
         decode(&mut self.disk, &what)
     }
 
@@ -118,20 +117,23 @@ impl<D: Disk> Storage<D> {
         let known = self.boot.read(&mut self.disk)?;
         let mut environment = known.unwrap_or(BootEnvironment::only(self.confirmed));
         environment.set_bootable(trial.slot, true);
-        self.boot.write(&mut self.disk, &BootEnvironment { trial: Some(trial), failed: false, ..environment })
+        let armed = BootEnvironment { trial: Some(trial), failed: false, ..environment };
+        let result = self.boot.write(&mut self.disk, &armed);
+        if result.is_err() {
+            // It may have become durable all the same, and what was not acknowledged must not start.
+            let _ = self.revert();
+        }
+        result
     }
 
     /// Keeps what runs. The default goes first: from then on losing the environment keeps it too.
     pub(super) fn confirm(&mut self) -> Result<(), DiskError> {
         let slot = self.running;
         self.boot.write_default(&mut self.disk, slot)?;
-        let known = self.boot.read(&mut self.disk)?;
-        let mut environment = known.unwrap_or(BootEnvironment::only(self.confirmed));
-        environment = BootEnvironment { confirmed: slot, trial: None, failed: false, ..environment };
+        let known = self.boot.read(&mut self.disk)?.unwrap_or(BootEnvironment::only(self.confirmed));
+        let mut environment = BootEnvironment { confirmed: slot, trial: None, failed: false, ..known };
         environment.set_bootable(slot, true);
-        if known != Some(environment) {
-            self.boot.write(&mut self.disk, &environment)?;
-        }
+        self.boot.settle(&mut self.disk, &environment)?;
         self.confirmed = slot;
         Ok(())
     }
@@ -140,14 +142,13 @@ impl<D: Disk> Storage<D> {
     pub(super) fn revert(&mut self) -> Result<(), DiskError> {
         let (old, new) = (self.confirmed, self.confirmed.other());
         self.boot.write_default(&mut self.disk, old)?;
-        let known = self.boot.read(&mut self.disk)?;
-        let mut environment = known.unwrap_or(BootEnvironment::only(old));
+        let mut environment = self.boot.read(&mut self.disk)?.unwrap_or(BootEnvironment::only(old));
         environment.confirmed = old;
         environment.set_bootable(old, true);
         environment.set_bootable(new, false);
         environment.trial = None;
         environment.failed = false;
-        if known == Some(environment) { Ok(()) } else { self.boot.write(&mut self.disk, &environment) }
+        self.boot.settle(&mut self.disk, &environment)
     }
 }
 

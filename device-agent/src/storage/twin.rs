@@ -165,7 +165,9 @@ impl Twin {
 
     /// Both copies, as far as they are valid. One that cannot be read is not.
     fn copies(&self, disk: &mut impl Disk) -> Result<[Option<Copy>; 2], DiskError> {
-        match [self.copy(disk, 0), self.copy(disk, 1)] {
+        // Once more where the medium stumbled: to go without the newest copy is to go back in time.
+        let copies = [0, 1].map(|copy| self.copy(disk, copy).or_else(|_| self.copy(disk, copy)));
+        match copies {
             [Err(error), Err(_)] => Err(error),
             copies => Ok(copies.map(|copy| copy.unwrap_or_default())),
         }

@@ -100,6 +100,7 @@ pub struct SimDisk {
     calls: u64,
     room_calls: u64,
     crash_at: Option<u64>,
+    crash_after_fault: Option<u64>,
     dead: bool,
     schedule: Option<Schedule>,
     faults: u64,
@@ -147,7 +148,7 @@ impl SimDisk {
 
     /// Flips one bit of `area` on the medium, as bit rot does. Nothing where there is no such bit.
     pub fn flip(&mut self, area: Area, bit: u64) {
-        let mut bytes = self.content(area);
+        let mut bytes = self.durable_content(area);
         if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| bytes.get_mut(at)) {
             *byte ^= 1 << (bit % 8);
             self.install(area, &bytes);
@@ -156,12 +157,14 @@ impl SimDisk {
 
     /// What is durable of `area`. Counts as nothing.
     #[must_use]
+    pub fn durable_content(&self, area: Area) -> Vec<u8> {
+        self.durable.get(area).to_vec()
+    }
+
+    /// What reads of `area` give, durable or not. Counts as nothing.
+    #[must_use]
     pub fn content(&self, area: Area) -> Vec<u8> {
-        let extent = self.durable.get(area);
-        let len = usize::try_from(extent.len).unwrap_or(0);
-        let mut bytes = alloc::vec![0; len];
-        extent.read(0, &mut bytes);
-        bytes
+        self.live.get(area).to_vec()
     }
 
     /// Operations that changed something, since the start or the last power cut.
@@ -212,6 +215,11 @@ impl SimDisk {
         self.schedule = Some(Schedule { fault, at, sticky });
     }
 
+    /// Power will go during the `operation`th operation after the first fault, from 1.
+    pub fn crash_after_fault(&mut self, operation: u64) {
+        self.crash_after_fault = Some(operation);
+    }
+
     /// No more faults.
     pub fn heal(&mut self) {
         self.schedule = None;
@@ -260,6 +268,7 @@ impl SimDisk {
         self.calls = 0;
         self.room_calls = 0;
         self.crash_at = None;
+        self.crash_after_fault = None;
         self.dead = false;
     }
 
@@ -284,6 +293,9 @@ impl SimDisk {
                 && (needs_room || schedule.fault == DiskFault::Failed)
         });
         self.faults += u64::from(hit.is_some());
+        if let (Some(_), Some(after)) = (hit, self.crash_after_fault) {
+            self.crash_at.get_or_insert(self.operations + after);
+        }
         Ok(hit.map(|schedule| schedule.fault))
     }
 
@@ -311,7 +323,7 @@ impl SimDisk {
             let (number, inside) = (at / DISK_SECTOR_BYTES, at % DISK_SECTOR_BYTES);
             let (part, after) = rest.split_at(rest.len().min(DISK_SECTOR_BYTES - inside));
             let mut sector = live.sector(number);
-            sector.iter_mut().skip(inside).zip(part).for_each(|(to, from)| *to = *from);
+            sector.split_at_mut(inside).1.split_at_mut(part.len()).0.copy_from_slice(part);
             let sector = Arc::new(sector);
             live.set(number, Arc::clone(&sector));
             self.pending.push(Pending { area, change: Change::Sector(number, sector) });

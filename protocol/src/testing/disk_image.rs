@@ -48,10 +48,16 @@ impl Extent {
         let mut extent = Self { len: bytes.len() as u64, sectors: Vec::new() };
         for (number, part) in bytes.chunks(DISK_SECTOR_BYTES).enumerate() {
             let mut sector = [0; DISK_SECTOR_BYTES];
-            sector.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            sector.split_at_mut(part.len()).0.copy_from_slice(part);
             extent.set(number, Arc::new(sector));
         }
         extent
+    }
+
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = alloc::vec![0; usize::try_from(self.len).unwrap_or(0)];
+        self.read(0, &mut bytes);
+        bytes
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
@@ -82,7 +88,7 @@ impl Extent {
             let sector = self.sectors.get(number).and_then(Option::as_deref);
             match sector {
                 Some(sector) => {
-                    part.iter_mut().zip(sector.iter().skip(inside)).for_each(|(to, from)| *to = *from);
+                    part.copy_from_slice(sector.split_at(inside).1.split_at(part.len()).0);
                 }
                 None => part.fill(0),
             }

@@ -160,7 +160,7 @@ impl BootControl {
             (environment, default) => {
                 let confirmed = environment.map(|environment| environment.confirmed);
                 let confirmed = confirmed.or(default).unwrap_or(first);
-                self.default.settle(disk, &[confirmed.number()])?;
+                self.write_default(disk, confirmed)?;
                 confirmed
             }
         };
@@ -195,12 +195,18 @@ impl BootControl {
         }
     }
 
-    /// Names the slot to start where the environment is lost, durably.
+    /// Writes both copies of the environment, durably: what the older one said is over for good.
+    pub(crate) fn settle(
+        &mut self,
+        disk: &mut impl Disk,
+        environment: &BootEnvironment,
+    ) -> Result<(), DiskError> {
+        self.environment.settle(disk, &environment.encode())
+    }
+
+    /// Names the slot to start where the environment is lost, durably, in both copies.
     pub(crate) fn write_default(&mut self, disk: &mut impl Disk, slot: Slot) -> Result<(), DiskError> {
-        if self.read_default(disk)? == Some(slot) {
-            return Ok(());
-        }
-        self.default.write(disk, &[slot.number()])
+        self.default.settle(disk, &[slot.number()])
     }
 
     /// The loader's step: what [`BootEnvironment::choose`] says, after what it wants said is durable.
@@ -226,13 +232,13 @@ impl BootControl {
         target: Slot,
     ) -> Result<(), DiskError> {
         debug_assert_ne!(confirmed, target, "what is confirmed is not written to");
-        self.default.settle(disk, &[confirmed.number()])?;
+        self.write_default(disk, confirmed)?;
         let mut environment = self.read(disk)?.unwrap_or(BootEnvironment::only(confirmed));
         environment.confirmed = confirmed;
         environment.set_bootable(confirmed, true);
         environment.set_bootable(target, false);
         environment.trial = None;
         environment.failed = false;
-        self.environment.settle(disk, &environment.encode())
+        self.settle(disk, &environment)
     }
 }

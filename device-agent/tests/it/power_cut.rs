@@ -1,0 +1,185 @@
+//! Power goes during every operation of an update, and again during the recovery from that.
+//!
+//! Each scenario is one whole update: download, journal, staging, slot, boot control, restart, health check,
+//! confirmation, report. `power_cut_points` says what a point is and how cuts are chosen, `power_cut_device`
+//! what is checked. Every scenario prints its row of the table and asserts how many points it has at least.
+
+use std::sync::Arc;
+
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::disk::{Area, Disk, DiskError};
+use whimbrel_protocol::manifest::Codec;
+use whimbrel_protocol::testing::{Fixture, SimDisk};
+
+use crate::power_cut_device::{End, Medium, Violation, World};
+use crate::power_cut_points::{Cuttable, FirstCut, exhaust};
+use crate::power_cut_service::{Release, Service};
+
+/// An image that compresses by about half, different for every seed.
+pub(crate) fn image(seed: u8, len: usize) -> Vec<u8> {
+    let mut state = u32::from(seed) + 1;
+    (0..len)
+        .map(|at| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if at % 64 < 32 { (state >> 24) as u8 } else { (at / 64) as u8 ^ seed }
+        })
+        .collect()
+}
+
+/// A device that runs a factory image, and the first of these releases rolled out to it.
+pub(crate) fn world<D: Cuttable>(codecs: &[Codec], len: usize) -> World<D> {
+    // Ed25519 takes a fifth of the time, and there are many signatures to verify.
+    let fixture = Arc::new(Fixture { release_key: SigningKey::ed25519(&[7; 32]), ..Fixture::new() });
+    let release = |(number, codec): (u8, &Codec)| {
+        Arc::new(Release::new(&fixture, *codec, image(number, len), u64::from(number)))
+    };
+    let releases = (1..).zip(codecs).map(release).collect();
+    let factory = image(0, len);
+    let mut disk = D::default();
+    disk.sim().install(Area::SlotA, &factory);
+    World::new(disk, Service::new(fixture, releases), &factory)
+}
+
+/// Bytes of the images: three flush groups raw.
+const IMAGE_BYTES: usize = 40 * 1024;
+
+/// Points that the scenarios have at least, and what of the recovery's operations is cut: one in so many.
+const RAW: Floor = Floor { points: 18_000, every: 5 };
+const LZMA: Floor = Floor { points: 14_000, every: 5 };
+const REVERT: Floor = Floor { points: 6_000, every: 19 };
+const CRASH: Floor = Floor { points: 6_000, every: 19 };
+const CHANGE: Floor = Floor { points: 5_000, every: 23 };
+const NEXT: Floor = Floor { points: 4_000, every: 13 };
+const KILLED: Floor = Floor { points: 2_000, every: 7 };
+const _: () = assert!(RAW.points + LZMA.points + REVERT.points + CRASH.points + CHANGE.points >= 20_000);
+
+#[derive(Clone, Copy)]
+struct Floor {
+    points: u64,
+    every: usize,
+}
+
+/// Runs a scenario. `POWER_CUT_EVERY=1` in the environment cuts at every operation of the recoveries as well.
+fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) {
+    let asked = std::env::var("POWER_CUT_EVERY").ok().and_then(|every| every.parse().ok());
+    let every = asked.unwrap_or(floor.every);
+    let points = exhaust(world, first, every);
+    points.print(scenario);
+    let some: Vec<_> = points.violations.iter().take(5).collect();
+    assert!(some.is_empty(), "{} bad points, the first ones: {some:#?}", points.violations.len());
+    assert!(points.total() >= floor.points || every > floor.every, "{} points are too few", points.total());
+}
+
+#[test]
+fn a_raw_update_survives_power_cuts_at_every_operation() {
+    let world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES);
+    check("raw", &world, FirstCut::Power, RAW);
+}
+
+#[test]
+fn an_lzma_update_survives_power_cuts_at_every_operation() {
+    let world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES);
+    check("lzma", &world, FirstCut::Power, LZMA);
+}
+
+#[test]
+fn a_revert_survives_power_cuts_at_every_operation() {
+    let mut world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES / 2);
+    world.unhealthy_attempts = 1;
+    check("raw, unhealthy first", &world, FirstCut::Power, REVERT);
+}
+
+#[test]
+fn an_image_that_never_comes_up_is_left_whatever_the_power_does() {
+    let mut world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES / 2);
+    world.crashing_attempts = 1;
+    check("lzma, crashing first", &world, FirstCut::Power, CRASH);
+}
+
+#[test]
+fn a_change_of_release_half_way_survives_power_cuts_at_every_operation() {
+    let mut world = world::<SimDisk>(&[Codec::Raw, Codec::Lzma], IMAGE_BYTES);
+    world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2);
+    check("raw, then another lzma", &world, FirstCut::Power, CHANGE);
+}
+
+#[test]
+fn the_next_update_into_the_other_slot_survives_power_cuts_at_every_operation() {
+    let mut world = world::<SimDisk>(&[Codec::Lzma, Codec::Raw], IMAGE_BYTES);
+    assert_eq!(world.run(), Ok(End::Confirmed));
+    world.next_release();
+    check("raw, after an update", &world, FirstCut::Power, NEXT);
+}
+
+/// What a killed process has written is in the cache, where the next one reads it, and not on the medium.
+#[test]
+fn power_cuts_after_the_process_was_killed_lose_nothing_that_counts() {
+    for codec in [Codec::Raw, Codec::Lzma] {
+        let world = world::<SimDisk>(&[codec], IMAGE_BYTES);
+        check(&format!("{}, killed before", codec.name()), &world, FirstCut::Process, KILLED);
+    }
+}
+
+/// A disk that says it has flushed, and has not.
+#[derive(Clone, Debug, Default)]
+struct WithoutFlush(SimDisk);
+
+impl Disk for WithoutFlush {
+    fn len(&mut self, area: Area) -> Result<u64, DiskError> {
+        self.0.len(area)
+    }
+
+    fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        self.0.reserve(area, len)
+    }
+
+    fn release(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
+        self.0.release(area, len)
+    }
+
+    fn read(&mut self, area: Area, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.0.read(area, offset, into)
+    }
+
+    fn write(&mut self, area: Area, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.0.write(area, offset, bytes)
+    }
+
+    fn flush(&mut self, _area: Area) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn drop_cache(&mut self, area: Area) -> Result<(), DiskError> {
+        self.0.drop_cache(area)
+    }
+}
+
+impl Medium for WithoutFlush {
+    fn is_dead(&self) -> bool {
+        self.0.is_dead()
+    }
+
+    fn content(&self, area: Area) -> Vec<u8> {
+        self.0.content(area)
+    }
+}
+
+impl Cuttable for WithoutFlush {
+    fn sim(&mut self) -> &mut SimDisk {
+        &mut self.0
+    }
+}
+
+#[test]
+fn the_power_cut_test_fails_without_flushes() {
+    for codec in [Codec::Raw, Codec::Lzma] {
+        let world = world::<WithoutFlush>(&[codec], IMAGE_BYTES);
+        let points = exhaust(&world, FirstCut::Power, 0);
+        points.print(&format!("{}, without flushes", codec.name()));
+        let started_wrong =
+            |(_, violation): &&(String, Violation)| matches!(violation, Violation::WrongImage(_));
+        let wrong = points.violations.iter().filter(started_wrong).count();
+        println!("started something incomplete: {wrong}; first: {:?}", points.violations.first());
+        assert!(wrong > 0, "{:?}", points.violations);
+    }
+}

@@ -1,0 +1,579 @@
+//! A whole device on any disk: loader, storage, session, against the service in memory, in virtual time.
+//!
+//! A [`World`] outlives the power of its device: disk, service and clock can be copied at a cut and continued
+//! as often as one likes. Whatever happens, [`World::run`] checks at every start that what is started is a
+//! complete image that was signed (or came from the factory), and in the end that the update is confirmed,
+//! reported, and cost no more bytes than it may.
+
+use core::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use whimbrel_agent::installer::{Slot, SlotFacts};
+use whimbrel_agent::storage::{LoadedRecord, Storage, StorageOptions, StoreAnswer};
+use whimbrel_protocol::cose::Accept;
+use whimbrel_protocol::device::{
+    DeviceSession, Input, InstallFailure, InstallOp, Output, Record, SessionConfig, StoreOp,
+};
+use whimbrel_protocol::disk::{Area, Disk};
+use whimbrel_protocol::envelope::Envelope;
+use whimbrel_protocol::ids::OpId;
+use whimbrel_protocol::message::{Outcome, State};
+use whimbrel_protocol::server::{Input as ServerInput, ServerSession};
+use whimbrel_protocol::testing::{Direction, Faults, Packet, SeededLink, SimDisk};
+use whimbrel_protocol::time::{Instant, UnixTime};
+use whimbrel_protocol::topic::Channel;
+use whimbrel_protocol::trust::Root;
+
+use crate::power_cut_service::Service;
+
+/// A disk that the harness can ask what is on it.
+pub(crate) trait Medium: Disk {
+    /// Whether power is gone.
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    /// Faults that happened.
+    fn faults(&self) -> u64 {
+        0
+    }
+
+    /// No more faults.
+    fn heal(&mut self) {}
+
+    /// Enough room for everything.
+    fn make_room(&mut self) {}
+
+    /// What reads of `area` give: after a cut of the power that is what is durable.
+    fn content(&self, area: Area) -> Vec<u8>;
+}
+
+impl Medium for SimDisk {
+    fn is_dead(&self) -> bool {
+        Self::is_dead(self)
+    }
+
+    fn faults(&self) -> u64 {
+        Self::faults(self)
+    }
+
+    fn heal(&mut self) {
+        Self::heal(self);
+    }
+
+    fn make_room(&mut self) {
+        self.set_capacity(None);
+    }
+
+    fn content(&self, area: Area) -> Vec<u8> {
+        Self::content(self, area)
+    }
+}
+
+/// Device, service and what has happened so far.
+#[derive(Clone, Debug)]
+pub(crate) struct World<D> {
+    pub(crate) disk: D,
+    pub(crate) service: Service,
+    pub(crate) now: Instant,
+    /// Images that may be started: the factory's and the signed ones.
+    images: Arc<Vec<Vec<u8>>>,
+    root: Root,
+    known: Rc<RefCell<HashMap<Vec<u8>, Option<SlotFacts>>>>,
+    /// New images that fail their health checks: attempts up to this one.
+    pub(crate) unhealthy_attempts: u64,
+    /// New images that never come up: attempts up to this one.
+    pub(crate) crashing_attempts: u64,
+    /// The slot that runs, while the machine is on.
+    pub(crate) running: Option<Slot>,
+    /// Lives of the agent so far.
+    lives: u64,
+    /// Payload bytes that reached the medium since the last completed checkpoint.
+    unflushed: u64,
+    /// Payload bytes that reached the medium at all.
+    delivered: u64,
+    /// Payload bytes that may have been fetched again: what was in flight and unflushed at each cut.
+    pub(crate) forgivable: u64,
+    /// The trial of the new image was to be armed at some time.
+    pub(crate) activating: bool,
+    /// The new image was to be confirmed at some time.
+    pub(crate) confirming: bool,
+    /// And that worked.
+    pub(crate) confirmed: bool,
+    /// Whether the bytes fetched again are counted: not where faults make more of them.
+    pub(crate) check_refetched: bool,
+    /// A reported revert ends the run.
+    pub(crate) reverts_are_ends: bool,
+    /// When the medium gets more room.
+    pub(crate) room_at: Option<Instant>,
+    /// Payload bytes that were served before.
+    pub(crate) served_without_room: u64,
+    /// When the medium's faults end, once they have begun.
+    heal_at: Option<Instant>,
+    /// Starts of the machine.
+    pub(crate) boots: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Confirmed, reported, and the report acknowledged.
+    Confirmed,
+    /// Reverted and reported, where that is the end.
+    Reverted,
+    /// Power is gone.
+    Dead,
+}
+
+/// What must not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// Something was started that is no complete image.
+    WrongImage(Slot),
+    /// The machine does not start at all.
+    NoStart,
+    /// It does not come to an end.
+    Stuck(State),
+    /// It ended with another image than the one that was rolled out.
+    OldImage,
+    /// The confirmed sequence number is not the release's.
+    Sequence(u64),
+    /// More was fetched than had to be.
+    Refetched { bytes: u64, allowed: u64 },
+    /// A flush group was larger than it may be.
+    FlushGroup { bytes: u64, allowed: u64 },
+}
+
+/// Why a life of the agent ended.
+enum Next {
+    End(End),
+    Reboot,
+}
+
+/// Happenings in a life of the agent before it counts as stuck.
+const HAPPENINGS_MAX: u64 = 20_000;
+/// Starts of the machine before it counts as stuck.
+const BOOTS_MAX: u64 = 60;
+/// How long faults last that last.
+const FAULT_MS: u64 = 15 * 60_000;
+/// Bytes per second downwards: slow enough for the smallest flush group.
+const RATE: u64 = 1_500;
+
+impl<D: Medium> World<D> {
+    /// A device that runs `factory` from slot A.
+    pub(crate) fn new(disk: D, service: Service, factory: &[u8]) -> Self {
+        let signed = service.releases.iter().map(|release| release.image.clone());
+        Self {
+            disk,
+            images: Arc::new(signed.chain([factory.to_vec()]).collect()),
+            root: service.fixture.root(),
+            known: Rc::default(),
+            service,
+            now: Instant::ZERO,
+            unhealthy_attempts: 0,
+            crashing_attempts: 0,
+            running: None,
+            lives: 0,
+            unflushed: 0,
+            delivered: 0,
+            forgivable: 0,
+            activating: false,
+            confirming: false,
+            confirmed: false,
+            check_refetched: true,
+            reverts_are_ends: false,
+            room_at: None,
+            served_without_room: 0,
+            heal_at: None,
+            boots: 0,
+        }
+    }
+
+    /// Runs until the update is confirmed and reported, or until power is gone.
+    pub(crate) fn run(&mut self) -> Result<End, Violation>
+    where
+        D: Default,
+    {
+        let mut disk = core::mem::take(&mut self.disk);
+        let result = self.run_on(&mut disk);
+        self.disk = disk;
+        match result {
+            Ok(End::Confirmed) => self.check_end(),
+            other => other,
+        }
+    }
+
+    fn run_on(&mut self, disk: &mut D) -> Result<End, Violation> {
+        loop {
+            let running = match self.running {
+                Some(running) => running,
+                None => match self.start_machine(disk)? {
+                    Some(running) => running,
+                    None => return Ok(End::Dead),
+                },
+            };
+            if self.is_new(disk, running) && self.service.attempt <= self.crashing_attempts {
+                self.running = None;
+                continue;
+            }
+            match self.live(disk, running) {
+                Some(Ok(Next::End(end))) => return Ok(end),
+                Some(Ok(Next::Reboot)) => self.running = None,
+                Some(Err(violation)) => return Err(violation),
+                // The medium did not let the agent start; its supervisor tries again.
+                None if disk.is_dead() => return Ok(End::Dead),
+                None => self.wait_for_start(disk)?,
+            }
+        }
+    }
+
+    /// The loader's step. `None` where power is gone.
+    fn start_machine(&mut self, disk: &mut D) -> Result<Option<Slot>, Violation> {
+        loop {
+            let started =
+                Storage::start(&mut *disk, StorageOptions::default()).and_then(|mut loader| loader.boot());
+            if disk.is_dead() {
+                return Ok(None);
+            }
+            let Ok(slot) = started else {
+                self.wait_for_start(disk)?;
+                continue;
+            };
+            self.check_image(disk, slot)?;
+            self.boots += 1;
+            if self.boots > BOOTS_MAX {
+                return Err(Violation::NoStart);
+            }
+            self.now = self.now.plus_millis(20_000);
+            self.heal(disk);
+            self.running = Some(slot);
+            return Ok(Some(slot));
+        }
+    }
+
+    fn wait_for_start(&mut self, disk: &mut D) -> Result<(), Violation> {
+        self.boots += 1;
+        self.now = self.now.plus_millis(60_000);
+        self.heal(disk);
+        if self.boots > BOOTS_MAX { Err(Violation::NoStart) } else { Ok(()) }
+    }
+
+    /// What is started is one of the images that may be.
+    pub(crate) fn check_image(&self, disk: &D, slot: Slot) -> Result<(), Violation> {
+        let content = disk.content(slot.area());
+        let known = self.images.iter().any(|image| content.starts_with(image));
+        if known { Ok(()) } else { Err(Violation::WrongImage(slot)) }
+    }
+
+    fn is_new(&self, disk: &D, slot: Slot) -> bool {
+        disk.content(slot.area()).starts_with(&self.service.release().image)
+    }
+
+    /// One life of the agent. `None` where it could not start.
+    fn live(&mut self, disk: &mut D, running: Slot) -> Option<Result<Next, Violation>> {
+        let options = StorageOptions { running: Some(running), ..StorageOptions::default() };
+        let mut storage = Storage::start(disk, options).ok()?;
+        for slot in Slot::ALL {
+            if let Some(facts) = storage.load_envelope(slot).and_then(|bytes| self.facts(&bytes, slot)) {
+                storage.learn(slot, facts);
+            }
+        }
+        let record = match storage.load_record().ok()? {
+            LoadedRecord::Found(record) => *record,
+            LoadedRecord::Fresh | LoadedRecord::Damaged => Record::default(),
+        };
+        self.lives += 1;
+        self.unflushed = 0;
+        let target = storage.target();
+        let session = DeviceSession::new(
+            self.config(),
+            self.root.clone(),
+            storage.boot_view(),
+            record,
+            storage.load_envelope(target),
+            self.now,
+            UnixTime::default(),
+        );
+        let life = Life {
+            link: SeededLink::new(Faults { delay_ms: (300, 300), rate: RATE, ..Faults::default() }, 1),
+            server: ServerSession::new(self.service.fixture.device.clone(), self.now),
+            connect_at: Some(self.now.plus_millis(2_000)),
+            subscribed: Vec::new(),
+            rebooting: false,
+            world: self,
+            storage,
+            session,
+        };
+        Some(life.run())
+    }
+
+    fn config(&self) -> SessionConfig {
+        let fixture = &self.service.fixture;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.lives.to_le_bytes());
+        let key = fixture.device_key.clone();
+        SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed)
+    }
+
+    /// What the verified envelope says; verified once, because every life asks.
+    fn facts(&self, envelope: &[u8], slot: Slot) -> Option<SlotFacts> {
+        let mut known = self.known.borrow_mut();
+        let facts = known.entry(envelope.to_vec()).or_insert_with(|| {
+            let verified = Envelope::decode(envelope).ok()?.verify(&self.root, Accept::STRICT).ok()?;
+            SlotFacts::of(&verified, self.service.fixture.vendor, self.service.fixture.class, slot)
+        });
+        *facts
+    }
+
+    /// What was written down of the bytes that a cut costs. To be called when power is gone or the process is.
+    pub(crate) fn account_for_cut(&mut self) -> Result<(), Violation> {
+        let allowed = whimbrel_protocol::limits::FLUSH_BYTES_MIN + 8 * 1024;
+        if self.check_refetched && self.unflushed > allowed {
+            return Err(Violation::FlushGroup { bytes: self.unflushed, allowed });
+        }
+        // What arrived of a payload that was replaced since says nothing about this one.
+        self.forgivable += self.service.served.saturating_sub(self.delivered) + self.unflushed;
+        self.delivered = self.service.served;
+        self.unflushed = 0;
+        Ok(())
+    }
+
+    /// Forgets what was counted: another payload is on its way.
+    fn count_anew(&mut self) {
+        (self.delivered, self.forgivable, self.unflushed) = (0, 0, 0);
+    }
+
+    fn check_end(&mut self) -> Result<End, Violation> {
+        let release = Arc::clone(self.service.release());
+        let running = self.running.expect("the agent has just run");
+        if !self.disk.content(running.area()).starts_with(&release.image) {
+            return Err(Violation::OldImage);
+        }
+        let refetched = self.service.served.saturating_sub(release.payload.len() as u64);
+        if self.check_refetched && refetched > self.forgivable {
+            return Err(Violation::Refetched { bytes: refetched, allowed: self.forgivable });
+        }
+        Ok(End::Confirmed)
+    }
+
+    /// Rolls out the next release.
+    pub(crate) fn next_release(&mut self) {
+        self.service.next_release();
+        self.count_anew();
+        (self.activating, self.confirming, self.confirmed) = (false, false, false);
+        self.boots = 0;
+    }
+
+    /// Faults end some time after they began, and there is room when there is.
+    fn heal(&mut self, disk: &mut D) {
+        if self.room_at.is_some_and(|at| at <= self.now) {
+            self.room_at = None;
+            self.served_without_room = self.service.served;
+            disk.make_room();
+        }
+        if disk.faults() > 0 && *self.heal_at.get_or_insert(self.now.plus_millis(FAULT_MS)) <= self.now {
+            disk.heal();
+        }
+    }
+}
+
+/// A life of the agent: from its start to a reboot, a cut or the end.
+struct Life<'w, D> {
+    world: &'w mut World<D>,
+    storage: Storage<&'w mut D>,
+    session: DeviceSession,
+    server: ServerSession,
+    link: SeededLink,
+    connect_at: Option<Instant>,
+    subscribed: Vec<Channel>,
+    rebooting: bool,
+}
+
+enum Answered {
+    Store(OpId, StoreAnswer),
+    Install(OpId, Result<(), InstallFailure>),
+    Disconnected,
+}
+
+impl<D: Medium> Life<'_, D> {
+    fn run(mut self) -> Result<Next, Violation> {
+        self.drain();
+        for _ in 0..HAPPENINGS_MAX {
+            if self.storage.disk_mut().is_dead() {
+                return Ok(Next::End(End::Dead));
+            }
+            if self.rebooting {
+                return Ok(Next::Reboot);
+            }
+            if self.world.reverts_are_ends && self.has_report_of(Outcome::Reverted) {
+                return Ok(Next::End(End::Reverted));
+            }
+            if self.is_done() {
+                let sequence = self.storage.boot_view().running.sequence;
+                let wanted = self.world.service.release().sequence;
+                return match sequence == wanted {
+                    true => Ok(Next::End(End::Confirmed)),
+                    false => Err(Violation::Sequence(sequence)),
+                };
+            }
+            let wake = [
+                self.connect_at,
+                self.link.next_arrival(),
+                self.session.poll_timeout(),
+                self.server.poll_timeout(),
+            ];
+            let Some(next) = wake.into_iter().flatten().min() else {
+                break;
+            };
+            self.world.now = self.world.now.max(next);
+            self.world.heal(self.storage.disk_mut());
+            self.turn();
+        }
+        Err(Violation::Stuck(self.session.state()))
+    }
+
+    fn is_done(&self) -> bool {
+        let acknowledged = self.session.record().reports.is_empty();
+        self.session.state() == State::Confirmed && acknowledged && self.has_report_of(Outcome::Confirmed)
+    }
+
+    fn has_report_of(&self, outcome: Outcome) -> bool {
+        let service = &self.world.service;
+        let release = service.release().digest;
+        service.reports.iter().any(|report| report.release == release && report.outcome == outcome)
+    }
+
+    fn turn(&mut self) {
+        let now = self.world.now;
+        if self.connect_at.is_some_and(|at| at <= now) {
+            self.connect_at = None;
+            return self.feed(Input::Connected);
+        }
+        if let Some(Packet { direction, channel, payload }) = self.link.receive(now) {
+            match direction {
+                Direction::Down => self.feed(Input::Message { channel, payload: &payload }),
+                Direction::Up => self.serve(ServerInput::Message { channel, payload: &payload }),
+            }
+            return;
+        }
+        if self.server.poll_timeout().is_some_and(|at| at <= now) {
+            return self.serve(ServerInput::Timeout);
+        }
+        self.feed(Input::Timeout);
+    }
+
+    fn serve(&mut self, input: ServerInput<'_>) {
+        let (live, attempt) = (self.world.service.live, self.world.service.attempt);
+        let packets = self.world.service.serve(&mut self.server, self.world.now, input);
+        for (channel, payload) in packets {
+            self.send(Direction::Down, channel, payload);
+        }
+        if live != self.world.service.live {
+            self.world.count_anew();
+        }
+        if (live, attempt) != (self.world.service.live, self.world.service.attempt) {
+            self.deliver_retained(&Channel::Group(self.world.service.fixture.group.clone()));
+        }
+    }
+
+    fn send(&mut self, direction: Direction, channel: Channel, payload: Vec<u8>) {
+        self.link.send(self.world.now, Packet { direction, channel, payload });
+    }
+
+    fn deliver_retained(&mut self, channel: &Channel) {
+        if self.subscribed.contains(channel)
+            && let Some(payload) = self.world.service.retained(channel)
+        {
+            self.send(Direction::Down, channel.clone(), payload);
+        }
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        self.session.handle_input(self.world.now, input);
+        self.drain();
+    }
+
+    /// Carries out what the session wants, and feeds it the answers, until it wants nothing.
+    fn drain(&mut self) {
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(output) = self.session.poll_output() {
+                answers.extend(self.carry_out(output));
+                // Nothing comes after a restart or a cut, whatever else was wanted.
+                if self.rebooting || self.storage.disk_mut().is_dead() {
+                    return;
+                }
+            }
+            let now = self.world.now;
+            match answers.pop_front() {
+                Some(Answered::Store(op, answer)) => self.session.handle_input(now, answer.as_input(op)),
+                Some(Answered::Install(op, result)) => {
+                    self.session.handle_input(now, Input::Installed { op, result });
+                }
+                Some(Answered::Disconnected) => self.session.handle_input(now, Input::Disconnected),
+                None => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) -> Option<Answered> {
+        match output {
+            Output::Subscribe(channels) => {
+                for channel in channels {
+                    self.subscribed.push(channel.clone());
+                    self.deliver_retained(&channel);
+                }
+                None
+            }
+            Output::Publish(publish) => {
+                self.send(Direction::Up, publish.channel, publish.payload);
+                None
+            }
+            Output::Disconnect => {
+                self.link.cut();
+                self.subscribed.clear();
+                self.connect_at = Some(self.world.now.plus_millis(5_000));
+                Some(Answered::Disconnected)
+            }
+            Output::Event(_) => None,
+            Output::Store(op, what) => Some(Answered::Store(op, self.store(what))),
+            Output::Install(op, what) => self.install(what).map(|result| Answered::Install(op, result)),
+        }
+    }
+
+    fn store(&mut self, what: StoreOp) -> StoreAnswer {
+        let (chunks, is_checkpoint) = match &what {
+            StoreOp::WriteChunks { bytes, .. } => (bytes.len() as u64, false),
+            StoreOp::SaveCheckpoint(_) => (0, true),
+            _ => (0, false),
+        };
+        let answer = self.storage.carry_out(what);
+        if answer == StoreAnswer::Stored(Ok(())) {
+            self.world.delivered = (self.world.delivered + chunks).min(self.world.service.served);
+            self.world.unflushed = if is_checkpoint { 0 } else { self.world.unflushed + chunks };
+        }
+        answer
+    }
+
+    fn install(&mut self, what: InstallOp) -> Option<Result<(), InstallFailure>> {
+        match what {
+            InstallOp::Reboot => {
+                self.rebooting = true;
+                None
+            }
+            InstallOp::CheckHealth => {
+                let bad = self.world.service.attempt <= self.world.unhealthy_attempts;
+                Some(if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) })
+            }
+            what => {
+                self.world.activating |= what == InstallOp::Activate;
+                self.world.confirming |= what == InstallOp::Confirm;
+                let result = self.storage.install(what);
+                self.world.confirmed |= what == InstallOp::Confirm && result.is_ok();
+                Some(result)
+            }
+        }
+    }
+}
