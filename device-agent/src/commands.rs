@@ -6,6 +6,7 @@ use std::path::Path;
 use whimbrel_protocol::device::Trial;
 use whimbrel_protocol::message::FailureCode;
 
+use crate::books;
 use crate::control::{Exit, Reply, Request};
 use crate::error::AgentError;
 use crate::home::{Home, Survey, slot_name};
@@ -16,7 +17,7 @@ use crate::status::StatusView;
 /// Who carries a command out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The daemon, which starts a session afterwards.
+    /// The daemon, which has had a session before and starts one afterwards.
     Daemon,
     /// The command itself.
     Person,
@@ -27,6 +28,22 @@ pub enum Who {
 /// # Errors
 /// [`AgentError`]; what was confirmed before stays so.
 pub fn carry_out(
+    home: &mut Home,
+    request: &Request,
+    who: Who,
+    ask: impl FnOnce() -> Verdict,
+) -> Result<Reply, AgentError> {
+    if who == Who::Person && matches!(request, Request::Install { .. }) {
+        books::close(home)?;
+    }
+    let reply = answer(home, request, who, ask)?;
+    if who == Who::Person && matches!(request, Request::Commit | Request::Rollback) {
+        books::close(home)?;
+    }
+    Ok(reply)
+}
+
+fn answer(
     home: &mut Home,
     request: &Request,
     who: Who,

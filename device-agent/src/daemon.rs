@@ -37,7 +37,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
     let home = open(&config).await?;
     let key = load_or_make_key(&config.device.key)?;
     let hooks = Hooks::new(&config.hooks);
-    for name in hooks.misnamed() {
+    for name in hooks.misnamed()? {
         warn!(name, "a file in the hooks folder is not named like a hook");
     }
     let around = Surroundings {
@@ -75,12 +75,8 @@ impl Daemon {
     async fn run(mut self, mut home: Home) -> Result<Ended, AgentError> {
         loop {
             let survey = home.survey()?;
-            let mut seed = [0; 40];
-            getrandom::fill(&mut seed)
-                .map_err(|error| AgentError::System { what: "randomness", error: error.into() })?;
-            let (session_seed, link_seed) = seed.split_at(32);
-            let link_seed = link_seed.try_into().map_or(0, u64::from_le_bytes);
-            let session = session_config(&self.around.config, &self.key, session_seed);
+            let session = session_config(&self.around.config, &self.key, random()?);
+            let link_seed = u64::from_le_bytes(random()?);
             let agent = Agent::start(&mut self.around, home, survey, session, link_seed)?;
             let (exit, storage) = agent.run().await?;
             let Some(storage) = storage else {
@@ -98,13 +94,17 @@ impl Daemon {
                     let mut survey = home.survey()?;
                     home.give_up(&mut survey, FailureCode::Hook)?;
                 }
-                Exit::Command(asked) => home = self.command(home, asked).await?,
+                Exit::Command(asked) => match self.command(home, asked).await? {
+                    Some(back) => home = back,
+                    None => return Ok(Ended::Stopped),
+                },
             }
         }
     }
 
-    /// Carries a command out on a thread that may block, and answers meanwhile.
-    async fn command(&mut self, mut home: Home, asked: Asked) -> Result<Home, AgentError> {
+    /// Carries a command out on a thread that may block, and answers meanwhile. `None`: the process is to end,
+    /// which an image that is being written is not waited for.
+    async fn command(&mut self, mut home: Home, asked: Asked) -> Result<Option<Home>, AgentError> {
         let Asked { request, reply } = asked;
         let mut view = home.survey().map(|survey| StatusView::of_folder(&mut home, &survey))?;
         view.daemon = true;
@@ -112,7 +112,9 @@ impl Daemon {
             State::Installing.name().clone_into(&mut view.state);
             view.reason = Some("local".to_owned());
         }
-        let ask = home.ask_hooks(tokio::runtime::Handle::current());
+        let hooks = home.ask_hooks();
+        let runtime = tokio::runtime::Handle::current();
+        let ask = move || runtime.block_on(hooks);
         let mut work = tokio::task::spawn_blocking(move || {
             let result = commands::carry_out(&mut home, &request, Who::Daemon, ask);
             (home, result)
@@ -121,12 +123,13 @@ impl Daemon {
             tokio::select! {
                 done = &mut work => {
                     let (home, result) = done.map_err(|_| AgentError::Ended { what: "command" })?;
-                    let answer = result.unwrap_or_else(|error| Reply::error(&error));
+                    let answer = result.unwrap_or_else(|error| Reply::error(&error.in_one_line()));
                     info!(exit = answer.exit.code(), "command done");
                     // Somebody who does not wait for the answer gets none.
                     drop(reply.send(answer));
-                    return Ok(home);
+                    return Ok(Some(home));
                 }
+                _ = self.around.stop.wait_for(|stop| *stop) => return Ok(None),
                 Some(asked) = self.around.listener.next() => {
                     let answer = match asked.request {
                         Request::Status => Reply::status(view.clone()),
@@ -139,11 +142,18 @@ impl Daemon {
     }
 }
 
-fn session_config(config: &Config, key: &SigningKey, seed: &[u8]) -> SessionConfig {
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], AgentError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| AgentError::System { what: "randomness", error: error.into() })?;
+    Ok(bytes)
+}
+
+/// What a session is told about this device.
+pub(crate) fn session_config(config: &Config, key: &SigningKey, seed: [u8; 32]) -> SessionConfig {
     let device = &config.device;
-    let mut bytes = [0; 32];
-    bytes.iter_mut().zip(seed).for_each(|(to, from)| *to = *from);
-    let base = SessionConfig::new(device.id.clone(), device.vendor, device.class, key.clone(), bytes);
+    let base = SessionConfig::new(device.id.clone(), device.vendor, device.class, key.clone(), seed);
     SessionConfig {
         prefix: config.broker.prefix.clone(),
         message_bytes_max: config.download.message_bytes_max,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::hooks::HookError;
 use crate::identity::IdentityError;
 use crate::standalone::InstallError;
 use crate::storage::StorageError;
@@ -22,10 +23,13 @@ pub enum AgentError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The hooks cannot be used.
+    #[error(transparent)]
+    Hooks(#[from] HookError),
     /// A release in a folder cannot be installed.
     #[error(transparent)]
     Install(#[from] InstallError),
-    /// The record on the medium is of a later version of the agent.
+    /// The medium does not save the record.
     #[error("the record in {path} cannot be saved", path = .path.display())]
     Record {
         /// The data folder.
@@ -68,5 +72,18 @@ impl AgentError {
     #[must_use]
     pub const fn is_locked(&self) -> bool {
         matches!(self, Self::Storage(StorageError::Locked { .. }))
+    }
+
+    /// The error and its causes in one line.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = core::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line.replace('\n', " ")
     }
 }

@@ -114,8 +114,8 @@ impl Home {
         self.storage.disk_mut().path(slot.area())
     }
 
-    /// Runs the hooks of `Installing_Enter` for an installation by hand, from a thread that may block.
-    pub fn ask_hooks(&mut self, runtime: tokio::runtime::Handle) -> impl FnOnce() -> Verdict + Send + use<> {
+    /// Runs the hooks of `Installing_Enter` for an installation by hand.
+    pub fn ask_hooks(&mut self) -> impl Future<Output = Verdict> + Send + use<> {
         let slot = self.storage.target();
         let context = HookContext {
             device: self.config.device.id.clone(),
@@ -126,7 +126,7 @@ impl Home {
         };
         let hooks = Hooks::new(&self.config.hooks);
         let moment = Moment { state: State::Installing, edge: Edge::Enter };
-        move || runtime.block_on(hooks.run(moment, &context))
+        async move { hooks.run(moment, &context).await }
     }
 
     /// Which signatures on releases count.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use tracing::error;
 use whimbrel_protocol::codec::DecodeError;
 use whimbrel_protocol::cose::{Kind, Signatures, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
@@ -121,36 +122,48 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The trust anchor: what this device has pinned, or at the first start the file.
 ///
-/// A file with a higher version takes the place of the pinned root where the root keys of *both* signed it.
-/// Gives the root and its bytes, to be pinned.
+/// A file with a higher version takes the place of the pinned root where the root keys of *both* signed it. What
+/// else the file says is logged and changes nothing: a device must not become unreachable for a file that it
+/// does not need. Gives the root and its bytes, to be pinned.
 ///
 /// # Errors
-/// [`IdentityError`].
+/// [`IdentityError`] where nothing is pinned and the file is no root.
 pub fn load_root(path: &Path, pinned: &[u8]) -> Result<(Root, Vec<u8>), IdentityError> {
-    let refused = |error| IdentityError::Root { path: path.to_owned(), error };
-    let file = read_bounded(path, ROOT_BYTES_MAX as u64);
-    if pinned.is_empty() {
-        let (bytes, _) = file.map_err(|error| failed(path, "read", error))?;
-        return Ok((Root::verify(&bytes).map_err(refused)?, bytes));
-    }
-    let held = Root::verify(pinned).map_err(refused)?;
-    let (bytes, _) = match file {
-        // What is pinned is enough.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((held, pinned.to_vec())),
-        other => other.map_err(|error| failed(path, "read", error))?,
+    let Ok(held) = Root::verify(pinned) else {
+        let bytes = read_root(path)?;
+        let root = Root::verify(&bytes);
+        return Ok((root.map_err(|error| IdentityError::Root { path: path.to_owned(), error })?, bytes));
     };
-    if bytes == pinned {
-        return Ok((held, bytes));
+    match newer_root(path, &held) {
+        Ok(Some(newer)) => Ok(newer),
+        Ok(None) => Ok((held, pinned.to_vec())),
+        Err(error) => {
+            error!(reason = %error, "the trust anchor in the file is not taken, the pinned one stays");
+            Ok((held, pinned.to_vec()))
+        }
     }
-    let offered = Root::verify(&bytes).map_err(refused)?;
-    if offered.version > held.version && is_signed_by(&held, &bytes) {
-        return Ok((offered, bytes));
+}
+
+/// The root in the file, where it follows from `held`; `None` where the file says nothing new.
+fn newer_root(path: &Path, held: &Root) -> Result<Option<(Root, Vec<u8>)>, IdentityError> {
+    let bytes = match read_root(path) {
+        Err(IdentityError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let offered =
+        Root::verify(&bytes).map_err(|error| IdentityError::Root { path: path.to_owned(), error })?;
+    if offered.version < held.version || offered == *held {
+        return Ok(None);
     }
-    if offered.version < held.version || offered == held {
-        // Older than what is pinned, or the same with other signatures.
-        return Ok((held, pinned.to_vec()));
+    if offered.version > held.version && is_signed_by(held, &bytes) {
+        return Ok(Some((offered, bytes)));
     }
     Err(IdentityError::OtherRoot { path: path.to_owned(), got: offered.version, pinned: held.version })
+}
+
+fn read_root(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let bytes = read_bounded(path, ROOT_BYTES_MAX as u64);
+    bytes.map(|(bytes, _)| bytes).map_err(|error| failed(path, "read", error))
 }
 
 /// Whether enough root keys of `held` signed the root in `bytes`.
@@ -240,11 +253,14 @@ mod tests {
         let (_, pinned) = load_root(&path, &[]).unwrap();
         assert_eq!(pinned, first);
 
+        for other in [root(2, 9, &[9]), root(1, 9, &[9]), b"garbage".to_vec(), vec![0; 10_000]] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(load_root(&path, &pinned).unwrap().1, first);
+        }
+        let held = Root::verify(&first).unwrap();
         fs::write(&path, root(2, 9, &[9])).unwrap();
-        let stranger = load_root(&path, &pinned);
+        let stranger = newer_root(&path, &held);
         assert!(matches!(stranger, Err(IdentityError::OtherRoot { got: 2, pinned: 1, .. })));
-        fs::write(&path, root(1, 9, &[9])).unwrap();
-        assert!(matches!(load_root(&path, &pinned), Err(IdentityError::OtherRoot { got: 1, .. })));
         fs::remove_file(&path).unwrap();
         assert_eq!(load_root(&path, &pinned).unwrap().1, first);
     }

@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod agent;
+mod books;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -164,8 +164,8 @@ fn carry_out(config: &Config, request: &Request) -> anyhow::Result<Reply> {
 
 fn carry_out_here(home: &mut Home, request: &Request) -> anyhow::Result<Reply> {
     let runtime = runtime()?;
-    let ask = home.ask_hooks(runtime.handle().clone());
-    Ok(commands::carry_out(home, request, Who::Person, ask)?)
+    let hooks = home.ask_hooks();
+    Ok(commands::carry_out(home, request, Who::Person, move || runtime.block_on(hooks))?)
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<u8> {

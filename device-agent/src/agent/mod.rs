@@ -12,7 +12,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use tokio::sync::watch;
-use tracing::{debug, error, info, trace, warn};
+use tracing::{debug, error, info, warn};
 use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::time::Instant;
@@ -111,7 +111,6 @@ struct Leaving {
 }
 
 /// An operation that hooks have a say in.
-#[derive(Debug)]
 enum Gated {
     Open(StoreOp),
     Install(InstallOp),
@@ -259,7 +258,6 @@ impl<'s> Agent<'s> {
 
     /// Tells the session, and carries out what it wants.
     fn feed(&mut self, input: Input<'_>) {
-        trace!(?input, "input");
         self.session.handle_input(self.around.clock.now(), input);
         self.carry_out();
     }

@@ -151,7 +151,7 @@ impl Agent<'_> {
 
     /// The hooks have spoken.
     pub(super) fn judged(&mut self, op: OpId, gated: Gated, verdict: Verdict) {
-        debug!(?gated, ?verdict, "hooks have spoken");
+        debug!(op = op.0, ?verdict, "hooks have spoken");
         match (gated, verdict) {
             (Gated::Open(what), Verdict::Good) => self.queue_store(op, what),
             (Gated::Open(_), Verdict::Later | Verdict::Bad) => {

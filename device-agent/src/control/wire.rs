@@ -7,7 +7,7 @@ use crate::status::StatusView;
 
 /// A line to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
     /// How things are.
     Status,

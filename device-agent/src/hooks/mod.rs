@@ -172,20 +172,18 @@ impl Hooks {
         Ok(runnable)
     }
 
-    /// Names of files in the folder that look like hooks and are none, for a word at the start.
-    #[must_use]
-    pub fn misnamed(&self) -> Vec<String> {
-        let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else {
-            return Vec::new();
+    /// Names of files in the folder that are not hooks' names, for a word at the start.
+    ///
+    /// # Errors
+    /// [`HookError::Folder`] where there should be a folder and none can be read.
+    pub fn misnamed(&self) -> Result<Vec<String>, HookError> {
+        let Some(folder) = &self.folder else {
+            return Ok(Vec::new());
         };
+        let entries =
+            fs::read_dir(folder).map_err(|error| HookError::Folder { path: folder.clone(), error })?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter(|name| !is_hook_name(name)).take(HOOKS_MAX).collect()
-    }
-
-    /// The folder, if there is one.
-    #[must_use]
-    pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        Ok(names.filter(|name| !is_hook_name(name)).take(HOOKS_MAX).collect())
     }
 }
 

@@ -56,8 +56,7 @@ pub fn install(
     if !home.config.install.standalone {
         return Err(InstallError::Off.into());
     }
-    let staged = survey.record.deployment.as_ref().is_some_and(|known| known.stage != Stage::Fetching);
-    if staged || matches!(survey.boot.trial, Trial::Armed | Trial::Running) {
+    if matches!(survey.boot.trial, Trial::Armed | Trial::Running) {
         return Err(InstallError::OnTrial.into());
     }
     let envelope = read_envelope(home, survey, &folder.join("release.suit"))?;

@@ -1,11 +1,11 @@
 //! A real mosquitto as a child process.
 
+use core::time::Duration;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
 
 /// A broker on a free port of the loopback interface, stopped when it is dropped.
 #[derive(Debug)]

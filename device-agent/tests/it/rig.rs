@@ -1,17 +1,19 @@
 //! A device's agent as a real process, and the scripted service on the other side of a real broker.
 
+use alloc::sync::Arc;
+use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use serde_json::Value;
 use whimbrel_agent::clock::Clock;
 use whimbrel_protocol::ids::{DeviceId, Prefix};
+use whimbrel_protocol::message::{Request, Status};
 use whimbrel_protocol::server::{Input, ServerSession};
 use whimbrel_protocol::testing::Fixture;
 use whimbrel_protocol::topic::{self, Channel};
@@ -33,11 +35,16 @@ pub(crate) struct Served {
     pub(crate) silent_after: Option<u64>,
     /// Hellos that came.
     pub(crate) hellos: u64,
+    /// What the device said of its progress.
+    pub(crate) statuses: Vec<Status>,
+    /// Sent to the device as soon as possible.
+    pub(crate) extra: Vec<(Channel, Vec<u8>)>,
 }
 
 impl Attached {
     pub(crate) fn start(broker: &Mosquitto, service: Service) -> Self {
-        let served = Served { service, silent_after: None, hellos: 0 };
+        let served =
+            Served { service, silent_after: None, hellos: 0, statuses: Vec::new(), extra: Vec::new() };
         let service = Arc::new(Mutex::new(served));
         let stop = Arc::new(tokio::sync::Notify::new());
         let (port, shared, ended) = (broker.port, Arc::clone(&service), Arc::clone(&stop));
@@ -81,7 +88,7 @@ async fn serve(port: u16, shared: &Mutex<Served>) {
     let mut retained: Vec<(Channel, Vec<u8>)> = Vec::new();
     loop {
         let deadline = session.poll_timeout();
-        let down = tokio::select! {
+        let mut down = tokio::select! {
             event = events.poll() => match event {
                 Ok(Event::Incoming(Incoming::ConnAck(_))) => {
                     client.try_subscribe("ota/d/+/q", QoS::AtMostOnce).unwrap();
@@ -98,10 +105,13 @@ async fn serve(port: u16, shared: &Mutex<Served>) {
                     Vec::new()
                 }
             },
+            // Often enough to see what a test wants sent.
+            () = tokio::time::sleep(Duration::from_millis(50)) => Vec::new(),
             () = clock.sleep_until(deadline) => {
                 shared.lock().unwrap().service.serve(&mut session, clock.now(), Input::Timeout)
             }
         };
+        down.append(&mut shared.lock().unwrap().extra);
         for (channel, payload) in down {
             publish(&client, &device, &channel, payload, false);
         }
@@ -125,8 +135,13 @@ fn take(
 ) -> Vec<(Channel, Vec<u8>)> {
     let mut served = shared.lock().unwrap();
     let address = topic::parse(&Prefix::default(), topic).unwrap();
-    let is_hello = address.channel == Channel::Requests && payload.first() == Some(&0x11);
-    served.hellos += u64::from(is_hello);
+    if address.channel == Channel::Requests {
+        match Request::decode(payload).unwrap() {
+            Request::Hello(_) => served.hellos += 1,
+            Request::Status(status) => served.statuses.push(status),
+            _ => {}
+        }
+    }
     if served.silent_after.is_some_and(|after| served.service.served >= after) {
         return Vec::new();
     }
@@ -204,7 +219,7 @@ impl Device {
         self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
-    /// Starts `program` in place of the daemon.
+    /// Takes a process that stands for the daemon.
     pub(crate) fn adopt(&mut self, child: Child) {
         self.agent = Some(child);
     }

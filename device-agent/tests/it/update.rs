@@ -1,10 +1,14 @@
 //! Whole updates: the agent as a process, a real broker, the scripted service.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
+use whimbrel_protocol::ids::ChunkIndex;
 use whimbrel_protocol::manifest::Codec;
-use whimbrel_protocol::message::{FailureCode, Outcome, Report};
+use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, Report};
 use whimbrel_protocol::testing::Fixture;
+use whimbrel_protocol::topic::Channel;
 
 use crate::broker::{Mosquitto, eventually};
 use crate::power_cut_service::{Release, Service};
@@ -82,15 +86,13 @@ fn an_image_that_fails_its_health_hook_is_given_up() {
     let report = rig.wait_for_report();
     assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Unhealthy)));
     // The scripted service answers a failed attempt with a higher one.
-    eventually("a second attempt is reported", || {
-        self_reports(&rig).get(1).map(|report| report.attempt == 2)
-    });
+    eventually("a second attempt is reported", || reports(&rig).get(1).map(|report| report.attempt == 2));
     let status = rig.device.status();
     assert_eq!(status["running"]["slot"], "a");
     assert_eq!(rig.device.terminate(), Some(0));
 }
 
-fn self_reports(rig: &Rig) -> Vec<Report> {
+fn reports(rig: &Rig) -> Vec<Report> {
     rig.service.lock().service.reports.clone()
 }
 
@@ -287,4 +289,66 @@ fn check_says_so_when_there_is_no_broker() {
     rig.device.start();
     rig.device.wait_for("it was tried", |status| status["link"]["last_error"].is_string());
     rig.device.run(&["check"]).assert_refused("not connected to the broker");
+}
+
+/// On a file system of its own, which is too small and then is not.
+#[test]
+fn a_full_medium_is_reported_and_the_update_goes_on_when_there_is_room() {
+    let mut rig = Rig::new(Codec::Raw, noise(15, 600_000));
+    let data = rig.device.path("data");
+    let script = r#"
+        mount -t tmpfs -o size=400k,mode=700 tmpfs "$0" && cp -p "$0.seed"/* "$0" || exit 99
+        "$@" & read line; kill -TERM $!; wait $! || exit 98
+        mount -o remount,size=8m "$0" && exec "$@""#;
+    std::fs::rename(&data, rig.device.path("data.seed")).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let agent = rig.device.command(&["daemon"]);
+    let namespaces = if rustix::process::getuid().is_root() { "-m" } else { "-rm" };
+    let mut command = Command::new("unshare");
+    command
+        .arg(namespaces)
+        .args(["sh", "-c", script])
+        .arg(&data)
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    let log = std::fs::File::create(rig.device.path("log")).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stderr(log).spawn().unwrap();
+    let mut line = child.stdin.take().unwrap();
+    rig.device.adopt(child);
+
+    let deferred = eventually("the device says that it has no room", || {
+        let served = rig.service.lock();
+        served.statuses.iter().find(|status| status.deferred == Some(DeferReason::Room)).copied()
+    });
+    assert_eq!(deferred.bytes_received, 0, "refused before the first chunk");
+    assert!(rig.device.log().contains("slot-b.img"), "the log names the file");
+    line.write_all(b"go on\n").unwrap();
+    assert_eq!(rig.wait_for_report().outcome, Outcome::Confirmed);
+}
+
+#[test]
+fn messages_that_are_not_acted_on_are_counted_by_reason() {
+    let mut rig = Rig::new(Codec::Raw, noise(16, 20_000));
+    rig.device.start();
+    rig.wait_for_report();
+    let confirmed = rig.device.wait_for_state("confirmed");
+    assert_eq!(confirmed["rejected"], serde_json::json!({}));
+    let fixture = Fixture::new();
+    let mut forger = Fixture::new();
+    forger.campaign_key = whimbrel_protocol::cose::SigningKey::ed25519(&[66; 32]);
+    let old = rig.service.lock().service.retained(&Channel::Assignment).unwrap();
+    let newer = fixture.assignment(9, core::slice::from_ref(&fixture.group), None);
+    let say = |payload: Vec<u8>| rig.service.lock().extra.push((Channel::Answers, payload));
+    say(b"\x1fnonsense".to_vec());
+    say(forger.assignment(10, &[], None));
+    say(newer);
+    say(old);
+    say(whimbrel_protocol::message::ChunkMessage::encode(rig.release.tag(), ChunkIndex(0), &[1; 1024]));
+    let status = rig.device.wait_for("four were rejected", |status| {
+        status["rejected"].as_object().is_some_and(|counts| counts.len() == 4)
+    });
+    let expected = serde_json::json!({ "malformed": 1, "unauthentic": 1, "rollback": 1, "misbehaved": 1 });
+    assert_eq!(status["rejected"], expected);
+    let words = rig.device.run(&["status"]).stdout;
+    assert!(words.contains("rejected  1 malformed, 1 misbehaved, 1 rollback, 1 unauthentic"), "{words}");
 }
