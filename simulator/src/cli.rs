@@ -24,6 +24,17 @@ pub struct Cli {
 /// What the simulator can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Updates a fleet on bad links, from making the keys to reading the last image back.
+    Demo(DemoArgs),
+    /// Updates many devices and reports every byte.
+    Swarm(SwarmArgs),
+    /// The update service, as this program starts it for itself.
+    #[command(hide = true, disable_help_flag = true)]
+    Service {
+        /// What `whimbreld` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Lists the link profiles: what the networks are like, and where the figures are from.
     Profiles(ProfilesArgs),
 }
@@ -53,7 +64,7 @@ pub struct DemoArgs {
     pub run: RunArgs,
 }
 
-/// Updates many devices and reports every byte: against a service of its own, or against a broker that has one.
+/// Updates many devices and reports every byte, through the service's own broker or any other.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -73,7 +84,7 @@ pub struct SwarmArgs {
     /// How often the link of each device is cut during its transfer, for 1 to 5 s each.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=CUTS_MAX))]
     pub cuts_per_device: u32,
-    /// Uses this broker instead of starting a service; it must be there already.
+    /// Lets devices and service meet at this broker, instead of one that the service brings.
     #[arg(long, value_name = "mqtt://[USER:PASSWORD@]HOST[:PORT]")]
     pub broker: Option<BrokerAddress>,
     /// Flips a bit in one chunk on one device's medium before the images are checked; the run must then fail.

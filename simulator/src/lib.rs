@@ -21,4 +21,5 @@ pub mod report;
 pub mod seed;
 pub mod shape;
 pub mod swarm;
+pub mod update;
 pub mod words;

@@ -1,25 +1,109 @@
 //! `whimbrel-sim`: flags, and what they start.
 
-use std::io::{ErrorKind, Write as _};
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use whimbrel_sim::cli::{Cli, Command, ProfilesArgs};
+use whimbrel_sim::child::end_with_parent;
+use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, SwarmArgs};
+use whimbrel_sim::process::raise_open_files;
 use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
+use whimbrel_sim::report::Report;
+use whimbrel_sim::update::{Conduct, conduct};
 
 fn main() -> ExitCode {
     let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| match cli.command {
-        Command::Profiles(args) => list_profiles(&args),
+        Command::Demo(args) => demo(&args),
+        Command::Swarm(args) => swarm(&args),
+        Command::Service { args } => Ok(service(args)),
+        Command::Profiles(args) => list_profiles(&args).map(|()| ExitCode::SUCCESS),
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("whimbrel-sim: {error:#}");
-            ExitCode::FAILURE
-        }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("whimbrel-sim: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Is the service, for the simulator that started this process.
+fn service(args: Vec<OsString>) -> ExitCode {
+    end_with_parent();
+    whimbrel_service::main_from_args(core::iter::once(OsString::from("whimbreld")).chain(args))
+}
+
+fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let image = match &args.image {
+        Some(path) => read_image(path, u64::MAX)?,
+        None => read_image(&std::env::current_exe().context("cannot find this program")?, DEMO_IMAGE_BYTES)?,
+    };
+    run(Conduct {
+        image,
+        devices: args.devices,
+        cuts: args.cuts_per_device,
+        broker: None,
+        corrupt: None,
+        run: &args.run,
+    })
+}
+
+fn swarm(args: &SwarmArgs) -> anyhow::Result<ExitCode> {
+    let corrupt = args.corrupt_chunk.map(|device| device.unwrap_or(args.devices / 2));
+    if let Some(device) = corrupt.filter(|device| *device >= args.devices) {
+        anyhow::bail!("--corrupt-chunk={device}: there are devices 0 to {}", args.devices - 1);
+    }
+    run(Conduct {
+        image: read_image(&args.image, u64::MAX)?,
+        devices: args.devices,
+        cuts: args.cuts_per_device,
+        broker: args.broker.clone(),
+        corrupt,
+        run: &args.run,
+    })
+}
+
+/// Runs it, prints the result, and says by the exit status whether all went well.
+fn run(what: Conduct<'_>) -> anyhow::Result<ExitCode> {
+    let json = what.run.json;
+    // Each device has a socket, and so does its other end in the service.
+    raise_open_files(u64::from(what.devices) + FILES_BESIDE).ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let report = runtime.block_on(conduct(what))?;
+    print(&if json { report.to_json() + "\n" } else { report.to_string() })?;
+    Ok(verdict(&report))
+}
+
+fn verdict(report: &Report) -> ExitCode {
+    let objections = report.objections();
+    for objection in &objections {
+        eprintln!("whimbrel-sim: {objection}");
+    }
+    if objections.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first bytes of a file, up to `most`.
+fn read_image(path: &Path, most: u64) -> anyhow::Result<bytes::Bytes> {
+    let wrong = || format!("cannot read the image {}", path.display());
+    let file = std::fs::File::open(path).with_context(wrong)?;
+    let mut image = Vec::new();
+    file.take(most).read_to_end(&mut image).with_context(wrong)?;
+    anyhow::ensure!(!image.is_empty(), "the image {} is empty", path.display());
+    Ok(image.into())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who pipes this into `head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot write to standard output"),
     }
 }
+
+/// The demo's image: the beginning of this program.
+const DEMO_IMAGE_BYTES: u64 = 1 << 20;
+/// Files that are open besides the devices' sockets.
+const FILES_BESIDE: u64 = 200;
 
 fn list_profiles(args: &ProfilesArgs) -> anyhow::Result<()> {
     let text = if args.toml {
@@ -28,9 +112,5 @@ fn list_profiles(args: &ProfilesArgs) -> anyhow::Result<()> {
         let described = |profile: &Profile| format!("{profile}\n    {}; {}\n", profile.about, profile.source);
         Profiles::builtin().iter().map(described).collect()
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Who pipes this into `head` has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.context("cannot write to standard output"),
-    }
+    print(&text)
 }

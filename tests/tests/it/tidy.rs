@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 6] = [
     ("whimbrel-agent", &["whimbrel-protocol"]),
     ("whimbrel-service", &["whimbrel-protocol"]),
     ("whimbrel-publisher", &["whimbrel-protocol"]),
-    ("whimbrel-sim", &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service"]),
+    ("whimbrel-sim", &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher"]),
     (
         "e2e",
         &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher", "whimbrel-sim"],

@@ -1,0 +1,443 @@
+//! One virtual device: the protocol's session, the agent's storage, and a disk in memory under it.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use whimbrel_agent::installer::{Slot, SlotFacts};
+use whimbrel_agent::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
+use whimbrel_protocol::chunk::{ChunkSet, Layout};
+use whimbrel_protocol::cose::{Accept, SigningKey};
+use whimbrel_protocol::device::{
+    DeviceSession, Input as SessionInput, InstallFailure, InstallOp, Output as SessionOutput, Record,
+    SessionConfig,
+};
+use whimbrel_protocol::disk::{Disk, DiskError};
+use whimbrel_protocol::envelope::Envelope;
+use whimbrel_protocol::ids::{ChunkIndex, ClassId, DeviceId, OpId, Prefix, VendorId};
+use whimbrel_protocol::message::{Answer, State};
+use whimbrel_protocol::retry::Backoff;
+use whimbrel_protocol::time::{Instant, UnixTime};
+use whimbrel_protocol::topic::{self, Channel};
+use whimbrel_protocol::trust::Root;
+
+use crate::clock::Moment;
+use crate::disk::{Originals, SharedDisk};
+use crate::fleet::DeviceState;
+use crate::meter::Part;
+use crate::mqtt::Delivery;
+use crate::seed::Seed;
+use crate::swarm::{Input, Machine, Output};
+
+/// What all devices of a fleet have in common.
+#[derive(Clone, Debug)]
+pub struct FleetFacts {
+    /// Whom they trust.
+    pub root: Root,
+    /// The same, as it was signed.
+    pub root_bytes: Vec<u8>,
+    /// Their maker.
+    pub vendor: VendorId,
+    /// Their hardware.
+    pub class: ClassId,
+    /// First level of all topics.
+    pub prefix: Prefix,
+    /// What their disks are expected to hold in the end.
+    pub originals: Originals,
+    /// How the payload is cut, for the books.
+    pub layout: Layout,
+    /// How long their links usually hold, in seconds.
+    pub mean_time_between_losses_s: u64,
+    /// Everything is drawn from this.
+    pub seed: Seed,
+}
+
+/// The id of a device by its number.
+///
+/// # Panics
+/// Never: the digits are allowed in an id.
+#[must_use]
+pub fn device_id(number: u32) -> DeviceId {
+    DeviceId::new(&format!("dev-{number:05}")).expect("letters and digits")
+}
+
+/// The key of a device: for simulations only, because whoever knows the seed knows it.
+#[must_use]
+pub fn device_key(seed: Seed, number: u32) -> SigningKey {
+    SigningKey::ed25519(&secret(b"device key", seed, number, 0))
+}
+
+fn secret(purpose: &[u8], seed: Seed, number: u32, life: u32) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(purpose);
+    hash.update(seed.0.to_be_bytes());
+    hash.update(number.to_be_bytes());
+    hash.update(life.to_be_bytes());
+    hash.finalize().into()
+}
+
+/// A device that takes part in a swarm.
+#[derive(Debug)]
+pub struct UpdatingDevice {
+    facts: Arc<FleetFacts>,
+    number: u32,
+    id: DeviceId,
+    /// Sessions that it had: one more after each reboot.
+    lives: u32,
+    session: DeviceSession,
+    storage: Storage<SharedDisk>,
+    outputs: VecDeque<Output>,
+    reconnect: Backoff,
+    seen: Seen,
+    shown: DeviceState,
+    now: Moment,
+    /// When the last thing happened that could be the last of all.
+    settled: Option<Moment>,
+    finished: bool,
+}
+
+/// What has reached the device before, for the books only.
+#[derive(Debug)]
+struct Seen {
+    chunks: ChunkSet,
+    pages: Vec<u32>,
+    list: bool,
+    manifest: bool,
+}
+
+/// An answer that the session waits for.
+enum Answered {
+    Stored(StoreAnswer),
+    Installed(Result<(), InstallFailure>),
+}
+
+/// How long a device stays connected after its report was acknowledged: it subscribes to what is retained then,
+/// and gets it, which belongs to what an update costs. In virtual time.
+const LINGER: Duration = Duration::from_secs(3);
+/// Reconnecting, as an agent does it: the first wait, and the longest.
+const RECONNECT_BASE_MS: u64 = 1_000;
+const RECONNECT_CAP_MS: u64 = 900_000;
+
+impl UpdatingDevice {
+    /// A device as it leaves the factory: an empty slot runs, nothing is known but the root.
+    ///
+    /// # Errors
+    /// [`StorageError`] where the disk in memory does not do what it should.
+    pub fn new(facts: Arc<FleetFacts>, number: u32) -> Result<Self, StorageError> {
+        let disk = SharedDisk::new(&facts.originals);
+        let mut storage = Storage::start(disk, StorageOptions::default())?;
+        storage.boot()?;
+        let id = device_id(number);
+        let key_seed = u64::from_be_bytes(first_8(secret(b"reconnect", facts.seed, number, 0)));
+        let session = session(&facts, number, 0, &mut storage, Moment::START)?;
+        let chunks = ChunkSet::empty(facts.layout.chunk_count());
+        Ok(Self {
+            facts,
+            number,
+            id,
+            lives: 1,
+            session,
+            storage,
+            outputs: VecDeque::new(),
+            reconnect: Backoff::new(key_seed, RECONNECT_BASE_MS, RECONNECT_CAP_MS),
+            seen: Seen { chunks, pages: Vec::new(), list: false, manifest: false },
+            shown: DeviceState::Idle,
+            now: Moment::START,
+            settled: None,
+            finished: false,
+        })
+    }
+
+    /// The slot that it runs.
+    #[must_use]
+    pub fn running(&self) -> Slot {
+        self.storage.running()
+    }
+
+    /// The disk, to look at or to spoil.
+    pub fn disk_mut(&mut self) -> &mut SharedDisk {
+        self.storage.disk_mut()
+    }
+
+    /// SHA-256 of the first `size` bytes of the slot that runs, read back from the medium.
+    ///
+    /// # Errors
+    /// [`DiskError`] where the slot is shorter.
+    pub fn hash_running(&mut self, size: u64) -> Result<[u8; 32], DiskError> {
+        let area = self.storage.running().area();
+        let disk = self.storage.disk_mut();
+        disk.drop_cache(area)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 64 * 1024];
+        let mut at = 0;
+        while at < size {
+            let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            disk.read(area, at, piece)?;
+            hash.update(&*piece);
+            at += len as u64;
+        }
+        Ok(hash.finalize().into())
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_millis(self.now.millis())
+    }
+
+    /// Feeds the session, then does everything that it wants.
+    fn feed(&mut self, input: SessionInput<'_>) {
+        let now = self.instant();
+        self.session.handle_input(now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut answers = VecDeque::new();
+        let mut reboot = false;
+        loop {
+            while let Some(output) = self.session.poll_output() {
+                if matches!(output, SessionOutput::Install(_, InstallOp::Reboot)) {
+                    reboot = true;
+                    continue;
+                }
+                answers.extend(self.carry_out(output));
+            }
+            let now = self.instant();
+            match answers.pop_front() {
+                Some((op, Answered::Stored(answer))) => self.session.handle_input(now, answer.as_input(op)),
+                Some((op, Answered::Installed(result))) => {
+                    self.session.handle_input(now, SessionInput::Installed { op, result });
+                }
+                None => break,
+            }
+        }
+        if reboot {
+            self.reboot();
+        }
+        self.look();
+    }
+
+    fn carry_out(&mut self, output: SessionOutput) -> Option<(OpId, Answered)> {
+        let topic = |channel: &Channel| channel.topic(&self.facts.prefix, &self.id);
+        match output {
+            SessionOutput::Subscribe(channels) => {
+                let of = |channel: Channel| {
+                    let qos = if channel == Channel::Answers {
+                        Delivery::AtMostOnce
+                    } else {
+                        Delivery::AtLeastOnce
+                    };
+                    (topic(&channel), qos)
+                };
+                self.outputs.push_back(Output::Subscribe(channels.into_iter().map(of).collect()));
+            }
+            SessionOutput::Publish(publish) => {
+                let delivery =
+                    if publish.at_least_once { Delivery::AtLeastOnce } else { Delivery::AtMostOnce };
+                let topic = topic(&publish.channel);
+                let payload = Bytes::from(publish.payload);
+                self.outputs.push_back(Output::Publish { topic, payload, delivery });
+            }
+            SessionOutput::Store(op, what) => {
+                return Some((op, Answered::Stored(self.storage.carry_out(what))));
+            }
+            // The new image of a simulation is healthy when it runs at all.
+            SessionOutput::Install(op, InstallOp::CheckHealth) => {
+                return Some((op, Answered::Installed(Ok(()))));
+            }
+            SessionOutput::Install(op, what) => {
+                return Some((op, Answered::Installed(self.storage.install(what))));
+            }
+            SessionOutput::Disconnect => self.outputs.push_back(Output::HangUp),
+            SessionOutput::Event(_) => {}
+        }
+        None
+    }
+
+    /// Starts what the boot control chooses, with a new session and a new connection.
+    fn reboot(&mut self) {
+        let started = self
+            .storage
+            .boot()
+            .and_then(|_| session(&self.facts, self.number, self.lives, &mut self.storage, self.now));
+        self.lives += 1;
+        self.outputs.push_back(Output::HangUp);
+        match started {
+            Ok(session) => {
+                self.session = session;
+                self.drain();
+            }
+            // A disk in memory does not fail; a device that cannot start says nothing any more.
+            Err(_) => self.finish(DeviceState::Failed),
+        }
+    }
+
+    /// Tells of the state, and notices the end.
+    fn look(&mut self) {
+        let state = state_of(self.session.state());
+        if state != self.shown {
+            self.shown = state;
+            self.outputs.push_back(Output::State(state));
+        }
+        let over = self.session.state().is_final() && self.session.record().reports.is_empty();
+        match (over, self.settled) {
+            (true, None) => self.settled = Some(self.now),
+            (false, Some(_)) => self.settled = None,
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, state: DeviceState) {
+        if !self.finished {
+            self.finished = true;
+            self.outputs.push_back(Output::State(state));
+            self.outputs.push_back(Output::Finished);
+        }
+    }
+
+    /// For the books: what of a data message is new to this device.
+    fn book(&mut self, payload: &[u8]) {
+        let Ok(answer) = Answer::decode(payload) else { return };
+        let (part, total, first_bytes) = match answer {
+            Answer::Chunk(message) => {
+                let layout = self.facts.layout;
+                let mut fresh = 0;
+                let mut left = message.bytes.len() as u64;
+                let mut chunk = message.first;
+                while left > 0 && layout.contains(chunk) {
+                    let len = layout.chunk_len(chunk).min(left);
+                    if self.seen.chunks.insert(chunk) {
+                        fresh += len;
+                    }
+                    left -= len;
+                    chunk = ChunkIndex(chunk.0 + 1);
+                }
+                (Part::Chunks, message.bytes.len() as u64, fresh)
+            }
+            Answer::Page(message) => {
+                let fresh = match message.page {
+                    whimbrel_protocol::message::PageNumber::List => {
+                        !core::mem::replace(&mut self.seen.list, true)
+                    }
+                    whimbrel_protocol::message::PageNumber::Page(page) => {
+                        let fresh = !self.seen.pages.contains(&page);
+                        if fresh {
+                            self.seen.pages.push(page);
+                        }
+                        fresh
+                    }
+                };
+                let total = message.bytes.len() as u64;
+                (Part::Page, total, if fresh { total } else { 0 })
+            }
+            Answer::Signed(object) if object.starts_with(&[0xd8, 0x6b]) => {
+                let total = object.len() as u64;
+                let fresh = !core::mem::replace(&mut self.seen.manifest, true);
+                (Part::Manifest, total, if fresh { total } else { 0 })
+            }
+            Answer::Signed(_) | Answer::Refusal(_) => return,
+        };
+        self.outputs.push_back(Output::Carried { part, first_bytes, repeated_bytes: total - first_bytes });
+    }
+}
+
+impl Machine for UpdatingDevice {
+    fn handle_input(&mut self, now: Moment, input: Input<'_>) {
+        self.now = now;
+        match input {
+            Input::Connected => self.feed(SessionInput::Connected),
+            Input::Disconnected => self.feed(SessionInput::Disconnected),
+            Input::Message { topic, payload } => {
+                if let Some(address) = topic::parse(&self.facts.prefix, topic) {
+                    if address.channel == Channel::Answers {
+                        self.book(payload);
+                    }
+                    // A message is proof that the connection is good for something.
+                    self.reconnect.reset();
+                    self.feed(SessionInput::Message { channel: address.channel, payload });
+                }
+            }
+            Input::Activity => self.feed(SessionInput::Activity),
+            Input::Timeout => self.feed(SessionInput::Timeout),
+        }
+        if self.settled.is_some_and(|settled| now.since(settled) >= LINGER) {
+            self.finish(self.shown);
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Moment> {
+        let session =
+            self.session.poll_timeout().map(|at| Moment::START + Duration::from_millis(at.as_millis()));
+        let linger = self.settled.filter(|_| !self.finished).map(|settled| settled + LINGER);
+        session.into_iter().chain(linger).min()
+    }
+
+    fn reconnect_after(&mut self) -> Duration {
+        Duration::from_millis(self.reconnect.next_wait_ms())
+    }
+}
+
+/// A session on what the medium holds, as the agent starts one.
+fn session(
+    facts: &FleetFacts,
+    number: u32,
+    life: u32,
+    storage: &mut Storage<SharedDisk>,
+    now: Moment,
+) -> Result<DeviceSession, StorageError> {
+    let mut record = match storage.load_record()? {
+        LoadedRecord::Found(record) => *record,
+        LoadedRecord::Fresh | LoadedRecord::Damaged => Record::default(),
+    };
+    record.root.clone_from(&facts.root_bytes);
+    for slot in Slot::ALL {
+        let envelope = storage.load_envelope(slot).and_then(|bytes| {
+            Envelope::decode(&bytes).and_then(|envelope| envelope.verify(&facts.root, Accept::STRICT)).ok()
+        });
+        let known = envelope.and_then(|envelope| SlotFacts::of(&envelope, facts.vendor, facts.class, slot));
+        if let Some(known) = known {
+            storage.learn(slot, known);
+        }
+    }
+    let boot = storage.boot_view();
+    let target = storage.target();
+    let envelope = storage.load_envelope(target);
+    let key = device_key(facts.seed, number);
+    let seed = secret(b"session", facts.seed, number, life);
+    let config = SessionConfig {
+        prefix: facts.prefix.clone(),
+        mean_time_between_losses_s: facts.mean_time_between_losses_s,
+        sees_activity: true,
+        ..SessionConfig::new(device_id(number), facts.vendor, facts.class, key, seed)
+    };
+    let at = Instant::from_millis(now.millis());
+    Ok(DeviceSession::new(config, facts.root.clone(), boot, record, envelope, at, UnixTime::default()))
+}
+
+fn first_8(bytes: [u8; 32]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = bytes;
+    [a, b, c, d, e, f, g, h]
+}
+
+fn state_of(state: State) -> DeviceState {
+    match state {
+        State::Idle => DeviceState::Idle,
+        State::Offered => DeviceState::Offered,
+        State::Deferred => DeviceState::Deferred,
+        State::Downloading => DeviceState::Downloading,
+        State::Downloaded => DeviceState::Downloaded,
+        State::Installing => DeviceState::Installing,
+        State::Rebooting => DeviceState::Rebooting,
+        State::Testing => DeviceState::Testing,
+        State::Confirmed => DeviceState::Confirmed,
+        State::Reverted => DeviceState::Reverted,
+        State::Failed => DeviceState::Failed,
+        State::Cancelled => DeviceState::Cancelled,
+    }
+}
