@@ -90,8 +90,11 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(texts).collect()
 }
 
+/// What is logged where nothing is said. The router tells of every client, the database of every statement.
+const LOG_DEFAULT: &str = "info,rumqttd=warn,rumqttc=warn,sqlx=warn";
+
 fn start_log() {
-    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

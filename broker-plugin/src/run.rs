@@ -45,6 +45,17 @@ pub enum ServiceError {
     /// Database or payloads.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The embedded broker's logs could outgrow what the owner allows.
+    #[error(
+        "the broker may need {needed} bytes of memory and limits.broker-memory allows {budget}: lower limits.devices, \
+         limits.connections or limits.groups, or raise it"
+    )]
+    Memory {
+        /// What it may need, in bytes.
+        needed: u64,
+        /// What it may have.
+        budget: u64,
+    },
     /// The embedded broker did not start.
     #[error("{error}{}", cause(error))]
     Front {
@@ -98,6 +109,7 @@ pub async fn run(
     let _lock = DataLock::take(&config.data)?;
     let folder = PayloadFolder::open(&config.data)?;
     let mut store = SqliteStore::open(&config.data.join("whimbrel.sqlite")).await?;
+    store.limit_bytes(config.limits.database_bytes).await?;
     let snapshot = store.load().await?;
     let clock = Clock::start(snapshot.beacon_issued);
     let expires = authority.root().expires;
@@ -222,7 +234,10 @@ impl Broker {
                     Ok((door, link))
                 });
                 let opened = opening.await.map_err(|error| thread_error(&error))?;
-                let (door, link) = opened.map_err(|error| ServiceError::Front { error })?;
+                let (door, link) = opened.map_err(|error| match error {
+                    FrontError::MemoryBudget { needed, budget } => ServiceError::Memory { needed, budget },
+                    error => ServiceError::Front { error },
+                })?;
                 Ok(Self::Embedded { door, link: Box::new(link?) })
             }
             BrokerConfig::Client { url, client_id, login } => {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use whimbrel_protocol::cose::PublicKey;
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, DeviceId, Digest, PayloadTag, Prefix};
-use whimbrel_protocol::message::PageNumber;
+use whimbrel_protocol::message::{PageNumber, Request};
 use whimbrel_protocol::server::{
     Bucket, DeviceView, Document, GroupDocument, Live, LivePayload, ServerSession, Standing,
 };
@@ -88,6 +88,8 @@ const SIGNED_EVERY_MS: u64 = 1000;
 /// Refusals of one device from outside the machine.
 const REFUSALS_BURST: u64 = 8;
 const REFUSALS_EVERY_MS: u64 = 1000;
+/// The name of no release.
+const NO_RELEASE: Digest = Digest([0; 32]);
 /// When there are too many sessions, this part of them is dropped, the longest silent ones.
 const DROPPED_PART: usize = 16;
 
@@ -257,13 +259,27 @@ impl View {
             root_version: self.root_version,
             assignment: self.assignment,
             campaigns: &self.campaigns,
-            live: self.live.as_ref().map(|live| Live { release: live.release, payloads: &live.payloads }),
+            live: Some(match &self.live {
+                Some(live) => Live { release: live.release, payloads: &live.payloads },
+                // Not none: what a device without a release asks for is refused then, and not passed over.
+                None => Live { release: NO_RELEASE, payloads: &[] },
+            }),
         }
     }
 
     /// The release that the device should run.
     pub(crate) fn live(&self) -> Option<&LiveView> {
         self.live.as_ref()
+    }
+
+    /// The payload bytes that a request for chunks asks for; 0 where it is none that will be served.
+    pub(crate) fn bytes_asked(&self, message: &[u8]) -> u64 {
+        let Ok(Request::Chunks(request)) = Request::decode(message) else { return 0 };
+        let payload = self.live.as_ref().and_then(|live| live.payload(request.payload));
+        payload.map_or(0, |(payload, _)| {
+            let spans = request.runs().map(|(first, count)| payload.layout.bytes_of(first, count));
+            spans.map(|range| range.end - range.start).sum()
+        })
     }
 
     /// What the device's next request for chunks counts for.

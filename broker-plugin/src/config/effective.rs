@@ -73,6 +73,8 @@ pub struct Limits {
     pub session_idle: Duration,
     /// Releases stored.
     pub releases: usize,
+    /// Bytes of the database.
+    pub database_bytes: u64,
     /// Bytes of the largest payload.
     pub payload_bytes: u64,
     /// Bytes of payloads kept in memory.
@@ -199,6 +201,7 @@ impl Values {
             sessions: self.number("limits.sessions", 16..=10_000_000)?,
             session_idle: self.duration("limits.session-idle", SECOND..=30 * DAY)?,
             releases: self.number("limits.releases", 1..=100_000)?,
+            database_bytes: self.bytes("limits.database", MIB..=16 * TIB)?,
             payload_bytes: self.bytes("limits.payload", 1024..=4096 * MIB)?,
             payload_cache_bytes: self.size("limits.payload-cache", 8 * MIB..=TIB)?,
             frame_cache_bytes: self.size("limits.frame-cache", 0..=TIB)?,
@@ -219,8 +222,7 @@ impl Values {
             return Ok(None);
         }
         let path = self.path(KEY)?;
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = read(KEY, &path)?;
         let passwords = Passwords::read(&text).map_err(|(line, what)| ConfigError::File {
             key: KEY,
             path,
@@ -235,8 +237,7 @@ impl Values {
             return Ok(None);
         }
         let path = self.path(KEY)?;
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = read(KEY, &path)?;
         let password = text.trim_end_matches(['\r', '\n']);
         if password.is_empty() || password.len() > 1024 || password.contains('\n') {
             let what = "expected the password alone on one line, at most 1024 bytes".to_owned();
@@ -315,4 +316,13 @@ impl Values {
             }
         }
     }
+}
+
+/// Reads a file that a key names.
+fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+        key,
+        path: path.to_owned(),
+        what: format!("cannot be read: {error}"),
+    })
 }

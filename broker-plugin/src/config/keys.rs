@@ -140,11 +140,20 @@ pub(super) const KEYS: &[Key] = &[
     ),
     text("limits.session-idle", "24h", "How long the quotas of a silent device are remembered, 1s to 30d."),
     number("limits.releases", "1000", "Releases stored, 1 to 100000."),
+    text(
+        "limits.database",
+        "64GiB",
+        "Largest database, 1MiB to 16TiB. What would exceed it is refused, as on a full disk.",
+    ),
     text("limits.payload", "4GiB", "Largest payload, 1KiB to 4GiB."),
     text("limits.payload-cache", "256MiB", "Memory for payloads as they are on the disk, 8MiB to 1TiB."),
     text("limits.frame-cache", "64MiB", "Memory for chunk messages that many devices get, 0B to 1TiB."),
     text("limits.device-rate", "64MiB", "Payload bytes per second that one device may get, 1KiB to 1TiB."),
-    text("limits.device-burst", "16MiB", "Payload bytes that one device may get at once, 128KiB to 1TiB."),
+    text(
+        "limits.device-burst",
+        "16MiB",
+        "Payload bytes that one device may get at once, 128KiB to 1TiB. Below a second of the rate that is not reached.",
+    ),
     text(
         "limits.campaign-rate",
         "4GiB",

@@ -43,7 +43,8 @@ impl<L: BrokerLink> Core<L> {
             return Counters::count(&self.counters.rejected_too_often);
         }
         if let (Some(CHUNK_REQUEST), Some(crowd)) = (payload.first().copied(), session.view.crowd())
-            && let Err(wait_s) = admission.check(self.now, &mut session.bytes, crowd)
+            && let Err(wait_s) =
+                admission.check(self.now, &mut session.bytes, crowd, || session.view.bytes_asked(payload))
         {
             Counters::count(&self.counters.busy);
             let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s) };

@@ -1,9 +1,8 @@
 //! Who is served now, and who is told to come back: token buckets per device, per campaign, per cell and in all.
 //!
-//! A request is admitted when every bucket that it falls into holds enough for the largest request there is;
-//! then it takes what it needs from each. Asking for the largest and not for the request's own size means that
-//! the answer is known before the device's session counts the request against its daily quota: a device that is
-//! told `busy` has spent nothing.
+//! A request is admitted when every bucket that it falls into holds enough for it; then it takes from each what it
+//! needs. That is decided before the device's session sees the request, and counts it against the device's daily
+//! quota: a device that is told `busy` has spent nothing.
 
 use std::collections::HashMap;
 
@@ -87,22 +86,34 @@ impl Admission {
         self.rates.device.bucket(now)
     }
 
-    /// Whether a request is admitted now.
+    /// Whether a request of `bytes` is admitted now; they are asked for only where the answer depends on them.
     ///
     /// # Errors
     /// How long to wait, in seconds: as long as the emptiest bucket needs, and up to as long again, so that those
     /// who are refused together don't come back together.
-    pub(crate) fn check(&mut self, now: Instant, device: &mut Bucket, crowd: Crowd) -> Result<(), u32> {
-        let mut wait_ms = 0;
-        self.each(now, device, crowd, |bucket| {
-            wait_ms = bucket.wait_ms(now, REQUEST_BYTES_SERVED_MAX).max(wait_ms);
-        });
+    pub(crate) fn check(
+        &mut self,
+        now: Instant,
+        device: &mut Bucket,
+        crowd: Crowd,
+        bytes: impl FnOnce() -> u64,
+    ) -> Result<(), u32> {
+        if self.wait_ms(now, device, crowd, REQUEST_BYTES_SERVED_MAX) == 0 {
+            return Ok(());
+        }
+        let wait_ms = self.wait_ms(now, device, crowd, bytes().min(REQUEST_BYTES_SERVED_MAX));
         if wait_ms == 0 {
             return Ok(());
         }
         let wait_ms = wait_ms.saturating_add(self.jitter.below(wait_ms.max(1000)));
         let wait_s = u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX);
         Err(wait_s.min(RETRY_AFTER_MAX_S))
+    }
+
+    fn wait_ms(&mut self, now: Instant, device: &mut Bucket, crowd: Crowd, bytes: u64) -> u64 {
+        let mut wait_ms = 0;
+        self.each(now, device, crowd, |bucket| wait_ms = bucket.wait_ms(now, bytes).max(wait_ms));
+        wait_ms
     }
 
     /// Takes what an admitted request needs.
@@ -154,7 +165,7 @@ mod tests {
     }
 
     fn admit(admission: &mut Admission, now: Instant, device: &mut Bucket, crowd: Crowd) -> Result<(), u32> {
-        admission.check(now, device, crowd)?;
+        admission.check(now, device, crowd, || REQUEST_BYTES_SERVED_MAX)?;
         admission.take(now, device, crowd, REQUEST_BYTES_SERVED_MAX);
         Ok(())
     }
@@ -177,7 +188,7 @@ mod tests {
             let mut try_as = |new: bool, crowd| {
                 let mut fresh = admission.device_bucket(at(0));
                 let device = if new { &mut fresh } else { &mut device };
-                admission.check(at(0), device, crowd).is_ok()
+                admission.check(at(0), device, crowd, || REQUEST_BYTES_SERVED_MAX).is_ok()
             };
             assert_eq!(try_as(true, here), other_device);
             assert_eq!(try_as(false, crowd(2, Some(1))), other_campaign);
@@ -193,8 +204,11 @@ mod tests {
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
         admit(&mut admission, at(0), &mut device, crowd(1, None)).unwrap();
-        let waits: Vec<u32> =
-            (0..50).map(|_| admission.check(at(0), &mut device, crowd(1, None)).unwrap_err()).collect();
+        let mut wait = || {
+            let largest = || REQUEST_BYTES_SERVED_MAX;
+            admission.check(at(0), &mut device, crowd(1, None), largest).unwrap_err()
+        };
+        let waits: Vec<u32> = (0..50).map(|_| wait()).collect();
         let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*least >= 128 && *most <= 257 && most - least > 60, "{least} to {most}");
     }
@@ -206,6 +220,20 @@ mod tests {
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
         admit(&mut admission, at(0), &mut device, crowd(1, None)).unwrap();
-        assert_eq!(admission.check(at(0), &mut device, crowd(1, None)), Err(RETRY_AFTER_MAX_S));
+        let largest = || REQUEST_BYTES_SERVED_MAX;
+        assert_eq!(admission.check(at(0), &mut device, crowd(1, None), largest), Err(RETRY_AFTER_MAX_S));
+    }
+
+    #[test]
+    fn a_small_request_is_admitted_where_there_is_room_for_it_alone() {
+        let rates = Rates { device: SCARCE, campaign: PLENTY, cell: PLENTY, total: PLENTY };
+        let mut admission = Admission::new(rates, 7, at(0));
+        let mut device = admission.device_bucket(at(0));
+        let crowd = crowd(1, None);
+        for _ in 0..16 {
+            assert_eq!(admission.check(at(0), &mut device, crowd, || 8192), Ok(()));
+            admission.take(at(0), &mut device, crowd, 8192);
+        }
+        assert!(admission.check(at(0), &mut device, crowd, || 8192).is_err());
     }
 }

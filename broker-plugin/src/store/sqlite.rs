@@ -27,6 +27,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_init.s
 
 /// Reports kept of each device; older ones go. What they said stays counted.
 const REPORTS_KEPT: i64 = 64;
+/// Most pages that SQLite can count.
+const PAGES_MAX: u64 = 4_294_967_294;
 /// Rows read at once.
 const PAGE_ROWS: i64 = 4096;
 
@@ -36,17 +38,50 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Database`], [`StoreError::Full`].
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
-        let fail = |error| StoreError::database("open", path, error);
-        let connection = SqliteConnection::connect_with(&options).await.map_err(fail)?;
-        let mut store = Self { connection, path: path.to_owned() };
+        let mut store = Self { connection: connect(path).await?, path: path.to_owned() };
         store.migrate().await?;
         Ok(store)
+    }
+
+    /// Begins a transaction, on a new connection where the old one is past help.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        if self.execute(BEGIN).await.is_ok() {
+            return Ok(());
+        }
+        self.connection = connect(&self.path).await?;
+        let fail = self.fail("write to");
+        self.execute(BEGIN).await.map_err(fail)
+    }
+
+    /// Ends a transaction that has failed. SQLite has done that itself where the disk was full, and then refuses.
+    async fn roll_back(&mut self) {
+        let _rolled_back_already = self.execute("ROLLBACK").await;
+    }
+
+    async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(&mut self.connection).await.map(drop)
+    }
+
+    async fn write_all(&mut self, changes: &[Change]) -> Result<Vec<bool>, sqlx::Error> {
+        let mut changed = Vec::with_capacity(changes.len());
+        for change in changes {
+            changed.push(write(&mut self.connection, change).await?);
+        }
+        self.execute("COMMIT").await?;
+        Ok(changed)
+    }
+
+    /// Lets the database grow to `bytes` at most. What would exceed it fails as on a full disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn limit_bytes(&mut self, bytes: u64) -> Result<(), StoreError> {
+        let fail = self.fail("limit");
+        let row = sqlx::query("PRAGMA page_size").fetch_one(&mut self.connection).await.map_err(&fail)?;
+        let page_bytes: i64 = row.try_get(0).map_err(&fail)?;
+        let pages = bytes / page_bytes.unsigned_abs().max(1);
+        let set = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages.min(PAGES_MAX)));
+        sqlx::raw_sql(set).execute(&mut self.connection).await.map_err(fail).map(drop)
     }
 
     async fn migrate(&mut self) -> Result<(), StoreError> {
@@ -142,14 +177,15 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<Vec<bool>, StoreError> {
-        let fail = self.fail("write to");
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await.map_err(&fail)?;
-        let mut changed = Vec::with_capacity(changes.len());
-        for change in changes {
-            changed.push(write(&mut transaction, change).await.map_err(&fail)?);
+        // Not sqlx's own transactions: after one that SQLite has rolled back itself they refuse ever to begin again.
+        self.begin().await?;
+        match self.write_all(changes).await {
+            Ok(changed) => Ok(changed),
+            Err(error) => {
+                self.roll_back().await;
+                Err(self.fail("write to")(error))
+            }
         }
-        transaction.commit().await.map_err(&fail)?;
-        Ok(changed)
     }
 
     async fn tally_replaced(&mut self) -> Result<Vec<TallyRow>, StoreError> {
@@ -190,8 +226,19 @@ impl Store for SqliteStore {
     }
 }
 
+const BEGIN: &str = "BEGIN IMMEDIATE";
 const BEACON_VERSION: &str = "beacon-version";
 const BEACON_ISSUED: &str = "beacon-issued";
+
+async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let fail = |error| StoreError::database("open", path, error);
+    SqliteConnection::connect_with(&options).await.map_err(fail)
+}
 
 /// Writes one change; says whether it changed anything.
 async fn write(db: &mut SqliteConnection, change: &Change) -> Result<bool, sqlx::Error> {

@@ -9,11 +9,20 @@
     reason = "tests may panic"
 )]
 
+mod admin;
 mod attach_client;
 mod attach_links;
 mod attach_support;
+mod campaign_documents;
+mod device_support;
 mod front_abuse;
 mod front_access;
 mod front_protocol;
 mod front_router;
 mod front_support;
+mod service_program;
+mod service_support;
+mod service_update;
+mod service_wire;
+mod store_crash;
+mod store_sqlite;
