@@ -8,7 +8,6 @@ use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::message::PageNumber;
 
 use super::Storage;
-use super::journal::Journal;
 use super::pages::Pages;
 use crate::installer::{Slot, SlotFacts};
 
@@ -117,24 +116,24 @@ impl<D: Disk> Storage<D> {
         self.disk.drop_cache(download.area)?;
         let known = self.pages.begin(&mut self.disk, &index)?;
         let journal = self.journal.load(&mut self.disk, &index);
-        let note = Journal::noted(&mut self.disk, &index);
+        let note = self.journal.noted(&mut self.disk, &index);
         let claimed = journal.as_ref().map_or(ChunkSet::empty(count), |journal| journal.claims(count));
-        let asked =
-            journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked).max(note.unwrap_or_default());
+        let asked = journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked).max(note.asked);
         let asked = ChunkIndex(asked.0.min(count));
         let held = match (known, &journal) {
             (false, _) => ChunkSet::empty(count),
             (true, None) => self.rehash(download, |_| true)?,
             (true, Some(_)) => self.rehash(download, |chunk| chunk < asked || claimed.contains(chunk))?,
         };
-        let news: u64 = (0..count)
-            .map(ChunkIndex)
-            .filter(|chunk| held.contains(*chunk) && !claimed.contains(*chunk))
-            .map(|chunk| layout.chunk_len(chunk))
-            .sum();
+        let news = |below: u32| -> u64 {
+            let new = (0..below.min(count)).map(ChunkIndex);
+            let new = new.filter(|chunk| held.contains(*chunk) && !claimed.contains(*chunk));
+            new.map(|chunk| layout.chunk_len(chunk)).sum()
+        };
+        let (news, news_again) = (news(count), news(note.again.0));
         let (received, twice) =
             journal.map_or((0, 0), |journal| (journal.bytes_received, journal.bytes_twice));
-        let found = Found { held, asked, bytes_received: received + news, bytes_twice: twice };
+        let found = Found { held, asked, bytes_received: received + news, bytes_twice: twice + news_again };
         if news > 0 {
             // Durable before it is claimed.
             let ledger = Checkpoint {
@@ -202,7 +201,8 @@ impl<D: Disk> Storage<D> {
 
     pub(super) fn note_asked(&mut self, asked: ChunkIndex) -> Result<(), DiskError> {
         let download = self.download.as_ref().ok_or(out_of_turn(Area::Journal))?;
-        Journal::note(&mut self.disk, &download.index(), asked)
+        let index = download.index();
+        self.journal.note(&mut self.disk, &index, asked)
     }
 
     pub(super) fn save_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), DiskError> {

@@ -135,7 +135,10 @@ impl FileDisk {
     }
 
     fn fail(&mut self, area: Area, action: &'static str, error: io::Error) -> DiskError {
-        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        );
         self.error = Some(file_error(&self.path(area), action)(error));
         if full { DiskError::Full { area } } else { DiskError::Failed { area } }
     }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0..512 | journal sector ([`JournalSector`]) |
 //! | 4096..4608 | journal sector |
-//! | 8192..8216 | note: `WN01`, chunks asked for below this one (u32), the first 8 bytes of the index digest, the first 8 bytes of the SHA-256 of 0..16 |
+//! | 8192..8220 | note: `WN01`, chunks asked for below this one (u32), holes asked for again below this one (u32), the first 8 bytes of the index digest, the first 8 bytes of the SHA-256 of 0..20 |
 
 use whimbrel_protocol::device::{Checkpoint, JournalSector, SECTOR_BYTES};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
@@ -18,13 +18,24 @@ pub(crate) const JOURNAL_BYTES: u64 = 3 * 4096;
 /// From one sector to the next.
 const STRIDE: u64 = 4096;
 const NOTE_AT: u64 = 2 * STRIDE;
-const NOTE_BYTES: usize = 24;
+const NOTE_BYTES: usize = 28;
 const NOTE_MAGIC: &[u8; 4] = b"WN01";
 
 /// Where the next checkpoint goes.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     next: Option<Next>,
+    /// The note as it was read or written last.
+    note: Note,
+}
+
+/// What was asked for, as far as it was noted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Chunks below this one were asked for.
+    pub(crate) asked: ChunkIndex,
+    /// Of the chunks below this one, those that no checkpoint claims were asked for more than once.
+    pub(crate) again: ChunkIndex,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,19 +69,33 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that chunks below `asked` were asked for. Not flushed: it serves the ledger only.
-    pub(crate) fn note(disk: &mut impl Disk, index: &Digest, asked: ChunkIndex) -> Result<(), DiskError> {
-        disk.write(Area::Journal, NOTE_AT, &encode_note(index, asked))
+    /// Notes that chunks below `asked` were asked for; said once more, that what is missing there is asked for
+    /// again. Not flushed: it serves the ledger only.
+    pub(crate) fn note(
+        &mut self,
+        disk: &mut impl Disk,
+        index: &Digest,
+        asked: ChunkIndex,
+    ) -> Result<(), DiskError> {
+        let again = if asked > self.note.asked { self.note.again } else { asked };
+        self.note = Note { asked, again };
+        disk.write(Area::Journal, NOTE_AT, &encode_note(index, self.note))
     }
 
-    /// The note for the payload with this index digest, if there is a valid one.
-    pub(crate) fn noted(disk: &mut impl Disk, index: &Digest) -> Option<ChunkIndex> {
-        let mut note = [0; NOTE_BYTES];
-        disk.read(Area::Journal, NOTE_AT, &mut note).ok()?;
-        let [_, _, _, _, a, b, c, d, ..] = note;
-        let asked = ChunkIndex(u32::from_le_bytes([a, b, c, d]));
-        (note == encode_note(index, asked)).then_some(asked)
+    /// The note for the payload with this index digest; of nothing where there is no valid one.
+    pub(crate) fn noted(&mut self, disk: &mut impl Disk, index: &Digest) -> Note {
+        self.note = read_note(disk, index).unwrap_or_default();
+        self.note
     }
+}
+
+fn read_note(disk: &mut impl Disk, index: &Digest) -> Option<Note> {
+    let mut bytes = [0; NOTE_BYTES];
+    disk.read(Area::Journal, NOTE_AT, &mut bytes).ok()?;
+    let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = bytes;
+    let chunk = |bytes| ChunkIndex(u32::from_le_bytes(bytes));
+    let note = Note { asked: chunk([a, b, c, d]), again: chunk([e, f, g, h]) };
+    (bytes == encode_note(index, note)).then_some(note)
 }
 
 /// The valid sectors. A journal that cannot be read says nothing.
@@ -89,8 +114,9 @@ fn after(sectors: &[Option<JournalSector>; 2]) -> Next {
     Next { sector, sequence: first.max(second).map_or(1, |newest| newest.saturating_add(1)) }
 }
 
-fn encode_note(index: &Digest, asked: ChunkIndex) -> [u8; NOTE_BYTES] {
-    let content = [&NOTE_MAGIC[..], &asked.0.to_le_bytes(), &index.short().0].concat();
+fn encode_note(index: &Digest, note: Note) -> [u8; NOTE_BYTES] {
+    let numbers = [note.asked.0.to_le_bytes(), note.again.0.to_le_bytes()].concat();
+    let content = [&NOTE_MAGIC[..], &numbers, &index.short().0].concat();
     let check = Digest::of(&content).short();
     let mut note = [0; NOTE_BYTES];
     note.iter_mut().zip(content.iter().chain(&check.0)).for_each(|(to, from)| *to = *from);

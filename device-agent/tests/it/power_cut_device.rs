@@ -112,6 +112,8 @@ pub(crate) struct World<D> {
     pub(crate) served_without_room: u64,
     /// When the medium's faults end, once they have begun.
     heal_at: Option<Instant>,
+    /// Bytes per second downwards.
+    pub(crate) rate: u64,
     /// Starts of the machine.
     pub(crate) boots: u64,
 }
@@ -159,7 +161,7 @@ const BOOTS_MAX: u64 = 60;
 /// How long faults last that last.
 const FAULT_MS: u64 = 15 * 60_000;
 /// Bytes per second downwards: slow enough for the smallest flush group.
-const RATE: u64 = 1_500;
+pub(crate) const SLOW: u64 = 1_500;
 
 impl<D: Medium> World<D> {
     /// A device that runs `factory` from slot A.
@@ -187,6 +189,7 @@ impl<D: Medium> World<D> {
             room_at: None,
             served_without_room: 0,
             heal_at: None,
+            rate: SLOW,
             boots: 0,
         }
     }
@@ -297,7 +300,7 @@ impl<D: Medium> World<D> {
             UnixTime::default(),
         );
         let life = Life {
-            link: SeededLink::new(Faults { delay_ms: (300, 300), rate: RATE, ..Faults::default() }, 1),
+            link: SeededLink::new(Faults { delay_ms: (300, 300), rate: self.rate, ..Faults::default() }, 1),
             server: ServerSession::new(self.service.fixture.device.clone(), self.now),
             connect_at: Some(self.now.plus_millis(2_000)),
             subscribed: Vec::new(),

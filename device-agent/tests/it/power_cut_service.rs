@@ -8,7 +8,8 @@ use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{Digest, PayloadTag};
 use whimbrel_protocol::manifest::{
-    Codec, Filter, Image, Images, LzmaHeader, LzmaProperties, ReleaseManifest, TransferDescriptor,
+    Codec, DecoderMemory, Filter, Image, Images, LzmaHeader, LzmaProperties, ReleaseManifest,
+    TransferDescriptor,
 };
 use whimbrel_protocol::message::{ChunkMessage, Outcome, PageMessage, PageNumber, Report};
 use whimbrel_protocol::server::{
@@ -30,9 +31,29 @@ pub(crate) struct Release {
     pub(crate) index: Index,
 }
 
+/// What is transferred for an image.
+#[derive(Clone, Debug)]
+pub(crate) struct Payload {
+    pub(crate) bytes: Vec<u8>,
+    /// For codec lzma.
+    pub(crate) decoder: Option<DecoderMemory>,
+    pub(crate) chunk_size_log2: u64,
+}
+
 impl Release {
     /// A release of `image`, cut into chunks of 1 KiB.
     pub(crate) fn new(fixture: &Fixture, codec: Codec, image: Vec<u8>, sequence: u64) -> Self {
+        Self::cut(fixture, codec, image, sequence, 10)
+    }
+
+    /// A release of `image`, cut into chunks of `2^chunk_size_log2` bytes.
+    pub(crate) fn cut(
+        fixture: &Fixture,
+        codec: Codec,
+        image: Vec<u8>,
+        sequence: u64,
+        chunk_size_log2: u64,
+    ) -> Self {
         let (payload, decoder) = match codec {
             Codec::Lzma => {
                 let (payload, header) = compress(&image, Filter::None);
@@ -40,19 +61,15 @@ impl Release {
             }
             Codec::Raw | Codec::Patch => (image.clone(), None),
         };
-        Self::with_payload(fixture, image, payload, decoder, sequence)
+        let payload = Payload { bytes: payload, decoder, chunk_size_log2 };
+        Self::with_payload(fixture, image, payload, sequence)
     }
 
     /// A release whose payload is what one likes it to be.
-    pub(crate) fn with_payload(
-        fixture: &Fixture,
-        image: Vec<u8>,
-        payload: Vec<u8>,
-        decoder: Option<whimbrel_protocol::manifest::DecoderMemory>,
-        sequence: u64,
-    ) -> Self {
+    pub(crate) fn with_payload(fixture: &Fixture, image: Vec<u8>, payload: Payload, sequence: u64) -> Self {
+        let Payload { bytes: payload, decoder, chunk_size_log2 } = payload;
         let salt = ChunkSalt { image: Digest::of(&image), transfer_size: payload.len() as u64 };
-        let layout = Layout::new(10, payload.len() as u64).unwrap();
+        let layout = Layout::new(chunk_size_log2, payload.len() as u64).unwrap();
         let index = Index::build(salt, layout, &payload);
         let transfer = match decoder {
             Some(decoder) => TransferDescriptor::lzma(layout, index.digest, decoder),

@@ -1,0 +1,24 @@
+//! What the agent's parts do together.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+extern crate alloc;
+
+mod broker;
+mod config;
+mod control;
+mod hooks;
+mod link;
+mod power_cut;
+mod power_cut_device;
+mod power_cut_environment;
+mod power_cut_faults;
+mod power_cut_points;
+mod power_cut_service;
+mod rig;
+mod standalone;
+mod storage_amplification;
+mod storage_download;
+mod storage_files;
+mod storage_install;
+mod storage_support;
+mod update;
