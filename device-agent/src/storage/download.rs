@@ -116,10 +116,10 @@ impl<D: Disk> Storage<D> {
         self.disk.drop_cache(download.area)?;
         let known = self.pages.begin(&mut self.disk, &index)?;
         let journal = self.journal.load(&mut self.disk, &index);
-        let note = self.journal.noted(&mut self.disk, &index);
+        let claimed_asked = journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked);
+        let note = self.journal.noted(&mut self.disk, &index, claimed_asked);
         let claimed = journal.as_ref().map_or(ChunkSet::empty(count), |journal| journal.claims(count));
-        let asked = journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked).max(note.asked);
-        let asked = ChunkIndex(asked.0.min(count));
+        let asked = ChunkIndex(note.asked.0.min(count));
         let held = match (known, &journal) {
             (false, _) => ChunkSet::empty(count),
             (true, None) => self.rehash(download, |_| true)?,

@@ -82,9 +82,11 @@ impl Journal {
         disk.write(Area::Journal, NOTE_AT, &encode_note(index, self.note))
     }
 
-    /// The note for the payload with this index digest; of nothing where there is no valid one.
-    pub(crate) fn noted(&mut self, disk: &mut impl Disk, index: &Digest) -> Note {
-        self.note = read_note(disk, index).unwrap_or_default();
+    /// The note for the payload with this index digest, where there is a valid one; with what the checkpoint knows
+    /// to have been asked for.
+    pub(crate) fn noted(&mut self, disk: &mut impl Disk, index: &Digest, checkpoint: ChunkIndex) -> Note {
+        let note = read_note(disk, index).unwrap_or_default();
+        self.note = Note { asked: note.asked.max(checkpoint), ..note };
         self.note
     }
 }
@@ -121,4 +123,39 @@ fn encode_note(index: &Digest, note: Note) -> [u8; NOTE_BYTES] {
     let mut note = [0; NOTE_BYTES];
     note.iter_mut().zip(content.iter().chain(&check.0)).for_each(|(to, from)| *to = *from);
     note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryDisk;
+
+    const INDEX: Digest = Digest([7; 32]);
+
+    fn note(asked: u32, again: u32) -> Note {
+        Note { asked: ChunkIndex(asked), again: ChunkIndex(again) }
+    }
+
+    #[test]
+    fn what_is_noted_again_with_the_same_number_was_asked_for_again() {
+        let mut disk = MemoryDisk::new();
+        disk.reserve(Area::Journal, JOURNAL_BYTES).unwrap();
+        let mut journal = Journal::default();
+        assert_eq!(journal.noted(&mut disk, &INDEX, ChunkIndex(0)), note(0, 0));
+        for (asked, want) in [(8, note(8, 0)), (12, note(12, 0)), (12, note(12, 12)), (20, note(20, 12))] {
+            journal.note(&mut disk, &INDEX, ChunkIndex(asked)).unwrap();
+            assert_eq!(Journal::default().noted(&mut disk, &INDEX, ChunkIndex(0)), want);
+        }
+        assert_eq!(Journal::default().noted(&mut disk, &Digest([8; 32]), ChunkIndex(0)), note(0, 0));
+    }
+
+    #[test]
+    fn a_checkpoint_that_knows_more_than_the_note_is_believed() {
+        let mut disk = MemoryDisk::new();
+        disk.reserve(Area::Journal, JOURNAL_BYTES).unwrap();
+        let mut journal = Journal::default();
+        assert_eq!(journal.noted(&mut disk, &INDEX, ChunkIndex(30)), note(30, 0));
+        journal.note(&mut disk, &INDEX, ChunkIndex(30)).unwrap();
+        assert_eq!(journal.noted(&mut disk, &INDEX, ChunkIndex(0)), note(30, 30));
+    }
 }

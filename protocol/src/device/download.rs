@@ -36,6 +36,8 @@ pub(super) struct Download {
     asked: u32,
     /// Chunks that were asked for more than once.
     again: BTreeSet<u32>,
+    /// What was asked for became a hole since the last note.
+    holes_to_note: bool,
     /// Chunk writes that the medium has not confirmed yet.
     writes: VecDeque<(OpId, Range<u32>)>,
     /// Bytes handed to the medium since the last checkpoint.
@@ -55,8 +57,17 @@ pub(super) enum Ask {
     Load(PageNumber),
     /// Ask the service for an index page.
     Page(PageNumber),
-    /// Ask the service for chunks; the flag says whether chunks are asked for that never were before.
-    Chunks(ChunkRequest, bool),
+    /// Ask the service for chunks, when what the ledger needs to know of it was noted.
+    Chunks(ChunkRequest, Notes),
+}
+
+/// What is noted before chunks are asked for, so that the ledger is right even if nothing else gets written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// Holes below this chunk are asked for again.
+    pub(super) again: Option<ChunkIndex>,
+    /// Chunks below this one were asked for, and were not before.
+    pub(super) fresh: Option<ChunkIndex>,
 }
 
 /// Verified chunks to write, next to each other.
@@ -90,6 +101,7 @@ impl Download {
             page_asked: None,
             asked: found.asked.0,
             again: BTreeSet::new(),
+            holes_to_note: true,
             writes: VecDeque::new(),
             unflushed: 0,
             bytes_received: found.bytes_received,
@@ -125,6 +137,7 @@ impl Download {
     pub(super) fn forget_outstanding(&mut self) -> u32 {
         self.page_asked = None;
         let lost = core::mem::take(&mut self.outstanding).len();
+        self.holes_to_note |= lost > 0;
         u32::try_from(lost).unwrap_or(u32::MAX)
     }
 
@@ -202,7 +215,9 @@ impl Download {
             }
             bits
         });
-        let fresh = last >= self.asked;
+        let repeats = core::mem::take(&mut self.holes_to_note) && first < self.asked;
+        let again = repeats.then_some(ChunkIndex(self.asked));
+        let fresh = (last >= self.asked).then_some(ChunkIndex(last + 1));
         self.again.extend(chosen.iter().filter(|chunk| **chunk < self.asked));
         self.asked = self.asked.max(last + 1);
         self.outstanding.extend(&chosen);
@@ -213,7 +228,7 @@ impl Download {
             per_message: sizing.per_message,
             wanted,
         };
-        Ask::Chunks(request, fresh)
+        Ask::Chunks(request, Notes { again, fresh })
     }
 
     /// Up to `room` wanted chunks from `first` on whose index page is here; whole messages where possible.
@@ -390,10 +405,5 @@ impl Download {
             bytes_twice: self.bytes_twice,
             ..Checkpoint::of(&self.held)
         }
-    }
-
-    /// Chunks below this one were asked for.
-    pub(super) fn asked(&self) -> ChunkIndex {
-        ChunkIndex(self.asked)
     }
 }

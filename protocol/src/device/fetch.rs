@@ -98,7 +98,6 @@ impl DeviceSession {
             let may_ask = up && work.paused.is_none();
             let tag = work.download.tag();
             let ask = work.download.next(sizing, may_ask);
-            let asked = work.download.asked();
             if matches!(ask, Ask::Page(_) | Ask::Chunks(..)) {
                 work.asked_at = self.now;
                 if idle {
@@ -116,9 +115,9 @@ impl DeviceSession {
                 Ask::Page(page) => {
                     self.publish(Channel::Requests, PageRequest { payload: tag, page }.encode(), false);
                 }
-                Ask::Chunks(request, fresh) => {
-                    if fresh {
-                        self.store(StoreOp::NoteAsked(asked));
+                Ask::Chunks(request, notes) => {
+                    for note in [notes.again, notes.fresh].into_iter().flatten() {
+                        self.store(StoreOp::NoteAsked(note));
                     }
                     self.publish(Channel::Requests, request.encode(), false);
                 }

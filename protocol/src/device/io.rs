@@ -135,7 +135,8 @@ pub enum StoreOp {
         /// Their bytes.
         bytes: Vec<u8>,
     },
-    /// Note that chunks below this one were asked for. Needs no flush: it only serves the ledger.
+    /// Note that chunks below this one were asked for; with the number of the note before, that what is missing
+    /// below it is asked for again. Needs no flush: it only serves the ledger.
     NoteAsked(ChunkIndex),
     /// Make every earlier write durable, then save this durably.
     SaveCheckpoint(Checkpoint),
