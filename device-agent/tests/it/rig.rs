@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use serde_json::Value;
 use whimbrel_agent::clock::Clock;
+use whimbrel_protocol::device::JournalSector;
 use whimbrel_protocol::ids::{DeviceId, Prefix};
 use whimbrel_protocol::message::{Request, Status};
 use whimbrel_protocol::server::{Input, ServerSession};
@@ -269,6 +270,15 @@ impl Device {
 
     pub(crate) fn wait_for_state(&self, state: &str) -> Value {
         self.wait_for(state, |status| status["state"] == state)
+    }
+
+    /// Chunks that the newest checkpoint of the journal claims.
+    pub(crate) fn checkpointed(&self, release: &Release) -> u64 {
+        let journal = fs::read(self.path("data/journal.bin")).unwrap();
+        let sectors =
+            journal.chunks(4096).filter_map(|at| JournalSector::decode(at[..512].try_into().unwrap()).ok());
+        let newest = sectors.max_by_key(|sector| sector.sequence).expect("a checkpoint");
+        u64::from(newest.checkpoint.claims(release.transfer.layout.chunk_count()).len())
     }
 
     /// The first bytes of a slot, as many as `image` has.

@@ -214,6 +214,39 @@ fn a_running_agent_installs_starts_and_confirms_what_it_is_told_to() {
     assert_eq!((refused.outcome, refused.failure), (Outcome::Failed, Some(FailureCode::Rollback)));
 }
 
+#[test]
+fn what_was_done_by_hand_is_reported_when_there_is_a_link() {
+    let fixture = Arc::new(Fixture::new());
+    let broker = Mosquitto::start();
+    let mut device = Device::new(&fixture, broker.port);
+    let stick = device.path("stick");
+    let releases =
+        [1, 2].map(|sequence| Release::new(&fixture, Codec::Raw, noise(sequence, 30_000), sequence));
+    for release in &releases {
+        write_release(&stick, release);
+        assert_eq!(device.run(&["install", stick.to_str().unwrap()]).code, Some(4));
+        device.run(&["boot"]);
+        assert_eq!(device.run(&["commit"]).code, Some(0));
+    }
+    assert_eq!(device.status()["reports_waiting"], 2);
+    let [_, latest] = releases;
+    let digest = latest.digest;
+    let service = Attached::start(&broker, Service::new(fixture, vec![Arc::new(latest)]));
+    device.start();
+    let arrived = eventually("three reports arrive", || {
+        let served = service.lock();
+        (served.service.reports.len() == 3).then(|| served.service.reports.clone())
+    });
+    let told: Vec<_> = arrived
+        .iter()
+        .map(|report| (report.campaign.0[0], report.attempt, report.sequence, report.outcome))
+        .collect();
+    // By hand twice; then the campaign, which finds its release running.
+    let confirmed = Outcome::Confirmed;
+    assert_eq!(told, [(0, 1, 1, confirmed), (0, 2, 2, confirmed), (1, 1, 2, confirmed)]);
+    assert_eq!(arrived[1].release, digest);
+}
+
 /// What came over the link is not read from the stick, and the other way round.
 #[test]
 fn a_stick_finishes_what_the_link_began() {

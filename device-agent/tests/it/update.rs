@@ -190,6 +190,7 @@ fn an_agent_that_is_told_to_stop_saves_what_it_has() {
     rig.device.wait_for("everything sent has arrived", |status| status["bytes_received"] == served);
     assert_eq!(rig.device.terminate(), Some(0));
     let before = rig.served();
+    assert_eq!(rig.device.checkpointed(&rig.release) * 1024, before, "the journal has it all");
     rig.service.lock().silent_after = None;
     rig.device.start();
     let report = rig.wait_for_report();
