@@ -14,6 +14,7 @@ mod power_cut_environment;
 mod power_cut_faults;
 mod power_cut_points;
 mod power_cut_service;
+mod power_cut_trials;
 mod rig;
 mod standalone;
 mod storage_amplification;

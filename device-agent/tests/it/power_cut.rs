@@ -4,7 +4,7 @@
 //! confirmation, report. `power_cut_points` says what a point is and how cuts are chosen, `power_cut_device`
 //! what is checked. Every scenario prints its row of the table and asserts how many points it has at least.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};

@@ -4,6 +4,7 @@
 use whimbrel_agent::installer::Slot;
 use whimbrel_agent::storage::{Storage, StorageOptions};
 use whimbrel_protocol::disk::Area;
+use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{SimDisk, Survival};
 
@@ -60,6 +61,64 @@ impl Damage {
             self,
             Self::Zero(Area::BootEnvironment) | Self::Remove(Area::BootEnvironment) | Self::Both(_)
         )
+    }
+}
+
+/// What every valid copy of the boot control says of `slot`: whether it is to be started, tried or fallen back to.
+fn is_named(disk: &SimDisk, slot: Slot) -> bool {
+    let number = slot.number();
+    let copies = |area: Area, magic: &'static [u8]| {
+        let content = disk.durable_content(area);
+        let copies: Vec<_> = content.chunks(4096).map(<[u8]>::to_vec).collect();
+        copies.into_iter().filter(move |copy| copy.starts_with(magic) && is_whole(copy))
+    };
+    let environment = copies(Area::BootEnvironment, b"WB01").any(|copy| {
+        let [confirmed, trial, _, _, bootable, ..] = copy[48..] else { panic!("a short copy") };
+        confirmed == number || trial == number || bootable >> number & 1 == 1
+    });
+    environment || copies(Area::BootDefault, b"WD01").any(|copy| copy[48] == number)
+}
+
+/// SPEC section 8.7: the check covers the first 16 bytes and the content.
+fn is_whole(copy: &[u8]) -> bool {
+    let len = u32::from_le_bytes(copy[4..8].try_into().unwrap()) as usize;
+    let checked = [&copy[..16], &copy[48..48 + len]].concat();
+    copy[16..48] == Digest::of(&checked).0
+}
+
+/// Before the first byte of a slot is written, nothing on the medium names it any more, in any copy; and nothing
+/// does until the last byte of the new image is durable.
+#[test]
+fn a_slot_that_holds_no_whole_image_is_named_nowhere() {
+    let mut next = world::<SimDisk>(&[Codec::Lzma, Codec::Raw], 20 * 1024);
+    assert_eq!(next.run(), Ok(End::Confirmed));
+    next.next_release();
+    next.disk.kill();
+    let mut reverted = world::<SimDisk>(&[Codec::Lzma, Codec::Raw], 20 * 1024);
+    reverted.unhealthy_attempts = u64::MAX;
+    reverted.reverts_are_ends = true;
+    assert_eq!(reverted.run(), Ok(End::Reverted));
+    (reverted.unhealthy_attempts, reverted.reverts_are_ends) = (0, false);
+    reverted.next_release();
+    reverted.disk.kill();
+    for (base, target) in [(next, Slot::A), (reverted, Slot::B)] {
+        let mut whole = base.clone();
+        assert_eq!(whole.run(), Ok(End::Confirmed));
+        let mut half = 0;
+        for operation in 1..=whole.disk.operations() {
+            for survival in Survival::ALL {
+                let mut world = base.clone();
+                world.disk.crash_at(operation);
+                assert_eq!(world.run(), Ok(End::Dead));
+                world.disk.power_cut(survival, operation);
+                if world.check_image(&world.disk, target).is_err() {
+                    half += 1;
+                    assert!(!is_named(&world.disk, target), "operation {operation}, {}", survival.name());
+                }
+            }
+        }
+        println!("{half} media with a slot that holds no whole image");
+        assert!(half > 50);
     }
 }
 

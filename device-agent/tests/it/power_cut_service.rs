@@ -1,6 +1,6 @@
 //! A service in memory: one device, one live release, everything signed for real.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use lzma_rust2::{LzmaOptions, LzmaWriter};
 use std::io::Write as _;

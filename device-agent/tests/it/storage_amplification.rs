@@ -1,6 +1,6 @@
 //! How much is written for an update, beyond what has to be.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use whimbrel_agent::storage::MemoryDisk;
 use whimbrel_protocol::disk::{Area, Disk};

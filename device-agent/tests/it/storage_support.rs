@@ -1,6 +1,6 @@
 //! A storage and a release to put on it, without a session.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use whimbrel_agent::storage::{Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::chunk::ChunkSet;

@@ -17,6 +17,7 @@ mod manifest_properties;
 mod messages;
 mod samples;
 mod session;
+mod sim_disk;
 mod suit_vectors;
 mod trust;
 mod walk;
