@@ -11,6 +11,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
 use whimbrel_agent::commands::{self, Who};
 use whimbrel_agent::config::{self, Config, Sources};
 use whimbrel_agent::control::{self, Exit, Reply, Request};
@@ -98,11 +99,10 @@ fn sources(global: &Global) -> Sources {
 }
 
 fn start_log(level: &str) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(level)
-        .with_context(|| format!("--log {level}: must be error, warn, info, debug or trace"))?;
+    let wrong = || format!("--log {level}: must be off, error, warn, info, debug or trace");
+    let level: LevelFilter = level.parse().ok().with_context(wrong)?;
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)

@@ -1,6 +1,6 @@
 //! What the session wants, carried out in the order in which it wants it.
 
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use whimbrel_protocol::device::{Event, Input, InstallFailure, InstallOp, Output, StoreFailure, StoreOp};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::State;
@@ -107,6 +107,11 @@ impl Agent<'_> {
                 let known = self.payload.filter(|payload| payload.release == opening.release);
                 let chunks = known.and_then(|payload| payload.chunks);
                 self.payload = Some(Payload { release: opening.release, chunk_bytes, chunks });
+                if chunk_bytes > self.around.config.download.message_bytes_max as u64 {
+                    // Asking would only bring packets that end the connection.
+                    error!(bytes = chunk_bytes, "the release's chunks are larger than download.message-size");
+                    return self.unasked.push_back((op, Gated::Open(what)));
+                }
                 return self.gate(State::Downloading, op, Gated::Open(what));
             }
             StoreOp::NoteAsked(_) => self.noted = Some(op),

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use whimbrel_protocol::ids::{ClassId, DeviceId, Prefix, VendorId};
-use whimbrel_protocol::limits::{WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
+use whimbrel_protocol::limits::{CHUNK_HEADER_BYTES_MAX, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 
 use super::ConfigError;
 use super::keys;
@@ -76,7 +76,7 @@ pub struct BrokerConfig {
 /// How payloads are fetched.
 #[derive(Clone, Debug)]
 pub struct DownloadConfig {
-    /// Largest message to ask for, in bytes.
+    /// Largest message to ask for, in bytes, header included.
     pub message_bytes_max: usize,
     /// Largest window, in bytes.
     pub window_bytes_max: u64,
@@ -134,7 +134,7 @@ pub struct HookConfig {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Messages to ask for: a signed document with its topic has to fit.
+/// Payload bytes of one message: a signed document with its topic has to fit.
 const MESSAGE_BYTES: RangeInclusive<u64> = 5 * 1024..=64 * 1024;
 
 impl Config {
@@ -244,10 +244,10 @@ impl Values {
     }
 
     fn download(&self) -> Result<DownloadConfig, ConfigError> {
-        let message = self.size("download.message-size", MESSAGE_BYTES)?;
+        let payload = self.size("download.message-size", MESSAGE_BYTES)?;
         let window = self.size("download.window", WINDOW_BYTES_MIN..=WINDOW_BYTES_MAX)?;
         Ok(DownloadConfig {
-            message_bytes_max: message,
+            message_bytes_max: payload + CHUNK_HEADER_BYTES_MAX,
             window_bytes_max: window as u64,
             mean_time_between_losses: self
                 .duration("download.mean-time-between-losses", Duration::from_secs(1)..=30 * DAY)?,

@@ -87,7 +87,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "download.message-size",
         "32KiB",
-        "Largest message to ask for, 5KiB to 64KiB. Lower it where memory or the broker sets a limit.",
+        "Most payload bytes of one message, 5KiB to 64KiB, and no less than the chunks of a release have. Lower it\n\
+         where memory or the broker sets a limit.",
     ),
     key(
         "download.window",

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use whimbrel_protocol::ids::ChunkIndex;
-use whimbrel_protocol::manifest::Codec;
+use whimbrel_protocol::manifest::{Codec, TransferDescriptor};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, Report};
 use whimbrel_protocol::testing::Fixture;
 use whimbrel_protocol::topic::Channel;
@@ -325,6 +325,25 @@ fn a_full_medium_is_reported_and_the_update_goes_on_when_there_is_room() {
     assert!(rig.device.log().contains("slot-b.img"), "the log names the file");
     line.write_all(b"go on\n").unwrap();
     assert_eq!(rig.wait_for_report().outcome, Outcome::Confirmed);
+}
+
+#[test]
+fn a_release_with_chunks_above_the_message_size_is_not_asked_for() {
+    let fixture = Arc::new(Fixture::new());
+    let broker = Mosquitto::start();
+    let image = noise(17, 50_000);
+    let signed = fixture.release(image.clone(), 1, 13);
+    let transfer = TransferDescriptor::raw(signed.layout, signed.index.digest);
+    let (envelope, digest, index) = (signed.envelope, signed.digest, signed.index);
+    let release =
+        Release { envelope, digest, sequence: 1, image: image.clone(), payload: image, transfer, index };
+    let mut device = Device::new(&fixture, broker.port).set("download.message-size=5KiB");
+    let service = Attached::start(&broker, Service::new(fixture, vec![Arc::new(release)]));
+    device.start();
+    let status = device.wait_for_state("deferred");
+    assert_eq!((&status["reason"], service.lock().service.served), (&"retry".into(), 0));
+    assert!(device.log().contains("larger than download.message-size"));
+    assert_eq!(status["counters"]["oversized"], serde_json::Value::Null);
 }
 
 #[test]
