@@ -153,3 +153,81 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Reserve(u64),
+        Release(u64),
+        /// So many bytes of this value; zeros are not kept.
+        Write(u64, usize, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0u64..20_000).prop_map(Step::Reserve),
+            (0u64..20_000).prop_map(Step::Release),
+            (0u64..20_000, 0usize..9000, 0u8..3).prop_map(|(at, len, byte)| Step::Write(at, len, byte)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_an_array_of_bytes(steps in proptest::collection::vec(step(), 0..40)) {
+            let area = Area::Staging;
+            let mut disk = MemoryDisk::new();
+            let mut model: Vec<u8> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Reserve(len) => {
+                        disk.reserve(area, len).unwrap();
+                        model.resize(model.len().max(len as usize), 0);
+                    }
+                    Step::Release(len) => {
+                        disk.release(area, len).unwrap();
+                        model.truncate(len as usize);
+                    }
+                    Step::Write(offset, len, byte) => {
+                        let bytes = vec![byte; len];
+                        let fits = offset as usize + bytes.len() <= model.len();
+                        prop_assert_eq!(disk.write(area, offset, &bytes).is_ok(), fits);
+                        if fits {
+                            model[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                        }
+                    }
+                }
+                prop_assert_eq!(disk.len(area), Ok(model.len() as u64));
+                let mut bytes = vec![0xee; model.len()];
+                disk.read(area, 0, &mut bytes).unwrap();
+                prop_assert!(bytes == model);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_never_written_takes_no_memory() {
+        let mut disk = MemoryDisk::new();
+        disk.reserve(Area::SlotA, 1 << 40).unwrap();
+        disk.write(Area::SlotA, 1 << 39, &[0; 10_000]).unwrap();
+        assert_eq!(disk.resident_bytes(), 0);
+        disk.write(Area::SlotA, (1 << 39) + 4000, &[1; 200]).unwrap();
+        assert_eq!(disk.resident_bytes(), 2 * PAGE_BYTES);
+    }
+
+    #[test]
+    fn a_full_medium_says_so_and_stays_as_it_was() {
+        let mut disk = MemoryDisk::with_capacity(1000);
+        disk.reserve(Area::SlotA, 600).unwrap();
+        assert_eq!(disk.reserve(Area::SlotB, 401), Err(DiskError::Full { area: Area::SlotB }));
+        assert_eq!(disk.len(Area::SlotB), Ok(0));
+        disk.reserve(Area::SlotA, 500).unwrap();
+        assert_eq!(disk.len(Area::SlotA), Ok(600));
+        disk.remove(Area::SlotA);
+        disk.reserve(Area::SlotB, 1000).unwrap();
+    }
+}

@@ -216,3 +216,103 @@ fn check(head: &[u8], content: &[u8]) -> [u8; 32] {
 fn digits(format: u8) -> [u8; 2] {
     [b'0' + format / 10 % 10, b'0' + format % 10]
 }
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_protocol::testing::SimDisk;
+
+    use super::*;
+
+    const KIND: TwinKind = TwinKind { magic: *b"WT", format: 3, content_max: 100 };
+
+    fn twin(format: u8) -> Twin {
+        Twin::new(TwinKind { format, ..KIND }, Area::Record, 512, 4096)
+    }
+
+    /// The format is frozen: devices in the field have it.
+    #[test]
+    fn a_copy_has_these_bytes() {
+        let mut disk = SimDisk::new();
+        twin(1).write(&mut disk, b"whimbrel").unwrap();
+        let content = disk.content(Area::Record);
+        let copy = &content[512..512 + 56];
+        assert_eq!(copy[..16], *b"WT01\x08\0\0\0\x01\0\0\0\0\0\0\0");
+        // sha256sum says so of the first 16 bytes and the content.
+        let check = "0fa0d5ef";
+        assert_eq!(copy[16..20].iter().map(|byte| format!("{byte:02x}")).collect::<String>(), check);
+        assert_eq!(copy[48..], *b"whimbrel");
+        assert_eq!(content.len(), 512 + 2 * 4096);
+    }
+
+    #[test]
+    fn copies_alternate_and_the_newer_one_counts() {
+        let mut disk = SimDisk::new();
+        let mut twin = twin(3);
+        assert_eq!(twin.read(&mut disk), Ok(None));
+        assert_eq!(twin.was_written(&mut disk), Ok(false));
+        for content in [b"one", b"two", b"six"] {
+            twin.write(&mut disk, content).unwrap();
+            assert_eq!(twin.read(&mut disk), Ok(Some(content.to_vec())));
+        }
+        disk.flip(Area::Record, (512 + 48) * 8);
+        assert_eq!(twin.read(&mut disk), Ok(Some(b"two".to_vec())));
+        disk.flip(Area::Record, (512 + 4096 + 20) * 8);
+        assert_eq!(twin.read(&mut disk), Ok(None));
+        assert_eq!(twin.was_written(&mut disk), Ok(true));
+    }
+
+    #[test]
+    fn settled_copies_are_the_same_and_are_not_written_again() {
+        let mut disk = SimDisk::new();
+        let mut twin = twin(3);
+        twin.write(&mut disk, b"old").unwrap();
+        twin.settle(&mut disk, b"new").unwrap();
+        let operations = disk.operations();
+        twin.settle(&mut disk, b"new").unwrap();
+        assert_eq!(disk.operations(), operations);
+        for copy in 0..2 {
+            let mut disk = disk.clone();
+            disk.flip(Area::Record, (512 + copy * 4096 + 17) * 8);
+            assert_eq!(twin.read(&mut disk), Ok(Some(b"new".to_vec())), "without copy {copy}");
+        }
+    }
+
+    /// An agent reads the files of two versions back, and none of a version that it can't know.
+    #[test]
+    fn two_formats_back_are_read_and_later_ones_are_not() {
+        for (written, read, known) in
+            [(1, 3, true), (2, 3, true), (1, 4, false), (4, 3, false), (2, 1, false)]
+        {
+            let mut disk = SimDisk::new();
+            twin(written).write(&mut disk, b"content").unwrap();
+            let found = twin(read).read(&mut disk).unwrap();
+            assert_eq!(found.is_some(), known, "format {written} read by {read}");
+        }
+    }
+
+    #[test]
+    fn any_bit_that_changes_makes_a_copy_invalid() {
+        let mut disk = SimDisk::new();
+        let mut twin = twin(3);
+        twin.write(&mut disk, b"whimbrel").unwrap();
+        for bit in 0..56 * 8 {
+            let mut disk = disk.clone();
+            disk.flip(Area::Record, 512 * 8 + bit);
+            assert_eq!(twin.read(&mut disk), Ok(None), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_maximum_or_the_area_is_no_copy() {
+        let mut disk = SimDisk::new();
+        let mut bytes = twin(3).encode(1, &[7; 100]);
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        disk.install(Area::Record, &[vec![0; 512], bytes].concat());
+        assert_eq!(twin(3).read(&mut disk), Ok(None));
+        let short = [vec![0; 512], twin(3).encode(1, &[7; 100])].concat();
+        disk.install(Area::Record, &short[..short.len() - 1]);
+        assert_eq!(twin(3).read(&mut disk), Ok(None));
+        disk.install(Area::Record, &short);
+        assert_eq!(twin(3).read(&mut disk), Ok(Some(vec![7; 100])));
+    }
+}

@@ -242,3 +242,71 @@ impl BootControl {
         self.settle(disk, &environment)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(slot: Slot, tries_left: u8) -> Option<TrialBoot> {
+        Some(TrialBoot { slot, tries_left, tries: 3, image: Digest([7; 32]) })
+    }
+
+    /// The format is frozen: loaders in the field read it.
+    #[test]
+    fn an_environment_has_these_bytes_and_reads_back() {
+        let environment = BootEnvironment {
+            confirmed: Slot::A,
+            bootable: [true, true],
+            trial: trial(Slot::B, 2),
+            failed: false,
+        };
+        let bytes = environment.encode();
+        assert_eq!(bytes[..8], [0, 1, 2, 3, 0b11, 0, 0, 0]);
+        assert_eq!(bytes[8..], [7; 32]);
+        assert_eq!(BootEnvironment::decode(&bytes), Some(environment));
+        let only = BootEnvironment { failed: true, ..BootEnvironment::only(Slot::B) };
+        assert_eq!(only.encode()[..9], [1, 255, 0, 0, 0b10, 1, 0, 0, 0]);
+        assert_eq!(BootEnvironment::decode(&only.encode()), Some(only));
+    }
+
+    #[test]
+    fn slots_that_do_not_exist_are_no_environment() {
+        let bytes = BootEnvironment::only(Slot::A).encode();
+        for (at, byte) in [(0, 2), (0, 255), (1, 2), (1, 254)] {
+            let mut bytes = bytes;
+            bytes[at] = byte;
+            assert_eq!(BootEnvironment::decode(&bytes), None);
+        }
+        assert_eq!(BootEnvironment::decode(&bytes[..39]), None);
+        assert_eq!(BootEnvironment::decode(&[]), None);
+    }
+
+    /// Every environment there can be, and what the loader makes of it.
+    #[test]
+    fn the_loader_starts_trials_that_have_starts_left_and_else_what_is_confirmed() {
+        for confirmed in Slot::ALL {
+            for bits in 0..4 {
+                let bootable = [bits & 1 != 0, bits & 2 != 0];
+                let base = BootEnvironment { confirmed, bootable, trial: None, failed: false };
+                let fallback = match (base.is_bootable(confirmed), base.is_bootable(confirmed.other())) {
+                    (false, true) => confirmed.other(),
+                    _ => confirmed,
+                };
+                assert_eq!(base.choose(), (fallback, None));
+                let new = confirmed.other();
+                for tries_left in 0..=3 {
+                    let environment = BootEnvironment { trial: trial(new, tries_left), ..base };
+                    let (slot, after) = environment.choose();
+                    let after = after.expect("a trial is counted or given up");
+                    if tries_left > 0 && base.is_bootable(new) {
+                        assert_eq!(slot, new);
+                        assert_eq!(after, BootEnvironment { trial: trial(new, tries_left - 1), ..base });
+                    } else {
+                        assert_eq!(slot, confirmed, "a slot that was given up is no fallback");
+                        assert!(after.failed && after.trial.is_none() && !after.is_bootable(new));
+                    }
+                }
+            }
+        }
+    }
+}
