@@ -35,6 +35,14 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<std::ffi::OsString>,
     },
+    /// Compares the service with the router alone: chunks per processor second.
+    BenchServe(ServeArgs),
+    /// The router alone, as this program starts it for itself.
+    #[command(hide = true)]
+    Baseline {
+        /// The message size.
+        args: Vec<std::ffi::OsString>,
+    },
     /// Lists the link profiles: what the networks are like, and where the figures are from.
     Profiles(ProfilesArgs),
 }
@@ -128,6 +136,33 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
+/// Measures how much of the router's speed the service keeps.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel-sim bench-serve
+  whimbrel-sim bench-serve --devices 200 --rounds 1 --json")]
+pub struct ServeArgs {
+    /// How many devices fetch at once.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=DEVICES_MAX))]
+    pub devices: u32,
+    /// Bytes that each of them fetches.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(65_536..=1 << 30))]
+    pub image_bytes: u64,
+    /// Bytes of chunks in a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 16_384, value_parser = clap::value_parser!(u64).range(4096..=32_768))]
+    pub message_bytes: u64,
+    /// Bytes of chunks that may be under way to a device.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(8192..=65_536))]
+    pub window_bytes: u64,
+    /// How often both are measured, in turn.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Prints the figures as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `profiles`.
 #[derive(Debug, Args)]
 pub struct ProfilesArgs {
@@ -146,6 +181,14 @@ pub enum OutageKind {
 }
 
 impl Cli {
+    /// Reads a command line of our own.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Self> {
+        Self::try_parse_from(words).map_err(|error| anyhow::anyhow!(one_line(&error)))
+    }
+
     /// Reads the command line; help and version are printed, and end the program.
     ///
     /// # Errors

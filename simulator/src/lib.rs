@@ -2,6 +2,7 @@
 
 extern crate alloc;
 
+pub mod bench;
 pub mod broker;
 pub mod child;
 pub mod cli;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use whimbrel_sim::child::end_with_parent;
-use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, SwarmArgs};
+use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, ServeArgs, SwarmArgs};
 use whimbrel_sim::process::raise_open_files;
 use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
 use whimbrel_sim::report::Report;
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo(&args),
         Command::Swarm(args) => swarm(&args),
         Command::Service { args } => Ok(service(args)),
+        Command::BenchServe(args) => bench_serve(&args),
+        Command::Baseline { args } => Ok(baseline(&args)),
         Command::Profiles(args) => list_profiles(&args).map(|()| ExitCode::SUCCESS),
     });
     outcome.unwrap_or_else(|error| {
@@ -33,6 +35,20 @@ fn service(args: Vec<OsString>) -> ExitCode {
     whimbrel_service::main_from_args(core::iter::once(OsString::from("whimbreld")).chain(args))
 }
 
+/// Is the router alone, for the simulator that started this process.
+fn baseline(args: &[OsString]) -> ExitCode {
+    end_with_parent();
+    whimbrel_sim::bench::baseline_main(args)
+}
+
+fn bench_serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    raise_open_files(u64::from(args.devices) + FILES_BESIDE).ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let comparison = runtime.block_on(whimbrel_sim::bench::serve(args))?;
+    print(&if args.json { serde_json::to_string(&comparison)? + "\n" } else { comparison.to_string() })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let image = match &args.image {
         Some(path) => read_image(path, u64::MAX)?,
@@ -44,6 +60,7 @@ fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         cuts: args.cuts_per_device,
         broker: None,
         corrupt: None,
+        message_bytes: None,
         run: &args.run,
     })
 }
@@ -59,6 +76,7 @@ fn swarm(args: &SwarmArgs) -> anyhow::Result<ExitCode> {
         cuts: args.cuts_per_device,
         broker: args.broker.clone(),
         corrupt,
+        message_bytes: None,
         run: &args.run,
     })
 }

@@ -96,7 +96,8 @@ impl Meter {
         let window_max = terms.window_bytes_max.max(WINDOW_BYTES_MIN).max(chunk);
         let message = self.rate.map_or(0, |rate| {
             let best = (2 * terms.header_bytes * rate).saturating_mul(terms.losses_s).isqrt();
-            let room = window_max.saturating_sub(2 * bdp) / 2;
+            // Where the window is what limits, four messages fill it.
+            let room = (window_max.saturating_sub(2 * bdp) / 2).max(window_max / 4);
             best.min(rate * MESSAGE_MS_MAX / 1000).min(room).min(terms.message_bytes_max)
         });
         let most = u32::try_from(message / chunk).unwrap_or(REQUEST_CHUNKS_MAX).min(REQUEST_CHUNKS_MAX / 2);
@@ -184,6 +185,12 @@ mod tests {
             assert!(window >= (2 * rate * rtt / 1000 + 2 * message).min(65_536), "{rate} {rtt}: {sizing:?}");
             assert!(window <= 65_536);
         }
+    }
+
+    #[test]
+    fn a_full_window_still_holds_large_messages() {
+        let sizing = sizing(1_250_000, 500, 43_200);
+        assert_eq!(sizing, Sizing { window_chunks: 16, per_message: 4 });
     }
 
     #[test]

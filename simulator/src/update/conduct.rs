@@ -1,8 +1,8 @@
 //! Runs the fleet through one update and says what became of every device.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::time::Duration;
-use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ pub struct Conduct<'a> {
     pub broker: Option<BrokerAddress>,
     /// A device whose medium gets one wrong bit before the images are checked.
     pub corrupt: Option<u32>,
+    /// Largest message and window, in bytes of chunks, where the agent's defaults do not count.
+    pub message_bytes: Option<(u64, u64)>,
     /// What all runs have in common.
     pub run: &'a RunArgs,
 }
@@ -85,7 +87,9 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         wake_every: WAKE_EVERY,
     });
     let fleet = Arc::new(Fleet::new(conduct.devices));
-    let facts = Arc::new(rollout.facts.clone());
+    let mut facts = rollout.facts.clone();
+    facts.message_bytes = conduct.message_bytes;
+    let facts = Arc::new(facts);
     let mut tasks = JoinSet::new();
     for number in 0..conduct.devices {
         let device = UpdatingDevice::new(facts.clone(), number)?;
@@ -93,6 +97,8 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         let identity = Identity { client_id: device_id(number).to_string(), login };
         tasks.spawn(run_device(number, identity, device, plan.clone(), clock.clone(), fleet.clone()));
     }
+    // What the service did before the devices came is not theirs.
+    let before = rollout.service.usage()?;
     let goal = Goal { devices: conduct.devices, transfer_bytes: rollout.transfer_bytes };
     let display = if conduct.run.quiet { Display::Quiet } else { Display::fitting() };
     let ends = {
@@ -106,7 +112,10 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         ends?
     };
     let elapsed = clock.real_elapsed();
-    let service = rollout.service.usage().ok();
+    let service = rollout.service.usage().ok().map(|usage| {
+        let cpu = usage.cpu.saturating_sub(before.cpu);
+        crate::process::Usage { cpu, ..usage }
+    });
     let results = check(ends, &rollout, conduct.corrupt).await?;
     let counts = fleet.counts();
     let facts = RunFacts {

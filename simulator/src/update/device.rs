@@ -17,6 +17,7 @@ use whimbrel_protocol::device::{
 use whimbrel_protocol::disk::{Disk, DiskError};
 use whimbrel_protocol::envelope::Envelope;
 use whimbrel_protocol::ids::{ChunkIndex, ClassId, DeviceId, OpId, Prefix, VendorId};
+use whimbrel_protocol::limits::CHUNK_HEADER_BYTES_MAX;
 use whimbrel_protocol::message::{Answer, State};
 use whimbrel_protocol::retry::Backoff;
 use whimbrel_protocol::time::{Instant, UnixTime};
@@ -50,6 +51,8 @@ pub struct FleetFacts {
     pub layout: Layout,
     /// How long their links usually hold, in seconds.
     pub mean_time_between_losses_s: u64,
+    /// Largest message and window, in bytes of chunks, where the agent's defaults do not count.
+    pub message_bytes: Option<(u64, u64)>,
     /// Everything is drawn from this.
     pub seed: Seed,
 }
@@ -410,12 +413,17 @@ fn session(
     let envelope = storage.load_envelope(target);
     let key = device_key(facts.seed, number);
     let seed = secret(b"session", facts.seed, number, life);
-    let config = SessionConfig {
+    let mut config = SessionConfig {
         prefix: facts.prefix.clone(),
         mean_time_between_losses_s: facts.mean_time_between_losses_s,
         sees_activity: true,
         ..SessionConfig::new(device_id(number), facts.vendor, facts.class, key, seed)
     };
+    if let Some((message, window)) = facts.message_bytes {
+        let message = usize::try_from(message).unwrap_or(usize::MAX);
+        config.message_bytes_max = message.saturating_add(CHUNK_HEADER_BYTES_MAX);
+        config.window_bytes_max = window;
+    }
     let at = Instant::from_millis(now.millis());
     Ok(DeviceSession::new(config, facts.root.clone(), boot, record, envelope, at, UnixTime::default()))
 }

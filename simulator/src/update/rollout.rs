@@ -1,6 +1,6 @@
 //! Keys, a release and a service that rolls it out: what an operator does by hand, in one go.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -113,6 +113,7 @@ impl Rollout {
             },
             layout,
             mean_time_between_losses_s: options.mean_time_between_losses_s,
+            message_bytes: None,
             seed: options.seed,
         };
         let fleet = enrolment_csv(&facts, options.devices);
@@ -124,7 +125,10 @@ impl Rollout {
             client.post_release(&signed)?;
             client.put_bytes(&format!("/v1/payloads/{index_digest}"), &payload, &mut |_| {})?;
             let imported = client.post_bytes("/v1/devices/import", "text/csv", fleet.as_bytes())?;
-            anyhow::ensure!(imported["imported"] == devices, "{imported} in place of {devices} devices");
+            anyhow::ensure!(
+                imported.get("imported").is_some_and(|count| *count == devices),
+                "{imported} in place of {devices} devices"
+            );
             let order = serde_json::json!({ "release": digest, "group": GROUP, "spread_s": spread_s });
             client.post("/v1/campaigns", &order)?;
             Ok(())
