@@ -193,6 +193,26 @@ fn a_packet_identifier_that_is_never_acknowledged_does_not_stop_the_link_for_eve
 }
 
 #[test]
+fn a_broker_that_acknowledges_nothing_is_given_up() {
+    let broker = Scripted::start(|number, mut client| {
+        if let_in(&mut client) {
+            serve(&mut client, |_| number > 0);
+        }
+    });
+    let mut settings = config(broker.addr());
+    settings.keep_alive = Duration::from_secs(1);
+    let link = Driven::client(settings);
+    link.await_up();
+    // It answers pings, so that the connection looks alive; more than it may leave unacknowledged waits.
+    for _ in 0..300 {
+        link.publish("ota/d/m1/s", b"x", Delivery::AtLeastOnce, true);
+    }
+    let reason = link.await_down();
+    assert!(reason.contains("has not acknowledged"), "{reason}");
+    link.await_up();
+}
+
+#[test]
 fn a_broker_that_stops_reading_is_given_up() {
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
@@ -257,7 +277,8 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let good = config("127.0.0.1:1883".parse().unwrap());
-    let changes: [(&str, fn(&mut ClientConfig)); 3] = [
+    type Change = fn(&mut ClientConfig);
+    let changes: [(&str, Change); 3] = [
         ("client id", |it| it.client_id.clear()),
         ("packet_bytes_max", |it| it.packet_bytes_max = 1024),
         ("keep_alive", |it| it.keep_alive = Duration::ZERO),

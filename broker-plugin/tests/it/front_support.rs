@@ -80,6 +80,15 @@ impl House {
             .unwrap();
     }
 
+    /// Waits until the router has all that was published before.
+    pub(crate) fn all_published(&self) {
+        let mut client = Client::let_in(self.addr(), 4, "witness");
+        assert_eq!(client.subscribe(&[("ota/d/witness/c", 0)]), [0]);
+        self.publish("ota/d/witness/c", b"the last", false);
+        assert_eq!(client.expect_publish().payload, b"the last");
+        client.disconnect();
+    }
+
     /// The next message that the service has got.
     pub(crate) fn hear(&self) -> Incoming {
         self.heard.recv_timeout(PATIENCE).unwrap()

@@ -111,7 +111,7 @@ async fn connect_once(
     // Both halves run side by side in this task: the event loop is polled while a publish waits for it.
     tokio::select! {
         lost = read(config, &mut event_loop, early, events, counters) => lost,
-        lost = write(&client, requests, counters) => lost,
+        lost = write(config, &client, requests, counters) => lost,
     }
 }
 
@@ -176,7 +176,7 @@ async fn read(
 /// The next thing that happens on the connection. A healthy one pings, so that something always does; the time
 /// limit is for a broker that accepts no more bytes, which the event loop would wait for without end.
 async fn poll(config: &ClientConfig, event_loop: &mut EventLoop) -> Result<Event, Lost> {
-    let limit = config.keep_alive * 2 + CONNECT_LIMIT;
+    let limit = patience(config);
     match timeout(limit, event_loop.poll()).await {
         Ok(event) => Ok(event?),
         Err(_) => Err(Lost::Silent(limit)),
@@ -200,6 +200,7 @@ async fn pass_on(
 
 /// Hands the service's messages to the client library until there are no more.
 async fn write(
+    config: &ClientConfig,
     client: &AsyncClient,
     requests: &mut mpsc::Receiver<Outgoing>,
     counters: &ClientCounters,
@@ -211,15 +212,20 @@ async fn write(
             Delivery::AtLeastOnce => QoS::AtLeastOnce,
         };
         let publishing = client.publish_bytes(topic, qos, message.retain, message.payload);
-        match timeout(STUCK_LIMIT, publishing).await {
+        match timeout(patience(config), publishing).await {
             Ok(Ok(())) => Counters::count(&counters.messages_out),
             // The event loop has gone; its half says why.
             Ok(Err(_)) => core::future::pending().await,
             // It sends nothing more while too much is not acknowledged, and it would wait for ever.
-            Err(_) => return Lost::Stuck(STUCK_LIMIT),
+            Err(_) => return Lost::Stuck(patience(config)),
         }
     }
     Lost::Unwanted
+}
+
+/// How long the connection may make no progress.
+fn patience(config: &ClientConfig) -> Duration {
+    config.keep_alive * 2 + CONNECT_LIMIT
 }
 
 fn options(config: &ClientConfig) -> MqttOptions {
@@ -249,8 +255,6 @@ const REQUESTS: usize = 64;
 const EARLY_MAX: usize = 1024;
 /// Time to connect and log in, and for a write.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A message that the client library does not take in this time never will be taken.
-const STUCK_LIMIT: Duration = Duration::from_secs(30);
 /// Waits between attempts: full jitter over 1 s, then more, at most 60 s.
 const WAIT_BASE_MS: u64 = 1_000;
 const WAIT_CAP_MS: u64 = 60_000;
