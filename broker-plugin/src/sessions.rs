@@ -1,7 +1,7 @@
 //! The devices that talk: one [`ServerSession`] each, made when a device speaks, dropped when it is silent or when
 //! there are too many. What is lost with it only bounded what that device could cost.
 
-use alloc::collections::BinaryHeap;
+use alloc::collections::{BinaryHeap, VecDeque};
 use core::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -17,6 +17,7 @@ use whimbrel_protocol::topic::Channel;
 
 use crate::campaign::Campaigns;
 use crate::catalog::{Catalog, PayloadNumber};
+use crate::serving::SegmentKey;
 use crate::serving::admission::{Admission, Crowd};
 use crate::store::{self, Device};
 
@@ -46,8 +47,8 @@ pub(crate) struct Session {
     pub(crate) signed: Bucket,
     /// Refusals that come from outside the machine.
     pub(crate) refusals: Bucket,
-    /// The request that waits for the disk; a newer one takes its place.
-    pub(crate) waiting: Option<Waiting>,
+    /// Requests that wait for the disk.
+    waiting: VecDeque<Waiting>,
     heard: Instant,
     /// When a timer of this device is in the heap for.
     timer: Option<Instant>,
@@ -55,7 +56,14 @@ pub(crate) struct Session {
 
 /// A request that waits for the disk.
 #[derive(Clone, Debug)]
-pub(crate) enum Waiting {
+pub(crate) struct Waiting {
+    pub(crate) segment: SegmentKey,
+    pub(crate) rest: Rest,
+}
+
+/// What is still to be sent of a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Rest {
     /// Messages of chunks that are still to be sent.
     Chunks { payload: PayloadNumber, runs: Vec<(ChunkIndex, u32)> },
     /// An index page.
@@ -82,6 +90,8 @@ pub(crate) struct LiveView {
     numbers: Vec<PayloadNumber>,
 }
 
+/// Requests of one device that wait for the disk. A window is asked for in two or three, and a page beside them.
+const WAITING_MAX: usize = 8;
 /// Signed messages of one device whose signatures are checked: at once, and one more every so often.
 const SIGNED_BURST: u64 = 32;
 const SIGNED_EVERY_MS: u64 = 1000;
@@ -200,10 +210,40 @@ impl Session {
             bytes: admission.device_bucket(now),
             signed: Bucket::new(SIGNED_BURST, 1000, SIGNED_EVERY_MS, now),
             refusals: Bucket::new(REFUSALS_BURST, 1000, REFUSALS_EVERY_MS, now),
-            waiting: None,
+            waiting: VecDeque::new(),
             heard: now,
             timer: None,
         }
+    }
+
+    /// Lets a request wait. Where too many do, the oldest is forgotten: the device asks again.
+    pub(crate) fn wait(&mut self, waiting: Waiting) {
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    /// A device that has lost patience asks again for what still waits: once is enough.
+    pub(crate) fn forget_waiting(&mut self, asked: PayloadNumber, again: &[(ChunkIndex, u32)]) {
+        let overlap = |one: &(ChunkIndex, u32), other: &(ChunkIndex, u32)| {
+            one.0.0 < other.0.0.saturating_add(other.1) && other.0.0 < one.0.0.saturating_add(one.1)
+        };
+        self.waiting.retain(|waiting| match &waiting.rest {
+            Rest::Chunks { payload, runs } => {
+                *payload != asked || !runs.iter().any(|run| again.iter().any(|other| overlap(run, other)))
+            }
+            Rest::Page { .. } => true,
+        });
+    }
+
+    /// What has waited for `segment`.
+    pub(crate) fn waited_for(&mut self, segment: SegmentKey) -> Vec<Rest> {
+        let all = core::mem::take(&mut self.waiting);
+        let (done, others): (Vec<Waiting>, Vec<Waiting>) =
+            all.into_iter().partition(|waiting| waiting.segment == segment);
+        self.waiting = others.into();
+        done.into_iter().map(|waiting| waiting.rest).collect()
     }
 
     /// Makes the view anew where the world has changed since; `world` is asked then. Epochs start at 1.

@@ -12,7 +12,7 @@ use crate::catalog::PayloadNumber;
 use crate::metrics::Counters;
 use crate::serving::admission::REQUEST_BYTES_SERVED_MAX;
 use crate::serving::{Framed, Numbered, SegmentKey};
-use crate::sessions::Waiting;
+use crate::sessions::{Rest, Waiting};
 use crate::store::StoreError;
 
 /// Segments that are read at the same time; a MiB of memory each, and disks are no faster with more.
@@ -35,7 +35,6 @@ impl<L: BrokerLink> Core<L> {
         let (Some(crowd), Some(live)) = (session.view.crowd(), session.view.live()) else { return };
         let Some((payload, number)) = live.payload(tag) else { return };
         let of = payload.layout.chunk_count();
-        session.waiting = None;
         let largest = runs.iter().map(|(first, count)| span(payload.layout.bytes_of(*first, *count))).max();
         if bytes > REQUEST_BYTES_SERVED_MAX
             || largest.is_some_and(|largest| largest > MESSAGE_BYTES_SERVED_MAX)
@@ -43,6 +42,7 @@ impl<L: BrokerLink> Core<L> {
             Counters::count(&self.counters.rejected_misbehaved);
             return self.refuse(device, Refusal { code: RefusalCode::Malformed, retry_after_s: None });
         }
+        session.forget_waiting(number, &runs);
         self.admission.take(self.now, &mut session.bytes, crowd, bytes);
         let before = runs.last().map_or(0, |(first, count)| first.0 + count);
         self.send_chunks(device, number, &runs);
@@ -63,7 +63,7 @@ impl<L: BrokerLink> Core<L> {
                 }
                 Framed::Read(segment) => {
                     let rest = runs.get(sent..).unwrap_or_default().to_vec();
-                    return self.wait_for(device, segment, Waiting::Chunks { payload, runs: rest });
+                    return self.wait_for(device, segment, Rest::Chunks { payload, runs: rest });
                 }
             }
         }
@@ -85,14 +85,14 @@ impl<L: BrokerLink> Core<L> {
                 Counters::count(&self.counters.page_messages);
                 self.send(device, frame);
             }
-            Framed::Read(segment) => self.wait_for(device, segment, Waiting::Page { payload, page }),
+            Framed::Read(segment) => self.wait_for(device, segment, Rest::Page { payload, page }),
         }
     }
 
     /// Lets a device wait for a segment, and has it read.
-    fn wait_for(&mut self, device: &DeviceId, segment: SegmentKey, what: Waiting) {
+    fn wait_for(&mut self, device: &DeviceId, segment: SegmentKey, rest: Rest) {
         let Some(session) = self.sessions.find(device) else { return };
-        session.waiting = Some(what);
+        session.wait(Waiting { segment, rest });
         Counters::count(&self.counters.waited_for_disk);
         let waiting = self.reads.entry(segment).or_insert_with(|| {
             self.reads_to_start.push_back(segment);
@@ -141,13 +141,13 @@ impl<L: BrokerLink> Core<L> {
             }
         };
         for device in self.reads.remove(&segment).unwrap_or_default() {
-            let Some(waiting) = self.sessions.find(&device).and_then(|session| session.waiting.take()) else {
-                continue;
-            };
-            match (refusal, waiting) {
-                (Some(refusal), _) => self.refuse(&device, refusal),
-                (None, Waiting::Chunks { payload, runs }) => self.send_chunks(&device, payload, &runs),
-                (None, Waiting::Page { payload, page }) => self.send_page(&device, payload, page),
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            for rest in waited.unwrap_or_default() {
+                match (refusal, rest) {
+                    (Some(refusal), _) => self.refuse(&device, refusal),
+                    (None, Rest::Chunks { payload, runs }) => self.send_chunks(&device, payload, &runs),
+                    (None, Rest::Page { payload, page }) => self.send_page(&device, payload, page),
+                }
             }
         }
         self.start_reads();

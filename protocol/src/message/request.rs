@@ -9,7 +9,7 @@ use crate::limits::{CHUNKS_MAX, REQUEST_BITMAP_BYTES_MAX, REQUEST_BYTES_MAX, REQ
 
 /// Asks for chunks of one payload: a range, or the holes in it. At most 32 bytes.
 ///
-/// It is the acknowledgement of everything before it, and replaces the request before it.
+/// It is the acknowledgement of what came before; what an earlier request asked for is still sent.
 ///
 /// ```cddl
 /// chunk-request = head(2) .cat payload-tag .cat seq<first: uint, count: 1..128, per-message: 1..64,
