@@ -108,6 +108,8 @@ struct Leaving {
     exit: Exit,
     /// What is not written by then is as if the power had been cut.
     until: Instant,
+    /// The session was asked to save once more.
+    saved: bool,
 }
 
 /// An operation that hooks have a say in.
@@ -188,12 +190,8 @@ impl<'s> Agent<'s> {
     pub(crate) async fn run(mut self) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
         self.carry_out();
         loop {
-            if let Some(leaving) = self.leaving.take() {
-                let late = leaving.until <= self.around.clock.now();
-                if self.open.stores == 0 || late {
-                    return self.leave(leaving.exit).await;
-                }
-                self.leaving = Some(leaving);
+            if let Some(exit) = self.left() {
+                return self.leave(exit).await;
             }
             let happening = self.next_happening().await?;
             self.take(happening);
@@ -338,9 +336,27 @@ impl<'s> Agent<'s> {
         }
         debug!(?exit, "session ends");
         let until = self.around.clock.now().plus_millis(LEAVE_MS);
-        self.leaving = Some(Leaving { exit, until });
+        self.leaving = Some(Leaving { exit, until, saved: false });
         self.outbox.clear();
         self.feed(Input::Disconnected);
+    }
+
+    /// Why the session ends, once everything it has is saved or the time for that is over.
+    fn left(&mut self) -> Option<Exit> {
+        let leaving = self.leaving.as_mut()?;
+        let late = leaving.until <= self.around.clock.now();
+        if self.open.stores > 0 && !late {
+            return None;
+        }
+        if !leaving.saved && !late {
+            // A checkpoint that was under way when the session was told did not have what came last.
+            leaving.saved = true;
+            self.feed(Input::Disconnected);
+            if self.open.stores > 0 {
+                return None;
+            }
+        }
+        self.leaving.take().map(|leaving| leaving.exit)
     }
 
     async fn leave(mut self, exit: Exit) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
