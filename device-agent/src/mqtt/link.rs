@@ -1,8 +1,8 @@
 //! Keeps the connection up. rumqttc's event loop lives and dies with one connection.
 //!
 //! Why a new event loop for every connection: rumqttc carries unsent and unacknowledged requests over, and after
-//! some losses never publishes again (known upstream, not fixed in 0.25). With clean sessions nothing of the old one is
-//! worth keeping; the session says again what still matters.
+//! some losses never publishes again (known upstream, not fixed in 0.25). With clean sessions nothing of the old
+//! one is worth keeping; the session says again what still matters.
 
 use alloc::sync::Arc;
 use core::time::Duration;
