@@ -67,6 +67,7 @@ impl<D: Disk> Storage<D> {
             Codec::Patch => return Err(out_of_turn(Area::Staging)),
         };
         self.verified = None;
+        self.download = None;
         let download = Download { opening, slot, area };
         self.make_room(&download.needs())?;
         self.boot.protect(&mut self.disk, self.confirmed, slot)?;

@@ -117,8 +117,9 @@ pub enum LoadedRecord {
     Damaged,
 }
 
-/// What is believed as it is read.
-const BELIEVED: [Area; 4] = [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests];
+/// What an agent goes on from as it is read.
+const GONE_ON_FROM: [Area; 5] =
+    [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests, Area::Journal];
 
 /// From one copy of a record or an envelope to the next.
 const RECORD_STRIDE: u64 = 36 * 1024;
@@ -137,8 +138,8 @@ impl<D: Disk> Storage<D> {
             Twin::new(envelope, Area::Manifests, base, ENVELOPE_STRIDE)
         });
         // What a process wrote that was killed since may be in the cache only, and what a failed flush left
-        // there will never be on the medium. Nothing is believed before it is durable.
-        for area in BELIEVED {
+        // there will never be on the medium. Nothing is gone on from before it is durable.
+        for area in GONE_ON_FROM {
             if disk.len(area)? > 0 {
                 disk.flush(area)?;
                 disk.drop_cache(area)?;

@@ -12,6 +12,7 @@ mod power_cut;
 mod power_cut_device;
 mod power_cut_environment;
 mod power_cut_faults;
+mod power_cut_life;
 mod power_cut_points;
 mod power_cut_service;
 mod power_cut_trials;

@@ -5,27 +5,24 @@
 //! complete image that was signed (or came from the factory), and in the end that the update is confirmed,
 //! reported, and cost no more bytes than it may.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::RefCell;
 
 use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{LoadedRecord, Storage, StorageOptions, StoreAnswer};
+use whimbrel_agent::storage::{LoadedRecord, Storage, StorageOptions};
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{
-    DeviceSession, Input, InstallFailure, InstallOp, Output, Record, SessionConfig, StoreOp,
-};
+use whimbrel_protocol::device::{DeviceSession, Record, SessionConfig};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::envelope::Envelope;
-use whimbrel_protocol::ids::OpId;
-use whimbrel_protocol::message::{Outcome, State};
-use whimbrel_protocol::server::{Input as ServerInput, ServerSession};
-use whimbrel_protocol::testing::{Direction, Faults, Packet, SeededLink, SimDisk};
+use whimbrel_protocol::limits::{FLUSH_BYTES_MIN, WINDOW_BYTES_MIN};
+use whimbrel_protocol::message::State;
+use whimbrel_protocol::testing::SimDisk;
 use whimbrel_protocol::time::{Instant, UnixTime};
-use whimbrel_protocol::topic::Channel;
 use whimbrel_protocol::trust::Root;
 
+use crate::power_cut_life::Life;
 use crate::power_cut_service::Service;
 
 /// A disk that the harness can ask what is on it.
@@ -92,10 +89,10 @@ pub(crate) struct World<D> {
     pub(crate) running: Option<Slot>,
     /// Lives of the agent so far.
     lives: u64,
-    /// Payload bytes that reached the medium since the last completed checkpoint.
-    unflushed: u64,
+    /// Payload bytes that reached the medium and that no checkpoint has made durable.
+    pub(crate) unflushed: u64,
     /// Payload bytes that reached the medium at all.
-    delivered: u64,
+    pub(crate) delivered: u64,
     /// Payload bytes that may have been fetched again: what was in flight and unflushed at each cut.
     pub(crate) forgivable: u64,
     /// The trial of the new image was to be armed at some time.
@@ -151,13 +148,11 @@ pub(crate) enum Violation {
 }
 
 /// Why a life of the agent ended.
-enum Next {
+pub(crate) enum Next {
     End(End),
     Reboot,
 }
 
-/// Happenings in a life of the agent before it counts as stuck.
-const HAPPENINGS_MAX: u64 = 20_000;
 /// Starts of the machine before it counts as stuck.
 const BOOTS_MAX: u64 = 60;
 /// How long faults last that last.
@@ -292,7 +287,6 @@ impl<D: Medium> World<D> {
             LoadedRecord::Fresh | LoadedRecord::Damaged => Record::default(),
         };
         self.lives += 1;
-        self.unflushed = 0;
         let target = storage.target();
         let session = DeviceSession::new(
             self.config(),
@@ -303,17 +297,7 @@ impl<D: Medium> World<D> {
             self.now,
             UnixTime::default(),
         );
-        let life = Life {
-            link: SeededLink::new(Faults { delay_ms: (300, 300), rate: self.rate, ..Faults::default() }, 1),
-            server: ServerSession::new(self.service.fixture.device.clone(), self.now),
-            connect_at: Some(self.now.plus_millis(2_000)),
-            subscribed: Vec::new(),
-            rebooting: false,
-            world: self,
-            storage,
-            session,
-        };
-        Some(life.run())
+        Some(Life::new(self, storage, session).run())
     }
 
     fn config(&self) -> SessionConfig {
@@ -334,21 +318,25 @@ impl<D: Medium> World<D> {
         *facts
     }
 
-    /// What was written down of the bytes that a cut costs. To be called when power is gone or the process is.
+    /// Power is gone: what was in flight and what was not flushed may be fetched again.
     pub(crate) fn account_for_cut(&mut self) -> Result<(), Violation> {
-        let allowed = whimbrel_protocol::limits::FLUSH_BYTES_MIN + 8 * 1024;
+        let allowed = FLUSH_BYTES_MIN + WINDOW_BYTES_MIN;
         if self.check_refetched && self.unflushed > allowed {
             return Err(Violation::FlushGroup { bytes: self.unflushed, allowed });
         }
-        // What arrived of a payload that was replaced since says nothing about this one.
-        self.forgivable += self.service.served.saturating_sub(self.delivered) + self.unflushed;
-        self.delivered = self.service.served;
-        self.unflushed = 0;
+        self.forgivable += core::mem::take(&mut self.unflushed);
+        self.account_for_kill();
         Ok(())
     }
 
+    /// The process is gone: only what was in flight may be fetched again, because the cache is still there.
+    pub(crate) fn account_for_kill(&mut self) {
+        self.forgivable += self.service.served.saturating_sub(self.delivered);
+        self.delivered = self.service.served;
+    }
+
     /// Forgets what was counted: another payload is on its way.
-    fn count_anew(&mut self) {
+    pub(crate) fn count_anew(&mut self) {
         (self.delivered, self.forgivable, self.unflushed) = (0, 0, 0);
     }
 
@@ -374,7 +362,7 @@ impl<D: Medium> World<D> {
     }
 
     /// Faults end some time after they began, and there is room when there is.
-    fn heal(&mut self, disk: &mut D) {
+    pub(crate) fn heal(&mut self, disk: &mut D) {
         if self.room_at.is_some_and(|at| at <= self.now) {
             self.room_at = None;
             self.served_without_room = self.service.served;
@@ -382,205 +370,6 @@ impl<D: Medium> World<D> {
         }
         if disk.faults() > 0 && *self.heal_at.get_or_insert(self.now.plus_millis(FAULT_MS)) <= self.now {
             disk.heal();
-        }
-    }
-}
-
-/// A life of the agent: from its start to a reboot, a cut or the end.
-struct Life<'w, D> {
-    world: &'w mut World<D>,
-    storage: Storage<&'w mut D>,
-    session: DeviceSession,
-    server: ServerSession,
-    link: SeededLink,
-    connect_at: Option<Instant>,
-    subscribed: Vec<Channel>,
-    rebooting: bool,
-}
-
-enum Answered {
-    Store(OpId, StoreAnswer),
-    Install(OpId, Result<(), InstallFailure>),
-    Disconnected,
-}
-
-impl<D: Medium> Life<'_, D> {
-    fn run(mut self) -> Result<Next, Violation> {
-        self.drain();
-        for _ in 0..HAPPENINGS_MAX {
-            if self.storage.disk_mut().is_dead() {
-                return Ok(Next::End(End::Dead));
-            }
-            if self.rebooting {
-                return Ok(Next::Reboot);
-            }
-            if self.world.reverts_are_ends && self.has_report_of(Outcome::Reverted) {
-                return Ok(Next::End(End::Reverted));
-            }
-            if self.is_done() {
-                let sequence = self.storage.boot_view().running.sequence;
-                let wanted = self.world.service.release().sequence;
-                return match sequence == wanted {
-                    true => Ok(Next::End(End::Confirmed)),
-                    false => Err(Violation::Sequence(sequence)),
-                };
-            }
-            let wake = [
-                self.connect_at,
-                self.link.next_arrival(),
-                self.session.poll_timeout(),
-                self.server.poll_timeout(),
-            ];
-            let Some(next) = wake.into_iter().flatten().min() else {
-                break;
-            };
-            self.world.now = self.world.now.max(next);
-            self.world.heal(self.storage.disk_mut());
-            self.turn();
-        }
-        Err(Violation::Stuck(self.session.state()))
-    }
-
-    fn is_done(&self) -> bool {
-        let acknowledged = self.session.record().reports.is_empty();
-        self.session.state() == State::Confirmed && acknowledged && self.has_report_of(Outcome::Confirmed)
-    }
-
-    fn has_report_of(&self, outcome: Outcome) -> bool {
-        let service = &self.world.service;
-        let release = service.release().digest;
-        service.reports.iter().any(|report| report.release == release && report.outcome == outcome)
-    }
-
-    fn turn(&mut self) {
-        let now = self.world.now;
-        if self.connect_at.is_some_and(|at| at <= now) {
-            self.connect_at = None;
-            return self.feed(Input::Connected);
-        }
-        if let Some(Packet { direction, channel, payload }) = self.link.receive(now) {
-            match direction {
-                Direction::Down => self.feed(Input::Message { channel, payload: &payload }),
-                Direction::Up => self.serve(ServerInput::Message { channel, payload: &payload }),
-            }
-            return;
-        }
-        if self.server.poll_timeout().is_some_and(|at| at <= now) {
-            return self.serve(ServerInput::Timeout);
-        }
-        self.feed(Input::Timeout);
-    }
-
-    fn serve(&mut self, input: ServerInput<'_>) {
-        let (live, attempt) = (self.world.service.live, self.world.service.attempt);
-        let packets = self.world.service.serve(&mut self.server, self.world.now, input);
-        for (channel, payload) in packets {
-            self.send(Direction::Down, channel, payload);
-        }
-        if live != self.world.service.live {
-            self.world.count_anew();
-        }
-        if (live, attempt) != (self.world.service.live, self.world.service.attempt) {
-            self.deliver_retained(&Channel::Group(self.world.service.fixture.group.clone()));
-        }
-    }
-
-    fn send(&mut self, direction: Direction, channel: Channel, payload: Vec<u8>) {
-        self.link.send(self.world.now, Packet { direction, channel, payload });
-    }
-
-    fn deliver_retained(&mut self, channel: &Channel) {
-        if self.subscribed.contains(channel)
-            && let Some(payload) = self.world.service.retained(channel)
-        {
-            self.send(Direction::Down, channel.clone(), payload);
-        }
-    }
-
-    fn feed(&mut self, input: Input<'_>) {
-        self.session.handle_input(self.world.now, input);
-        self.drain();
-    }
-
-    /// Carries out what the session wants, and feeds it the answers, until it wants nothing.
-    fn drain(&mut self) {
-        let mut answers = VecDeque::new();
-        loop {
-            while let Some(output) = self.session.poll_output() {
-                answers.extend(self.carry_out(output));
-                // Nothing comes after a restart or a cut, whatever else was wanted.
-                if self.rebooting || self.storage.disk_mut().is_dead() {
-                    return;
-                }
-            }
-            let now = self.world.now;
-            match answers.pop_front() {
-                Some(Answered::Store(op, answer)) => self.session.handle_input(now, answer.as_input(op)),
-                Some(Answered::Install(op, result)) => {
-                    self.session.handle_input(now, Input::Installed { op, result });
-                }
-                Some(Answered::Disconnected) => self.session.handle_input(now, Input::Disconnected),
-                None => return,
-            }
-        }
-    }
-
-    fn carry_out(&mut self, output: Output) -> Option<Answered> {
-        match output {
-            Output::Subscribe(channels) => {
-                for channel in channels {
-                    self.subscribed.push(channel.clone());
-                    self.deliver_retained(&channel);
-                }
-                None
-            }
-            Output::Publish(publish) => {
-                self.send(Direction::Up, publish.channel, publish.payload);
-                None
-            }
-            Output::Disconnect => {
-                self.link.cut();
-                self.subscribed.clear();
-                self.connect_at = Some(self.world.now.plus_millis(5_000));
-                Some(Answered::Disconnected)
-            }
-            Output::Event(_) => None,
-            Output::Store(op, what) => Some(Answered::Store(op, self.store(what))),
-            Output::Install(op, what) => self.install(what).map(|result| Answered::Install(op, result)),
-        }
-    }
-
-    fn store(&mut self, what: StoreOp) -> StoreAnswer {
-        let (chunks, is_checkpoint) = match &what {
-            StoreOp::WriteChunks { bytes, .. } => (bytes.len() as u64, false),
-            StoreOp::SaveCheckpoint(_) => (0, true),
-            _ => (0, false),
-        };
-        let answer = self.storage.carry_out(what);
-        if answer == StoreAnswer::Stored(Ok(())) {
-            self.world.delivered = (self.world.delivered + chunks).min(self.world.service.served);
-            self.world.unflushed = if is_checkpoint { 0 } else { self.world.unflushed + chunks };
-        }
-        answer
-    }
-
-    fn install(&mut self, what: InstallOp) -> Option<Result<(), InstallFailure>> {
-        match what {
-            InstallOp::Reboot => {
-                self.rebooting = true;
-                None
-            }
-            InstallOp::CheckHealth => {
-                let bad = self.world.service.attempt <= self.world.unhealthy_attempts;
-                Some(if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) })
-            }
-            what => {
-                self.world.activating |= what == InstallOp::Activate;
-                self.world.confirming |= what == InstallOp::Confirm;
-                let result = self.storage.install(what);
-                self.world.confirmed |= what == InstallOp::Confirm && result.is_ok();
-                Some(result)
-            }
         }
     }
 }

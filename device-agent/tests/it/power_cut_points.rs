@@ -74,7 +74,7 @@ pub(crate) fn exhaust<D: Cuttable>(base: &World<D>, first: FirstCut, every: usiz
     let mut points = Points { operations: whole.disk.sim().operations(), ..Points::default() };
     for operation in 1..=points.operations {
         let place = format!("{first:?} at operation {operation}");
-        let Some(cut) = cut_at(base, operation, &mut points, &place) else {
+        let Some(cut) = cut_at(base, operation, first, &mut points, &place) else {
             continue;
         };
         let ways = if first == FirstCut::Power { &Survival::ALL[..] } else { &Survival::ALL[..1] };
@@ -106,7 +106,7 @@ pub(crate) fn exhaust<D: Cuttable>(base: &World<D>, first: FirstCut, every: usiz
 
 fn cut_again<D: Cuttable>(base: &World<D>, operation: u64, points: &mut Points, place: &str) {
     let place = format!("{place}; power at operation {operation}");
-    let Some(cut) = cut_at(base, operation, points, &place) else {
+    let Some(cut) = cut_at(base, operation, FirstCut::Power, points, &place) else {
         return;
     };
     for (way, survival) in Survival::ALL.into_iter().enumerate() {
@@ -127,6 +127,7 @@ fn power_cut<D: Cuttable>(world: &mut World<D>, operation: u64, way: usize) {
 fn cut_at<D: Cuttable>(
     base: &World<D>,
     operation: u64,
+    what: FirstCut,
     points: &mut Points,
     place: &str,
 ) -> Option<World<D>> {
@@ -134,7 +135,11 @@ fn cut_at<D: Cuttable>(
     world.disk.sim().kill();
     world.disk.sim().crash_at(operation);
     let result = match world.run() {
-        Ok(End::Dead) => world.account_for_cut(),
+        Ok(End::Dead) if what == FirstCut::Power => world.account_for_cut(),
+        Ok(End::Dead) => {
+            world.account_for_kill();
+            Ok(())
+        }
         Ok(End::Confirmed | End::Reverted) => panic!("{place}: there is no such operation"),
         Err(violation) => Err(violation),
     };
