@@ -162,17 +162,17 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Reserve(u64),
-        Release(u64),
+        Reserve(usize),
+        Release(usize),
         /// So many bytes of this value; zeros are not kept.
-        Write(u64, usize, u8),
+        Write(usize, usize, u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u64..20_000).prop_map(Step::Reserve),
-            (0u64..20_000).prop_map(Step::Release),
-            (0u64..20_000, 0usize..9000, 0u8..3).prop_map(|(at, len, byte)| Step::Write(at, len, byte)),
+            (0usize..20_000).prop_map(Step::Reserve),
+            (0usize..20_000).prop_map(Step::Release),
+            (0usize..20_000, 0usize..9000, 0u8..3).prop_map(|(at, len, byte)| Step::Write(at, len, byte)),
         ]
     }
 
@@ -185,19 +185,19 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Reserve(len) => {
-                        disk.reserve(area, len).unwrap();
-                        model.resize(model.len().max(len as usize), 0);
+                        disk.reserve(area, len as u64).unwrap();
+                        model.resize(model.len().max(len), 0);
                     }
                     Step::Release(len) => {
-                        disk.release(area, len).unwrap();
-                        model.truncate(len as usize);
+                        disk.release(area, len as u64).unwrap();
+                        model.truncate(len);
                     }
                     Step::Write(offset, len, byte) => {
                         let bytes = vec![byte; len];
-                        let fits = offset as usize + bytes.len() <= model.len();
-                        prop_assert_eq!(disk.write(area, offset, &bytes).is_ok(), fits);
+                        let fits = offset + bytes.len() <= model.len();
+                        prop_assert_eq!(disk.write(area, offset as u64, &bytes).is_ok(), fits);
                         if fits {
-                            model[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                            model[offset..offset + bytes.len()].copy_from_slice(&bytes);
                         }
                     }
                 }
