@@ -13,7 +13,7 @@ use crate::cose::{Kind, Sign1};
 use crate::ids::{Digest, GroupName};
 use crate::limits::{GROUPS_MAX, SCOPES_MAX};
 use crate::message::{Assignment, Beacon, Campaign, HelloAnswer, Validity, group_hash};
-use crate::time::UnixTime;
+use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
 use crate::trust::{Role, Root};
 
@@ -201,6 +201,13 @@ impl DeviceSession {
             self.documents.stale = true;
             self.tell(Event::Stale);
         }
+    }
+
+    /// When the last beacon expires, where that is still to be told.
+    pub(super) fn freshness_timeout(&self) -> Option<Instant> {
+        let expires = self.documents.beacon_expires.filter(|_| !self.documents.stale)?;
+        let life_s = expires.as_secs().saturating_sub(self.clock.floor.as_secs());
+        Some(self.clock.at.plus_millis(life_s.saturating_mul(1000)))
     }
 
     /// Whether something that expires at `expires` may begin now: judged by the service's clock in an answer

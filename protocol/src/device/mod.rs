@@ -180,7 +180,8 @@ impl DeviceSession {
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.saving.retry_at, self.link_timeout(), self.work_timeout()].into_iter().flatten().min()
+        let all = [self.saving.retry_at, self.link_timeout(), self.work_timeout(), self.freshness_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// What the device is doing about updates.

@@ -433,8 +433,8 @@ fn a_device_without_news_for_longer_than_the_beacon_lives_says_that_it_is_stale(
     let mut pair = idle();
     let beacon = pair.fixture.beacon(1, &[], 7200);
     assert_eq!(offer(&mut pair, Channel::Beacon, &beacon), None);
+    // Nothing else happens: time alone brings it about.
     pair.run(3 * 60 * MINUTE, |_| false);
-    pair.feed(whimbrel_protocol::device::Input::Timeout);
     assert!(pair.events.iter().any(|(_, event)| *event == Event::Stale));
     // It goes on taking news.
     pair.roll_out(release(&pair, 1), OrderOptions::default());
