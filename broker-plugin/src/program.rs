@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::attach::LinkError;
 use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
 use crate::config::{Config, ConfigError, Sources, default_file, show};
 use crate::run::{Ready, ServiceError, run};
@@ -28,7 +29,18 @@ pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             // Whatever is in it: one line.
             let line = error.to_string().replace(['\n', '\r'], " ");
             complain(&line);
-            ExitCode::FAILURE
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+impl Failure {
+    /// The exit status. Whichever notices first that the router is dead, the heartbeat or the service's own link, the
+    /// process ends with the same one.
+    fn status(&self) -> u8 {
+        match self {
+            Self::Service(ServiceError::Link(LinkError::RouterGone(_))) => 70,
+            _ => 1,
         }
     }
 }
@@ -90,11 +102,18 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(texts).collect()
 }
 
-/// What is logged where nothing is said. The router tells of every client, the database of every statement.
-const LOG_DEFAULT: &str = "info,rumqttd=warn,rumqttc=warn,sqlx=warn";
+/// What is logged where nothing is said: the database would tell of every statement.
+const LOG_DEFAULT: &str = "info,rumqttc=warn,sqlx=warn";
+
+/// What is logged. The router's own log is off unless it is asked for by name: it formats the topic of every
+/// message for a span of level `error`, and takes a fifth of the CPU with that.
+fn log_filter(wanted: Option<&str>) -> String {
+    let wanted = wanted.filter(|wanted| !wanted.trim().is_empty()).unwrap_or(LOG_DEFAULT);
+    if wanted.contains("rumqttd") { wanted.to_owned() } else { format!("{wanted},rumqttd=off") }
+}
 
 fn start_log() {
-    let filter = EnvFilter::try_from_env("WHIMBREL_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let filter = EnvFilter::new(log_filter(std::env::var("WHIMBREL_LOG").ok().as_deref()));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -155,5 +174,27 @@ fn explain(error: &clap::Error) -> ExitCode {
             complain(&format!("{line}; `whimbreld --help` says what there is"));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::FrontError;
+
+    #[test]
+    fn the_router_is_silent_unless_it_is_asked_for() {
+        assert_eq!(log_filter(None), format!("{LOG_DEFAULT},rumqttd=off"));
+        assert_eq!(log_filter(Some("")), log_filter(None));
+        assert_eq!(log_filter(Some("debug")), "debug,rumqttd=off");
+        assert_eq!(log_filter(Some("warn,rumqttd=info")), "warn,rumqttd=info");
+    }
+
+    #[test]
+    fn a_dead_router_has_its_own_exit_status_and_everything_else_has_1() {
+        let dead = ServiceError::Link(LinkError::RouterGone(FrontError::RouterGone));
+        assert_eq!(Failure::from(dead).status(), 70);
+        assert_eq!(Failure::from(ServiceError::Link(LinkError::ClientGone)).status(), 1);
+        assert_eq!(Failure::from(ConfigError::NoFile).status(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A mosquitto of our own.
+//! A mosquitto of our own, as a broker that knows nothing of us.
 
 use core::net::SocketAddr;
 use std::io::Write as _;
@@ -69,9 +69,13 @@ impl Mosquitto {
         self.address
     }
 
-    /// Kills it and starts it again on the same address: sessions and retained messages are gone.
-    pub fn kill_and_restart(&mut self) {
+    /// Kills it: sessions and retained messages are gone.
+    pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Starts it again on the same address.
+    pub fn restart(&mut self) {
         self.process = Self::run(&self.folder, self.address);
         self.wait();
     }

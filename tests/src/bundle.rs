@@ -1,1 +1,191 @@
-//! To come.
+//! A folder with keys for every role, and releases: everything in it is made by the real `whimbrel`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::retry::Jitter;
+
+use crate::process::{Finished, program, run};
+
+/// Who makes the devices of the tests.
+pub const VENDOR: &str = "example.com";
+/// What the devices of the tests are.
+pub const CLASS: &str = "gateway";
+
+/// The folder that `whimbrel init` makes.
+#[derive(Debug)]
+pub struct Bundle {
+    folder: TempDir,
+}
+
+/// A release to be made: an image, and what is said of it.
+#[derive(Clone, Debug)]
+pub struct Recipe<'r> {
+    /// Its sequence number; the version is `1.SEQUENCE.0`.
+    pub sequence: u64,
+    /// The image.
+    pub image: Vec<u8>,
+    /// The class of devices that it is for.
+    pub class: &'r str,
+    /// The key that signs it; the bundle's release key where nothing is said.
+    pub key: Option<PathBuf>,
+    /// More flags of `whimbrel release build`.
+    pub flags: &'r [&'r str],
+}
+
+/// A release that was built and signed.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its digest in hexadecimal.
+    pub digest: String,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The image.
+    pub image: Vec<u8>,
+    /// Bytes of the payload as it is sent.
+    pub transfer_size: u64,
+    /// Bytes of a chunk.
+    pub chunk_size: u64,
+}
+
+/// `len` bytes that do not compress, other ones for each `seed`.
+#[must_use]
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut jitter = Jitter::new(seed);
+    let mut bytes = Vec::with_capacity(len + 4);
+    while bytes.len() < len {
+        let word = u32::try_from(jitter.below(1 << 32)).expect("below 2^32");
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+impl Bundle {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// Where `whimbrel init` does not.
+    #[must_use]
+    pub fn new() -> Self {
+        let bundle = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        bundle.whimbrel(["init", "."]).good();
+        bundle
+    }
+
+    /// Something in the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file into the folder.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).expect("the folder takes files");
+        path
+    }
+
+    /// Runs `whimbrel` in the folder, where it finds its configuration.
+    pub fn whimbrel<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
+        let mut command = program("whimbrel");
+        command.current_dir(self.folder.path()).args(args);
+        run(command)
+    }
+
+    /// The private key of a role: `root`, `release`, `campaign` or `beacon`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn key(&self, role: &str) -> SigningKey {
+        read_key(&self.path(&format!("keys/{role}.cose")))
+    }
+
+    /// Makes a new key file in the folder.
+    ///
+    /// # Panics
+    /// Where `whimbrel key new` does not.
+    #[must_use]
+    pub fn new_key(&self, name: &str) -> PathBuf {
+        self.whimbrel(["key", "new", name]).good();
+        self.path(name)
+    }
+
+    /// What `whimbrel key show` says of a key file.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[must_use]
+    pub fn show_key(&self, file: &Path) -> Json {
+        self.whimbrel([OsStr::new("key"), "show".as_ref(), file.as_ref(), "--json".as_ref()]).json()
+    }
+
+    /// Builds and signs a release.
+    ///
+    /// # Panics
+    /// Where `whimbrel release` fails.
+    #[must_use]
+    pub fn release(&self, recipe: Recipe<'_>) -> Release {
+        let Recipe { sequence, image, class, key, flags } = recipe;
+        let count = std::fs::read_dir(self.folder.path()).expect("the folder is there").count();
+        let name = format!("r{sequence}-{count}");
+        let file = self.write(&format!("{name}.bin"), &image);
+        let (file, sequence_text) = (file.to_str().expect("UTF-8"), sequence.to_string());
+        let version = format!("1.{sequence}.0");
+        let mut build = Vec::from(["release", "build", "--image", file, "--vendor", VENDOR]);
+        build.extend(["--class", class, "--version", &version, "--sequence", &sequence_text, "-o", &name]);
+        build.extend(["--json"].iter().chain(flags));
+        let built = self.whimbrel(&build).json();
+        let key = key.unwrap_or_else(|| self.path("keys/release.cose"));
+        self.whimbrel(["release", "sign", &name, "--key", key.to_str().expect("UTF-8")]).good();
+        let number = |name: &str| {
+            let value = &built["images"][0][name];
+            value.as_u64().unwrap_or_else(|| panic!("{name}: {built}"))
+        };
+        Release {
+            folder: self.path(&name),
+            digest: built["release"].as_str().expect("a digest").to_owned(),
+            sequence,
+            transfer_size: number("transfer_size"),
+            chunk_size: number("chunk_size"),
+            image,
+        }
+    }
+
+    /// Builds and signs a release of noise for the usual class, sent as it is.
+    #[must_use]
+    pub fn noise_release(&self, sequence: u64, len: usize) -> Release {
+        self.release(Recipe {
+            sequence,
+            image: noise(sequence, len),
+            class: CLASS,
+            key: None,
+            flags: &["--codec", "raw"],
+        })
+    }
+}
+
+impl Default for Bundle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Reads a private key file.
+///
+/// # Panics
+/// Where it is none.
+#[must_use]
+pub fn read_key(path: &Path) -> SigningKey {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    SigningKey::decode_file(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

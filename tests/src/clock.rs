@@ -5,6 +5,9 @@ use core::time::Duration;
 /// How long anything may take before a test fails: generous, because machines are.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A point in time after which waiting is pointless.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(std::time::Instant);
@@ -19,9 +22,15 @@ impl Deadline {
 
     /// Whether it has passed.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn is_over(self) -> bool {
-        std::time::Instant::now() >= self.0
+        self.left().is_zero()
+    }
+
+    /// The time until it passes.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(std::time::Instant::now())
     }
 }
 
@@ -29,13 +38,21 @@ impl Deadline {
 ///
 /// # Panics
 /// With `what` when [`PATIENCE`] is over.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    try_for(ready).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// Asks again and again until `ready` gives something; `None` when [`PATIENCE`] is over.
+pub fn try_for<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Deadline::after(PATIENCE);
     loop {
         if let Some(value) = ready() {
-            return value;
+            return Some(value);
         }
-        assert!(!deadline.is_over(), "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        if deadline.is_over() {
+            return None;
+        }
+        std::thread::sleep(PAUSE);
     }
 }

@@ -1,4 +1,4 @@
-//! MQTT 3.1.1 packets as bytes, as far as a proxy has to understand them.
+//! MQTT 3.1.1 packets as bytes, as far as a proxy and a publisher have to understand them.
 
 /// One whole packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,13 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
+const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
+
 /// Takes the first whole packet off `buffer`.
+///
+/// # Panics
+/// Where what begins there is no packet.
 #[must_use]
 pub fn take(buffer: &mut Vec<u8>) -> Option<Frame> {
     let mut length = 0usize;
@@ -50,13 +56,25 @@ impl Frame {
         self.bytes.first().map_or(0, |first| first >> 4)
     }
 
+    /// The client id, if it is a CONNECT.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        if self.kind() != CONNECT {
+            return None;
+        }
+        // Protocol name (2 + 4), level, flags, keep alive (2): then the client id.
+        let rest = self.bytes.get(self.body + 10..)?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        core::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
+    }
+
     /// What it publishes, if it is a PUBLISH.
     #[must_use]
     pub fn publish(&self) -> Option<Publish<'_>> {
-        let first = *self.bytes.first()?;
-        if first >> 4 != 3 {
+        if self.kind() != PUBLISH {
             return None;
         }
+        let first = *self.bytes.first()?;
         let body = self.bytes.get(self.body..)?;
         let (length, rest) = body.split_first_chunk::<2>()?;
         let (topic, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
@@ -65,20 +83,20 @@ impl Frame {
         Some(Publish { topic: core::str::from_utf8(topic).ok()?, qos, retain: first & 1 == 1, payload })
     }
 
-    /// Flips one bit of the payload's byte `at`, counted from its end.
-    pub fn flip_from_end(&mut self, at: usize) {
-        let len = self.bytes.len();
-        if let Some(byte) = len.checked_sub(1 + at).and_then(|at| self.bytes.get_mut(at)) {
-            *byte ^= 1;
+    /// Flips one bit of a PUBLISH's payload, counted from its first byte's lowest one. MQTT's own bytes stay.
+    pub fn flip(&mut self, bit: usize) {
+        let payload = self.publish().map_or(0, |publish| publish.payload.len());
+        let start = self.bytes.len() - payload;
+        if let Some(byte) = self.bytes.get_mut(start..).and_then(|payload| payload.get_mut(bit / 8)) {
+            *byte ^= 1 << (bit % 8);
         }
     }
 }
 
-/// A PUBLISH of QoS 0.
-#[must_use]
-pub fn publish(topic: &str, payload: &[u8], retain: bool) -> Frame {
-    let mut bytes = vec![0x30 | u8::from(retain)];
-    let mut length = 2 + topic.len() + payload.len();
+/// A packet of this first byte and body.
+fn packet(first: u8, body: &[u8]) -> Frame {
+    let mut bytes = vec![first];
+    let mut length = body.len();
     loop {
         let byte = u8::try_from(length % 128).expect("below 128");
         length /= 128;
@@ -87,11 +105,38 @@ pub fn publish(topic: &str, payload: &[u8], retain: bool) -> Frame {
             break;
         }
     }
-    let body = bytes.len();
-    bytes.extend(u16::try_from(topic.len()).expect("a short topic").to_be_bytes());
-    bytes.extend(topic.as_bytes());
-    bytes.extend(payload);
-    Frame { bytes, body }
+    let start = bytes.len();
+    bytes.extend(body);
+    Frame { bytes, body: start }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a short text");
+    [&length.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A PUBLISH of QoS 0.
+#[must_use]
+pub fn publish(topic: &str, payload: &[u8], retain: bool) -> Frame {
+    packet(0x30 | u8::from(retain), &[&text(topic)[..], payload].concat())
+}
+
+/// A PUBLISH of QoS 1, with packet number 1.
+#[must_use]
+pub fn publish_acknowledged(topic: &str, payload: &[u8], retain: bool) -> Frame {
+    packet(0x32 | u8::from(retain), &[&text(topic)[..], &[0, 1], payload].concat())
+}
+
+/// A CONNECT with a clean session.
+#[must_use]
+pub fn connect(client_id: &str) -> Frame {
+    packet(0x10, &[&b"\x00\x04MQTT\x04\x02\x00\x3c"[..], &text(client_id)].concat())
+}
+
+/// A DISCONNECT.
+#[must_use]
+pub fn disconnect() -> Frame {
+    packet(0xe0, &[])
 }
 
 #[cfg(test)]
@@ -111,5 +156,34 @@ mod tests {
         assert_eq!(take(&mut buffer), None);
         assert_eq!(first.publish().unwrap().payload, [7; 300]);
         assert!(second.publish().unwrap().retain);
+    }
+
+    #[test]
+    fn what_is_made_reads_as_what_it_is() {
+        assert_eq!(connect("meter-1").client_id(), Some("meter-1"));
+        assert_eq!(publish("t", b"meter-1 meter-1", false).client_id(), None);
+        let frame = publish_acknowledged("ota/t", b"abc", true);
+        let want = Publish { topic: "ota/t", qos: 1, retain: true, payload: b"abc" };
+        assert_eq!(frame.publish(), Some(want));
+        assert_eq!(disconnect().bytes, [0xe0, 0]);
+    }
+
+    #[test]
+    fn a_flip_changes_one_bit_of_the_payload_and_nothing_of_mqtt() {
+        for original in [publish("ota/d/a1/c", &[0; 200], false), publish_acknowledged("a/b", &[0; 3], true)]
+        {
+            let payload = original.publish().unwrap().payload.len();
+            for bit in 0..payload * 8 {
+                let mut flipped = original.clone();
+                flipped.flip(bit);
+                let start = original.bytes.len() - payload;
+                assert_eq!(flipped.bytes[..start], original.bytes[..start]);
+                let ones: u32 = flipped.bytes[start..].iter().map(|byte| byte.count_ones()).sum();
+                assert_eq!(ones, 1, "bit {bit}");
+            }
+            let mut same = original.clone();
+            same.flip(payload * 8);
+            assert_eq!(same, original, "beyond its end there is nothing to flip");
+        }
     }
 }

@@ -2,6 +2,23 @@
 //!
 //! Everything here is a real process on a free port of the loopback interface with its files in a temporary
 //! folder, and is gone when its value is dropped.
+//!
+//! | file | what |
+//! |---|---|
+//! | `bundle` | a folder with keys for every role, and releases, all made by `whimbrel` |
+//! | `service` | `whimbreld`, with its own broker or attached to another |
+//! | `broker` | mosquitto |
+//! | `agent` | `whimbrel-agent` |
+//! | `proxy` | stands between devices and broker: counts, slows down, misbehaves |
+//! | `stage` | all of that put together, with one device or more |
+//! | `forge` | documents that a thief of keys, or a hostile broker, would publish |
+//! | `disk` | a disk that is soon full |
+//! | `process`, `frames`, `clock` | what the others are made of |
+//!
+//! With `E2E_IGNORE_RETAIN=1` in the environment every proxy is a broker that ignores `retain`, so that the whole
+//! suite can be run on one.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what is used by tests only may panic")]
 
 extern crate alloc;
 
@@ -9,7 +26,11 @@ pub mod agent;
 pub mod broker;
 pub mod bundle;
 pub mod clock;
+pub mod disk;
+pub mod forge;
 pub mod frames;
 pub mod process;
 pub mod proxy;
+pub mod seed;
 pub mod service;
+pub mod stage;

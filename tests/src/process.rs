@@ -1,4 +1,4 @@
-//! A child process that dies with its value.
+//! Child processes: those that run until their value is dropped, and those that run to their end.
 
 use alloc::sync::Arc;
 use std::io::{BufRead as _, BufReader};
@@ -15,12 +15,34 @@ pub struct Process {
     output: Arc<Mutex<Vec<String>>>,
 }
 
-/// The path of a program of this workspace, next to the test's own.
+/// What a program said that ran to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit status; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// A program of this workspace, next to the test's own, with nothing of this machine's settings.
 ///
 /// # Panics
 /// Where it was not built.
 #[must_use]
-pub fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(path_of(name));
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// The path of a program of this workspace.
+///
+/// # Panics
+/// Where it was not built.
+#[must_use]
+pub fn path_of(name: &str) -> PathBuf {
     let mut folder = std::env::current_exe().expect("a test has a path");
     folder.pop();
     if folder.ends_with("deps") {
@@ -29,6 +51,56 @@ pub fn program(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: run cargo build --workspace --bins first", path.display());
     path
+}
+
+/// Runs `command` to its end.
+///
+/// # Panics
+/// Where it cannot be started.
+pub fn run(mut command: Command) -> Finished {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{} cannot be started: {error}", command.get_program().display()));
+    Finished {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Finished {
+    /// What it printed, of a program that did what it was asked.
+    ///
+    /// # Panics
+    /// Where it did not.
+    #[track_caller]
+    pub fn good(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self.out
+    }
+
+    /// The JSON object that it printed.
+    ///
+    /// # Panics
+    /// Where it failed or printed something else.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        let out = self.good();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+
+    /// The one line that it printed on standard error before it failed.
+    ///
+    /// # Panics
+    /// Where it did not fail with exit status 1, printed anything else, or more or less than one line.
+    #[track_caller]
+    pub fn complaint(self) -> String {
+        assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:#?}");
+        let line = self.err.strip_suffix('\n').unwrap_or_default().to_owned();
+        assert!(!line.is_empty() && !line.contains(['\n', '\r']), "not one line: {:?}", self.err);
+        line
+    }
 }
 
 impl Process {

@@ -62,6 +62,9 @@ impl<L: BrokerLink> Core<L> {
             self.announcements = Announcements::default();
             return;
         }
+        if !self.outbox.has_room() {
+            return; // The broker is behind.
+        }
         for _ in 0..BATCH {
             match self.announcements.queue.pop_front() {
                 Some(announcement) => self.publish(&announcement),

@@ -113,6 +113,8 @@ pub(crate) struct Core<L> {
     reads: HashMap<SegmentKey, Vec<DeviceId>>,
     reads_to_start: VecDeque<SegmentKey>,
     reads_running: usize,
+    /// Devices whose segment has been read.
+    ready: VecDeque<(DeviceId, SegmentKey)>,
     store: StoreHandle,
     folder: PayloadFolder,
     reports_on_the_way: HashSet<(DeviceId, ShortDigest)>,
@@ -162,9 +164,7 @@ enum Wake {
 }
 
 /// Messages of devices that are taken in before the answers go out.
-const BATCH_MESSAGES: usize = 256;
-/// Answers after which nothing more is taken in before they go out.
-const BATCH_ANSWERS: usize = 2048;
+const BATCH_MESSAGES: usize = 64;
 /// How long what is not urgent may wait to be stored.
 const SAVE_AFTER_MS: u64 = 2_000;
 /// How often silent sessions are looked for.
@@ -215,6 +215,7 @@ impl<L: BrokerLink> Core<L> {
             reads: HashMap::new(),
             reads_to_start: VecDeque::new(),
             reads_running: 0,
+            ready: VecDeque::new(),
             store: parts.store,
             folder: parts.folder,
             reports_on_the_way: HashSet::new(),
@@ -253,6 +254,7 @@ impl<L: BrokerLink> Core<L> {
             }
             self.take_in_what_came().await?;
             self.timers();
+            self.serve_ready();
             self.announce();
             if let Some(flushed) = already(self.outbox.link.flush()).await {
                 flushed?;
@@ -277,11 +279,13 @@ impl<L: BrokerLink> Core<L> {
 
     /// Takes in what has come already, up to a limit, so that one flush does for all of it.
     async fn take_in_what_came(&mut self) -> Result<(), LinkError> {
-        while let Ok(happened) = self.results.try_recv() {
+        while self.outbox.has_room()
+            && let Ok(happened) = self.results.try_recv()
+        {
             self.happened(happened);
         }
         for _ in 0..BATCH_MESSAGES {
-            if self.outbox.queued >= BATCH_ANSWERS {
+            if !self.outbox.has_room() {
                 break;
             }
             match already(self.outbox.link.next()).await {
@@ -325,7 +329,8 @@ impl<L: BrokerLink> Core<L> {
     }
 
     fn next_timer(&self) -> Instant {
-        if self.announcements.is_due(self.outbox.up) {
+        let more = self.announcements.is_due(self.outbox.up) || !self.ready.is_empty();
+        if more && self.outbox.has_room() {
             return self.now;
         }
         [self.sessions.next_timer(), self.save_at, Some(self.beacon.due)]

@@ -35,6 +35,12 @@ impl<L: BrokerLink> Outbox<L> {
         self.link.next().await.map(Some)
     }
 
+    /// Whether more should be queued before what is queued goes out. Small batches stay in the caches of the CPU; and
+    /// where the broker is behind, nothing is piled up here.
+    pub(super) const fn has_room(&self) -> bool {
+        self.queued < BATCH_MESSAGES
+    }
+
     /// Sends something to one device.
     pub(super) fn send(&mut self, topic: Bytes, payload: Bytes) {
         self.publish(Outgoing { topic, payload, delivery: Delivery::AtMostOnce, retain: false });
@@ -62,6 +68,9 @@ impl<L: BrokerLink> Outbox<L> {
         }
     }
 }
+
+/// Messages that go out together; one request more may be answered.
+const BATCH_MESSAGES: usize = 256;
 
 /// What a future that can be dropped gives right now; `None` where it would have to wait.
 pub(super) async fn already<T>(future: impl Future<Output = T>) -> Option<T> {

@@ -105,7 +105,11 @@ impl<L: BrokerLink> Core<L> {
         self.start_reads();
     }
 
+    /// Reads more, once what was read has been sent: else the one could push out the other.
     fn start_reads(&mut self) {
+        if !self.ready.is_empty() {
+            return;
+        }
         while self.reads_running < READS_MAX {
             let Some(segment) = self.reads_to_start.pop_front() else { return };
             let Some(row) = self.catalog.payload(segment.payload).copied() else { continue };
@@ -121,10 +125,11 @@ impl<L: BrokerLink> Core<L> {
     /// A segment was read, or could not be: those who wait go on.
     pub(super) fn segment_read(&mut self, segment: SegmentKey, result: Result<Option<Bytes>, StoreError>) {
         self.reads_running -= 1;
-        let refusal = match result {
+        let waiting = self.reads.remove(&segment).unwrap_or_default();
+        match result {
             Ok(Some(bytes)) => {
                 self.shelf.keep(segment, bytes);
-                None
+                self.ready.extend(waiting.into_iter().map(|device| (device, segment)));
             }
             Ok(None) => {
                 Counters::count(&self.counters.damaged_payloads);
@@ -132,28 +137,45 @@ impl<L: BrokerLink> Core<L> {
                 tracing::error!(payload, "payload on the disk is damaged, upload it again");
                 self.catalog.forget_payload(segment.payload);
                 self.epoch += 1;
-                Some(Refusal { code: RefusalCode::NotFound, retry_after_s: None })
+                self.give_up(segment, waiting, Refusal { code: RefusalCode::NotFound, retry_after_s: None });
             }
             Err(error) => {
                 Counters::count(&self.counters.read_failures);
                 tracing::error!(reason = %error, "payload not read");
-                Some(Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S) })
-            }
-        };
-        for device in self.reads.remove(&segment).unwrap_or_default() {
-            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
-            for rest in waited.unwrap_or_default() {
-                match (refusal, rest) {
-                    (Some(refusal), _) => self.refuse(&device, refusal),
-                    (None, Rest::Chunks { payload, runs }) => self.send_chunks(&device, payload, &runs),
-                    (None, Rest::Page { payload, page }) => self.send_page(&device, payload, page),
-                }
+                let later = Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S) };
+                self.give_up(segment, waiting, later);
             }
         }
         self.start_reads();
         let (frames, segments) = self.shelf.bytes();
         Counters::set(&self.counters.frame_cache_bytes, frames);
         Counters::set(&self.counters.payload_cache_bytes, segments);
+    }
+
+    /// Refuses what could not be read.
+    fn give_up(&mut self, segment: SegmentKey, devices: Vec<DeviceId>, refusal: Refusal) {
+        for device in devices {
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            if waited.is_some_and(|waited| !waited.is_empty()) {
+                self.refuse(&device, refusal);
+            }
+        }
+    }
+
+    /// Serves devices whose segment has been read, as long as the broker takes it.
+    pub(super) fn serve_ready(&mut self) {
+        while self.outbox.has_room()
+            && let Some((device, segment)) = self.ready.pop_front()
+        {
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            for rest in waited.unwrap_or_default() {
+                match rest {
+                    Rest::Chunks { payload, runs } => self.send_chunks(&device, payload, &runs),
+                    Rest::Page { payload, page } => self.send_page(&device, payload, page),
+                }
+            }
+        }
+        self.start_reads();
     }
 }
 

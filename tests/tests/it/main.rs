@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod hostile_broker;
+mod kills;
 mod licences;
+mod one_device_updates;
 mod schema;
 mod tidy;
