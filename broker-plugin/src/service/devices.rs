@@ -47,7 +47,7 @@ impl<L: BrokerLink> Core<L> {
                 admission.check(self.now, &mut session.bytes, crowd, || session.view.bytes_asked(payload))
         {
             Counters::count(&self.counters.busy);
-            let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s) };
+            let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s), payload: None };
             return self.refuse(device, refusal);
         }
         let view = session.view.borrow();

@@ -40,7 +40,8 @@ impl<L: BrokerLink> Core<L> {
             || largest.is_some_and(|largest| largest > MESSAGE_BYTES_SERVED_MAX)
         {
             Counters::count(&self.counters.rejected_misbehaved);
-            return self.refuse(device, Refusal { code: RefusalCode::Malformed, retry_after_s: None });
+            let (code, payload) = (RefusalCode::Malformed, Some(tag));
+            return self.refuse(device, Refusal { code, retry_after_s: None, payload });
         }
         session.forget_waiting(number, &runs);
         self.admission.take(self.now, &mut session.bytes, crowd, bytes);
@@ -126,6 +127,7 @@ impl<L: BrokerLink> Core<L> {
     pub(super) fn segment_read(&mut self, segment: SegmentKey, result: Result<Option<Bytes>, StoreError>) {
         self.reads_running -= 1;
         let waiting = self.reads.remove(&segment).unwrap_or_default();
+        let payload = self.catalog.payload(segment.payload).map(|row| PayloadTag::of(&row.index));
         match result {
             Ok(Some(bytes)) => {
                 self.shelf.keep(segment, bytes);
@@ -133,16 +135,17 @@ impl<L: BrokerLink> Core<L> {
             }
             Ok(None) => {
                 Counters::count(&self.counters.damaged_payloads);
-                let payload = self.catalog.payload(segment.payload).map(|row| row.index.to_hex());
-                tracing::error!(payload, "payload on the disk is damaged, upload it again");
+                let index = self.catalog.payload(segment.payload).map(|row| row.index.to_hex());
+                tracing::error!(payload = index, "payload on the disk is damaged, upload it again");
                 self.catalog.forget_payload(segment.payload);
                 self.epoch += 1;
-                self.give_up(segment, waiting, Refusal { code: RefusalCode::NotFound, retry_after_s: None });
+                let gone = Refusal { code: RefusalCode::NotFound, retry_after_s: None, payload };
+                self.give_up(segment, waiting, gone);
             }
             Err(error) => {
                 Counters::count(&self.counters.read_failures);
                 tracing::error!(reason = %error, "payload not read");
-                let later = Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S) };
+                let later = Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S), payload };
                 self.give_up(segment, waiting, later);
             }
         }

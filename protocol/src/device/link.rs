@@ -256,7 +256,11 @@ impl DeviceSession {
             | RefusalCode::NotYours
             | RefusalCode::NotFound
             | RefusalCode::Version
-            | RefusalCode::Malformed => self.work_refused(refusal.code, wait_ms),
+            | RefusalCode::Malformed => {
+                if self.concerns_work(refusal) {
+                    self.work_refused(refusal.code, wait_ms);
+                }
+            }
         }
     }
 

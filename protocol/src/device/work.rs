@@ -6,7 +6,7 @@ use super::io::StoreFailure;
 use super::release::Run;
 use super::{Boxed, DeviceSession};
 use crate::ids::{Digest, OpId};
-use crate::message::{DeferReason, RefusalCode, State};
+use crate::message::{DeferReason, Refusal, RefusalCode, State};
 use crate::time::Instant;
 
 /// What the session is busy with. One deployment at a time.
@@ -134,6 +134,21 @@ impl DeviceSession {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether a refusal can be the answer to what is being asked for, and not to what was asked for earlier or
+    /// was replayed.
+    pub(super) fn concerns_work(&self, refusal: Refusal) -> bool {
+        let missing = matches!(refusal.code, RefusalCode::NotYours | RefusalCode::NotFound);
+        match &self.work {
+            Work::Offered(_) => refusal.payload.is_none(),
+            Work::Downloading(work) => match refusal.payload {
+                Some(payload) => payload == work.download.tag(),
+                // What is missing is always named.
+                None => !missing,
+            },
+            _ => false,
         }
     }
 

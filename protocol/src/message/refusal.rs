@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::MessageKind;
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::codec::{DecodeError, Item, Reader, Writer};
+use crate::ids::PayloadTag;
 use crate::limits::RETRY_AFTER_MAX_S;
 
 /// Why the service does not send what was asked for. Unsigned, so it can delay a device and no more.
@@ -58,7 +59,7 @@ impl RefusalCode {
 /// A refusal.
 ///
 /// ```cddl
-/// refusal = head(10) .cat seq<code: uint, ? retry-after: uint>
+/// refusal = head(10) .cat seq<code: uint, ? retry-after: uint, ? payload: bstr .size 4>
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -66,6 +67,9 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// When to ask again, in seconds, at most an hour.
     pub retry_after_s: Option<u32>,
+    /// The payload whose chunks or pages were asked for: a request may be answered when the device has gone on
+    /// to another payload.
+    pub payload: Option<PayloadTag>,
 }
 
 impl Refusal {
@@ -77,6 +81,9 @@ impl Refusal {
         if let Some(seconds) = self.retry_after_s {
             writer.uint(u64::from(seconds));
         }
+        if let Some(payload) = self.payload {
+            writer.bytes(&payload.0);
+        }
         writer.into_bytes()
     }
 
@@ -86,12 +93,16 @@ impl Refusal {
         let number = reader.uint("refusal code")?;
         let code = RefusalCode::ALL.into_iter().find(|code| *code as u64 == number);
         let code = code.ok_or(DecodeError::Value { what: "refusal code" })?;
-        let retry_after_s = if reader.is_at_end() {
+        let names_payload = |reader: &Reader<'_>| matches!(reader.peek(), Ok(Item::Bytes));
+        let retry_after_s = if reader.is_at_end() || names_payload(&reader) {
             None
         } else {
-            Some(reader.uint("retry after")?.min(u64::from(RETRY_AFTER_MAX_S)))
+            let seconds = reader.uint("retry after")?.min(u64::from(RETRY_AFTER_MAX_S));
+            u32::try_from(seconds).ok()
         };
+        let payload =
+            if reader.is_at_end() { None } else { Some(PayloadTag(reader.byte_array("payload tag")?)) };
         reader.finish()?;
-        Ok(Self { code, retry_after_s: retry_after_s.and_then(|seconds| u32::try_from(seconds).ok()) })
+        Ok(Self { code, retry_after_s, payload })
     }
 }

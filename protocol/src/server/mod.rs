@@ -82,7 +82,7 @@ impl ServerSession {
                 Ok(request) => self.request(now, today, view, request),
                 Err(error) => {
                     self.tell(Event::Rejected { reason: Reason::Malformed(error) });
-                    self.refuse(now, RefusalCode::Malformed, None);
+                    self.refuse(now, RefusalCode::Malformed, None, None);
                 }
             },
             Input::Message { channel: Channel::Reports, payload } => self.signed(view, payload),
@@ -125,12 +125,12 @@ impl ServerSession {
             Standing::Pending => (RefusalCode::Pending, Some(PENDING_RETRY_S)),
             Standing::Unknown | Standing::Accepted { .. } => (RefusalCode::Unknown, None),
         };
-        self.refuse(now, code, retry);
+        self.refuse(now, code, retry, None);
     }
 
     fn hello(&mut self, now: Instant, today: UnixTime, view: &DeviceView<'_>, hello: Hello) {
         if hello.version_max < u64::from(crate::version::PROTOCOL_VERSION) {
-            return self.refuse(now, RefusalCode::Version, None);
+            return self.refuse(now, RefusalCode::Version, None, None);
         }
         if !self.answers.take(now, 1) {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
@@ -186,13 +186,13 @@ impl ServerSession {
         let layout = live.layout;
         if request.first.0 + request.count > layout.chunk_count() {
             self.tell(Event::Rejected { reason: Reason::OutOfRange });
-            return self.refuse(now, RefusalCode::NotFound, None);
+            return self.refuse(now, RefusalCode::NotFound, None, Some(request.payload));
         }
         let bytes: u64 = request.runs().map(|(first, count)| span(layout.bytes_of(first, count))).sum();
         let quota = layout.transfer_size().max(layout.chunk_size()) * SERVED_TIMES_PER_DAY_MAX;
         if !self.count(now, request.payload, bytes, quota) {
             self.tell(Event::Rejected { reason: Reason::OverQuota });
-            return self.refuse(now, RefusalCode::OverQuota, Some(QUOTA_RETRY_S));
+            return self.refuse(now, RefusalCode::OverQuota, Some(QUOTA_RETRY_S), Some(request.payload));
         }
         let runs = request.runs().collect();
         self.outputs.push_back(Output::Chunks { payload: request.payload, runs, bytes });
@@ -208,7 +208,7 @@ impl ServerSession {
         };
         if !exists {
             self.tell(Event::Rejected { reason: Reason::OutOfRange });
-            return self.refuse(now, RefusalCode::NotFound, None);
+            return self.refuse(now, RefusalCode::NotFound, None, Some(request.payload));
         }
         if !self.answers.take(now, 1) {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
@@ -224,8 +224,8 @@ impl ServerSession {
             (DocumentRequest::Manifest(release), Some(live)) if live.release.short() == release => {
                 self.outputs.push_back(Output::Manifest(live.release));
             }
-            (DocumentRequest::Manifest(_), _) => self.not_yours(now),
-            (DocumentRequest::Root(_), _) => self.refuse(now, RefusalCode::NotFound, None),
+            (DocumentRequest::Manifest(_), _) => self.not_yours(now, None),
+            (DocumentRequest::Root(_), _) => self.refuse(now, RefusalCode::NotFound, None, None),
         }
     }
 
@@ -238,15 +238,15 @@ impl ServerSession {
     ) -> Option<&'v LivePayload> {
         let live = view.live.as_ref()?.payloads.iter().find(|live| live.tag == payload);
         if live.is_none() {
-            self.not_yours(now);
+            self.not_yours(now, Some(payload));
         }
         live
     }
 
     /// What is asked for is not (or no longer) this device's: it learns why from a hello answer, signed.
-    fn not_yours(&mut self, now: Instant) {
+    fn not_yours(&mut self, now: Instant, payload: Option<PayloadTag>) {
         self.tell(Event::Rejected { reason: Reason::NotLive });
-        self.refuse(now, RefusalCode::NotYours, None);
+        self.refuse(now, RefusalCode::NotYours, None, payload);
     }
 
     /// Counts payload bytes; `false` where the day's quota would be exceeded.
@@ -309,9 +309,15 @@ impl ServerSession {
         if *device == self.device { Ok(()) } else { Err(Reason::WrongScope) }
     }
 
-    fn refuse(&mut self, now: Instant, code: RefusalCode, retry_after_s: Option<u32>) {
+    fn refuse(
+        &mut self,
+        now: Instant,
+        code: RefusalCode,
+        retry_after_s: Option<u32>,
+        payload: Option<PayloadTag>,
+    ) {
         if self.answers.take(now, 1) {
-            self.outputs.push_back(Output::Refuse(Refusal { code, retry_after_s }));
+            self.outputs.push_back(Output::Refuse(Refusal { code, retry_after_s, payload }));
         }
     }
 

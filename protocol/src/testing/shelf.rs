@@ -78,7 +78,8 @@ impl Pair {
             }
             Output::Chunks { payload, runs, .. } => {
                 if self.options.busy_one_in > 0 && self.jitter.below(self.options.busy_one_in) == 0 {
-                    let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(5) };
+                    let refusal =
+                        Refusal { code: RefusalCode::Busy, retry_after_s: Some(5), payload: Some(payload) };
                     return self.send_down(refusal.encode());
                 }
                 for (first, count) in runs {

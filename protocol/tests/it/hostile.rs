@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use whimbrel_protocol::device::{Event, Output};
-use whimbrel_protocol::ids::GroupName;
-use whimbrel_protocol::message::State;
+use whimbrel_protocol::ids::{GroupName, PayloadTag};
+use whimbrel_protocol::message::{Refusal, RefusalCode, State};
 use whimbrel_protocol::retry::Jitter;
 use whimbrel_protocol::server::{DeviceView, Input as ServerInput, ServerSession, Standing};
 use whimbrel_protocol::testing::{Faults, Fixture, Pair, PairOptions, Verdict};
@@ -144,7 +144,6 @@ fn endless_data_is_neither_kept_nor_answered() {
 /// An unsigned `unknown`, a forged refusal, delays and ends nothing.
 #[test]
 fn forged_refusals_delay_and_end_nothing() {
-    use whimbrel_protocol::message::{Refusal, RefusalCode};
     let mut pair = Pair::with_release(PairOptions::default(), image(200_000, 4), 12);
     for code in [
         RefusalCode::Busy,
@@ -157,8 +156,32 @@ fn forged_refusals_delay_and_end_nothing() {
         RefusalCode::Malformed,
     ] {
         pair.run(1_500, |_| false);
-        pair.inject(Channel::Answers, Refusal { code, retry_after_s: Some(u32::MAX) }.encode());
+        pair.inject(
+            Channel::Answers,
+            Refusal { code, retry_after_s: Some(u32::MAX), payload: None }.encode(),
+        );
     }
+    assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?}");
+}
+
+/// A request that was made for an earlier payload, and answered or replayed late, holds up nobody.
+#[test]
+fn a_refusal_of_something_else_than_what_is_asked_for_delays_nothing() {
+    let mut pair = Pair::with_release(PairOptions::default(), image(200_000, 5), 12);
+    assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Downloading), Verdict::Done);
+    let ours = pair.shelf.releases[0].tag();
+    let refusal = |code, payload| Refusal { code, retry_after_s: None, payload }.encode();
+    let earlier = PayloadTag([!ours.0[0], 0, 0, 0]);
+    for late in [
+        refusal(RefusalCode::NotYours, Some(earlier)),
+        refusal(RefusalCode::OverQuota, Some(earlier)),
+        refusal(RefusalCode::NotYours, None),
+    ] {
+        pair.inject(Channel::Answers, late);
+        assert_eq!(pair.device.state(), State::Downloading);
+    }
+    pair.inject(Channel::Answers, refusal(RefusalCode::NotYours, Some(ours)));
+    assert_eq!(pair.device.state(), State::Deferred);
     assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?}");
 }
 

@@ -181,12 +181,22 @@ fn vectors() -> Vec<(&'static str, Vec<u8>, Vec<Part>)> {
         ),
         (
             "refusal-busy",
-            Refusal { code: RefusalCode::Busy, retry_after_s: Some(90) }.encode(),
+            Refusal { code: RefusalCode::Busy, retry_after_s: Some(90), payload: None }.encode(),
             vec![head("version 1, kind 10: refusal"), Part::Cbor],
         ),
         (
             "refusal-unknown",
-            Refusal { code: RefusalCode::Unknown, retry_after_s: None }.encode(),
+            Refusal { code: RefusalCode::Unknown, retry_after_s: None, payload: None }.encode(),
+            vec![head("version 1, kind 10: refusal"), Part::Cbor],
+        ),
+        (
+            "refusal-of-a-payload",
+            Refusal { code: RefusalCode::NotYours, retry_after_s: None, payload: Some(TAG) }.encode(),
+            vec![head("version 1, kind 10: refusal"), Part::Cbor],
+        ),
+        (
+            "refusal-of-a-payload-for-now",
+            Refusal { code: RefusalCode::OverQuota, retry_after_s: Some(3600), payload: Some(TAG) }.encode(),
             vec![head("version 1, kind 10: refusal"), Part::Cbor],
         ),
         ("hello-answer", fixture.answer(&answer()), vec![Part::Cbor]),
@@ -364,8 +374,11 @@ fn every_message_reads_back_as_what_was_written() {
         assert_eq!(Request::decode(&request.encode()), Ok(Request::Document(request)));
     }
     assert_eq!(Request::decode(&status().encode()), Ok(Request::Status(status())));
-    let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(90) };
-    assert_eq!(Answer::decode(&refusal.encode()), Ok(Answer::Refusal(refusal)));
+    for (retry_after_s, payload) in [(None, None), (Some(90), None), (None, Some(TAG)), (Some(90), Some(TAG))]
+    {
+        let refusal = Refusal { code: RefusalCode::Busy, retry_after_s, payload };
+        assert_eq!(Answer::decode(&refusal.encode()), Ok(Answer::Refusal(refusal)));
+    }
     let message = ChunkMessage::encode(TAG, ChunkIndex(70), b"chunk");
     let Ok(Answer::Chunk(chunk)) = Answer::decode(&message) else { panic!() };
     assert!(chunk.is_of(TAG) && !chunk.is_of(PayloadTag([9; 4])));
@@ -448,7 +461,7 @@ fn every_bad_message_gets_its_one_error() {
 
 #[test]
 fn a_wait_beyond_an_hour_is_cut_to_an_hour() {
-    let long = Refusal { code: RefusalCode::Busy, retry_after_s: Some(1_000_000) };
+    let long = Refusal { code: RefusalCode::Busy, retry_after_s: Some(1_000_000), payload: None };
     let Ok(Answer::Refusal(refusal)) = Answer::decode(&long.encode()) else { panic!() };
     assert_eq!(refusal.retry_after_s, Some(3600));
 }

@@ -131,7 +131,8 @@ fn describe_answer(answer: &Answer<'_>, message: &[u8]) -> Result<Fields, Decode
         }
         Answer::Refusal(refusal) => Fields::new()
             .with("reason", refusal.code.name())
-            .with("retry_after_s", refusal.retry_after_s.map(|seconds| Value::Seconds(seconds.into()))),
+            .with("retry_after_s", refusal.retry_after_s.map(|seconds| Value::Seconds(seconds.into())))
+            .with("payload_tag", refusal.payload.map(|tag| tag.to_hex())),
         Answer::Signed(_) => return Err(DecodeError::Value { what: "message" }),
     })
 }

@@ -271,8 +271,11 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("chunk", ChunkMessage::encode(tag, ChunkIndex(300), &payload[..2048])),
         ("page", PageMessage::encode(tag, PageNumber::Page(0), index.page(0))),
         ("page-list", PageMessage::encode(tag, PageNumber::List, &index.list)),
-        ("refusal", Refusal { code: RefusalCode::Busy, retry_after_s: Some(90) }.encode()),
-        ("refusal-for-good", Refusal { code: RefusalCode::NotYours, retry_after_s: None }.encode()),
+        ("refusal", Refusal { code: RefusalCode::Busy, retry_after_s: Some(90), payload: None }.encode()),
+        (
+            "refusal-for-good",
+            Refusal { code: RefusalCode::NotYours, retry_after_s: None, payload: None }.encode(),
+        ),
         ("record", record().encode()),
         ("journal", journal()),
         ("key-ed25519", ed25519(1).encode_file()),

@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(classify("ota/d/d1/c", &message), Class::Data { part: Part::Page, header_bytes: 4 });
         let envelope = Class::Data { part: Part::Manifest, header_bytes: 0 };
         assert_eq!(classify("ota/d/d1/c", &[0xd8, 0x6b, 0xa2]), envelope);
-        let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: None }.encode();
+        let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: None, payload: None }.encode();
         assert_eq!(classify("ota/d/d1/c", &refusal), Class::Control);
         assert_eq!(classify("ota/d/d1/r", &[0xd2]), Class::Control);
         assert_eq!(classify("ota/t", &[0xd2]), Class::Control);

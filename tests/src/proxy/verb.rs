@@ -162,7 +162,7 @@ impl Shared {
                 }
                 self.of(device).tampered += 1;
                 let code = REFUSALS.into_iter().cycle().nth(self.lot.hits - 1).unwrap_or(RefusalCode::Busy);
-                let refusal = Refusal { code, retry_after_s: Some(1) };
+                let refusal = Refusal { code, retry_after_s: Some(1), payload: None };
                 before(frames::publish(topic, &refusal.encode(), false), frame)
             }
             Verb::Flood { count } => {

@@ -67,6 +67,8 @@ fn the_schema_describes_every_golden_message() {
         ("page-sequence", sequence(&vector("page-list"), 2, 3, true)),
         ("refusal-sequence", sequence(&vector("refusal-busy"), 0, 2, false)),
         ("refusal-sequence", sequence(&vector("refusal-unknown"), 0, 1, false)),
+        ("refusal-sequence", sequence(&vector("refusal-of-a-payload"), 0, 2, false)),
+        ("refusal-sequence", sequence(&vector("refusal-of-a-payload-for-now"), 0, 3, false)),
         ("signed", vector("campaign")),
         ("signed", vector("report")),
         ("campaign", payload("campaign")),
