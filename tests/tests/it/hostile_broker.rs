@@ -111,7 +111,10 @@ fn a_device_that_hears_nothing_signed_any_more_says_that_it_is_stale_and_goes_on
     let (mut beacon, _) = last_beacon(&stage.proxy, device.id());
     let expires = UnixTime::from_secs(beacon.validity.issued.as_secs() + 2);
     beacon.validity = Validity { version: beacon.validity.version + 1, expires, ..beacon.validity };
-    forger.send("ota/t", &forger.beacon(&beacon));
+    let signed = forger.beacon(&beacon);
+    forger.send("ota/t", &signed);
+    // The broker has it; nothing is held back before the device has it too.
+    device.wait_for("its beacon", |_| stage.proxy.messages("meter-1").iter().any(|m| m.payload == signed));
 
     stage.proxy.set(Verb::Withhold { one_in: 1 });
     let release = stage.bundle.noise_release(1, 50_000);
