@@ -28,12 +28,23 @@ pub struct Recipe<'r> {
     pub sequence: u64,
     /// The image.
     pub image: Vec<u8>,
+    /// Who makes the devices that it is for.
+    pub vendor: &'r str,
     /// The class of devices that it is for.
     pub class: &'r str,
     /// The key that signs it; the bundle's release key where nothing is said.
     pub key: Option<PathBuf>,
     /// More flags of `whimbrel release build`.
     pub flags: &'r [&'r str],
+}
+
+impl Recipe<'_> {
+    /// Noise for the usual class, sent as it is.
+    #[must_use]
+    pub fn noise(sequence: u64, len: usize) -> Self {
+        let image = noise(sequence, len);
+        Self { sequence, image, vendor: VENDOR, class: CLASS, key: None, flags: &["--codec", "raw"] }
+    }
 }
 
 /// A release that was built and signed.
@@ -135,13 +146,13 @@ impl Bundle {
     /// Where `whimbrel release` fails.
     #[must_use]
     pub fn release(&self, recipe: Recipe<'_>) -> Release {
-        let Recipe { sequence, image, class, key, flags } = recipe;
+        let Recipe { sequence, image, vendor, class, key, flags } = recipe;
         let count = std::fs::read_dir(self.folder.path()).expect("the folder is there").count();
         let name = format!("r{sequence}-{count}");
         let file = self.write(&format!("{name}.bin"), &image);
         let (file, sequence_text) = (file.to_str().expect("UTF-8"), sequence.to_string());
         let version = format!("1.{sequence}.0");
-        let mut build = Vec::from(["release", "build", "--image", file, "--vendor", VENDOR]);
+        let mut build = Vec::from(["release", "build", "--image", file, "--vendor", vendor]);
         build.extend(["--class", class, "--version", &version, "--sequence", &sequence_text, "-o", &name]);
         build.extend(["--json"].iter().chain(flags));
         let built = self.whimbrel(&build).json();
@@ -164,13 +175,7 @@ impl Bundle {
     /// Builds and signs a release of noise for the usual class, sent as it is.
     #[must_use]
     pub fn noise_release(&self, sequence: u64, len: usize) -> Release {
-        self.release(Recipe {
-            sequence,
-            image: noise(sequence, len),
-            class: CLASS,
-            key: None,
-            flags: &["--codec", "raw"],
-        })
+        self.release(Recipe::noise(sequence, len))
     }
 }
 

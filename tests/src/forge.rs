@@ -1,14 +1,16 @@
 //! What a thief of online keys, or a broker with old messages, would publish.
 
 use core::net::SocketAddr;
+use core::ops::Range;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use whimbrel_protocol::cose::{Kind, Sign1, SigningKey, sign_attached};
-use whimbrel_protocol::ids::DeviceId;
-use whimbrel_protocol::message::{Assignment, Beacon, Campaign};
+use whimbrel_protocol::envelope::Envelope;
+use whimbrel_protocol::ids::{DeviceId, Digest};
+use whimbrel_protocol::message::{Assignment, Beacon, Campaign, Report};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Release};
 use crate::clock::PATIENCE;
 use crate::frames;
 use crate::proxy::Proxy;
@@ -66,6 +68,11 @@ impl Forger {
     /// Where the broker does not take it.
     pub fn send(&self, topic: &str, payload: &[u8]) {
         self.publish(topic, payload, false).expect("the broker lets everybody publish");
+    }
+
+    /// Says something to a device where the service answers it: there it always listens.
+    pub fn tell(&self, device: &str, payload: &[u8]) {
+        self.send(&format!("ota/d/{device}/c"), payload);
     }
 
     fn publish(&self, topic: &str, payload: &[u8], retain: bool) -> std::io::Result<()> {
@@ -130,4 +137,52 @@ pub fn last_beacon(proxy: &Proxy, device: &str) -> (Beacon, Vec<u8>) {
 #[must_use]
 pub fn device_id(text: &str) -> DeviceId {
     DeviceId::new(text).expect("a device's name")
+}
+
+/// The last report that `device` sent.
+#[must_use]
+pub fn last_report(proxy: &Proxy, device: &str) -> Option<Report> {
+    let messages = proxy.messages(device);
+    messages.iter().rev().filter(|message| message.up).find_map(|message| {
+        let object = Sign1::decode(&message.payload).ok()?;
+        let payload = object.unverified_payload().filter(|_| object.claimed_kind() == Some(Kind::Report))?;
+        Report::decode(payload).ok()
+    })
+}
+
+/// A release's envelope as a service sends it: without its text.
+///
+/// # Panics
+/// Where the release was not signed.
+#[must_use]
+pub fn envelope_of(release: &Release) -> Vec<u8> {
+    let bytes = std::fs::read(release.folder.join("release.suit")).expect("it was signed");
+    let mut envelope = Envelope::decode(&bytes).expect("whimbrel makes good ones");
+    envelope.strip_text();
+    envelope.bytes().to_vec()
+}
+
+/// An envelope whose manifest has one byte changed and whose digest is right again, and that digest: all that
+/// somebody without a release key can do.
+///
+/// # Panics
+/// Where `envelope` has no manifest.
+#[must_use]
+pub fn with_one_byte_changed(envelope: &[u8]) -> (Vec<u8>, Digest) {
+    let digest = Envelope::decode(envelope).expect("a good one").claimed_digest();
+    // The manifest is the byte string whose digest is signed.
+    let end_of = |start: usize| match *envelope.get(start..)? {
+        [0x58, length, ..] => Some(start + 2 + usize::from(length)),
+        [0x59, high, low, ..] => Some(start + 3 + usize::from(u16::from_be_bytes([high, low]))),
+        _ => None,
+    };
+    let mut ranges = (0..envelope.len()).filter_map(|start| Some(start..end_of(start)?));
+    let is_manifest = |range: &Range<usize>| envelope.get(range.clone()).map(Digest::of) == Some(digest);
+    let manifest = ranges.find(is_manifest).expect("it has a manifest");
+    let mut changed = envelope.to_vec();
+    changed[manifest.end - 40] ^= 1;
+    let new = Digest::of(&changed[manifest]);
+    let at = changed.windows(32).position(|window| *window == digest.0).expect("it names the digest");
+    changed[at..at + 32].copy_from_slice(&new.0);
+    (changed, new)
 }

@@ -6,5 +6,6 @@ mod hostile_broker;
 mod kills;
 mod licences;
 mod one_device_updates;
+mod refused_releases;
 mod schema;
 mod tidy;
