@@ -21,6 +21,7 @@ mod standalone;
 mod storage_amplification;
 mod storage_download;
 mod storage_files;
+mod storage_formats;
 mod storage_install;
 mod storage_support;
 mod update;
