@@ -24,6 +24,7 @@ use super::acks::Acks;
 use super::codec::{Codec, Frame, Kind};
 use super::counters::Counters;
 use super::end::End;
+use super::output::{Added, Output};
 
 /// The state of one connection's protocol.
 pub(crate) struct Conversation {
@@ -84,7 +85,7 @@ impl Conversation {
         &mut self,
         input: &mut BytesMut,
         to_router: &mut Vec<Packet>,
-        to_client: &mut BytesMut,
+        to_client: &mut Output,
     ) -> Result<(), End> {
         while let Some(frame) = Frame::take(input, self.shared.config.packet_bytes_max)? {
             Counters::count(&self.shared.counters.packets_in);
@@ -93,7 +94,7 @@ impl Conversation {
                 Kind::PubAck => self.puback(frame, to_router)?,
                 Kind::Subscribe => self.subscribe(frame, to_router, to_client)?,
                 Kind::Unsubscribe => self.unsubscribe(frame, to_router, to_client)?,
-                Kind::PingReq => self.codec.write(Packet::PingResp(PingResp), to_client)?,
+                Kind::PingReq => self.codec.write(Packet::PingResp(PingResp), to_client.packets())?,
                 Kind::Disconnect => {
                     let with_will = self.codec.is_v5() && frame.disconnect_reason() != 0;
                     return Err(End::Disconnected { with_will });
@@ -109,7 +110,7 @@ impl Conversation {
         &mut self,
         notification: Notification,
         to_router: &mut Vec<Packet>,
-        to_client: &mut BytesMut,
+        to_client: &mut Output,
     ) -> Result<Delivered, End> {
         match notification {
             Notification::Unschedule => return Ok(Delivered::Parked),
@@ -118,9 +119,11 @@ impl Conversation {
             other => match Option::<Packet>::from(other) {
                 Some(Packet::SubAck(..)) => {
                     let ack = self.subacks.pop_front().ok_or(End::RouterGone)?;
-                    self.codec.write(Packet::SubAck(ack, None), to_client)?;
+                    self.codec.write(Packet::SubAck(ack, None), to_client.packets())?;
                 }
-                Some(Packet::PubAck(ack, _)) => self.codec.write(Packet::PubAck(ack, None), to_client)?,
+                Some(Packet::PubAck(ack, _)) => {
+                    self.codec.write(Packet::PubAck(ack, None), to_client.packets())?
+                }
                 _ => {} // UNSUBACKs were answered when they were asked for.
             },
         }
@@ -175,7 +178,7 @@ impl Conversation {
         &mut self,
         frame: Frame,
         to_router: &mut Vec<Packet>,
-        to_client: &mut BytesMut,
+        to_client: &mut Output,
     ) -> Result<(), End> {
         let Packet::Subscribe(Subscribe { pkid, filters }, properties) = self.codec.read(frame)? else {
             return Err(End::Malformed);
@@ -188,7 +191,7 @@ impl Conversation {
         let return_codes = filters.into_iter().map(|filter| self.grant(filter, &mut new)).collect();
         let ack = SubAck { pkid, return_codes };
         if new.is_empty() {
-            return Ok(self.codec.write(Packet::SubAck(ack, None), to_client)?);
+            return Ok(self.codec.write(Packet::SubAck(ack, None), to_client.packets())?);
         }
         if self.subacks.len() >= SUBACKS_MAX {
             return Err(End::Malformed);
@@ -241,7 +244,7 @@ impl Conversation {
         &mut self,
         frame: Frame,
         to_router: &mut Vec<Packet>,
-        to_client: &mut BytesMut,
+        to_client: &mut Output,
     ) -> Result<(), End> {
         let Packet::Unsubscribe(Unsubscribe { pkid, mut filters }, _) = self.codec.read(frame)? else {
             return Err(End::Malformed);
@@ -259,7 +262,7 @@ impl Conversation {
             known.map(|position| self.subscriptions.swap_remove(position)).is_some()
         });
         // The router answers once for each filter that it knows and never for others.
-        self.codec.write(Packet::UnsubAck(UnsubAck { pkid, reasons }, None), to_client)?;
+        self.codec.write(Packet::UnsubAck(UnsubAck { pkid, reasons }, None), to_client.packets())?;
         if !filters.is_empty() {
             to_router.push(Packet::Unsubscribe(Unsubscribe { pkid, filters }, None));
         }
@@ -270,16 +273,11 @@ impl Conversation {
         &mut self,
         forward: Forward,
         to_router: &mut Vec<Packet>,
-        to_client: &mut BytesMut,
+        to_client: &mut Output,
     ) -> Result<(), End> {
         let Forward { cursor, publish, .. } = forward;
         self.count_lost(&publish.topic, cursor);
-        let topic_len = publish.topic.len();
-        let start = to_client.len();
-        self.codec.write(Packet::Publish(publish, None), to_client)?;
-        let written = to_client.get(start..).unwrap_or_default();
-        let pkid = pkid_of(written, topic_len);
-        let fits = written.len() <= self.terms.packet_bytes_max;
+        let Added { pkid, fits } = to_client.publish(&self.codec, publish, self.terms.packet_bytes_max)?;
         if let Some(pkid) = pkid {
             self.acks.sent(pkid);
         }
@@ -288,7 +286,6 @@ impl Conversation {
             return Ok(());
         }
         // MQTT 5 section 3.1.2.11.4: act as if it had been sent.
-        to_client.truncate(start);
         self.count(|counters| &counters.messages_too_large_for_client);
         if let Some(pkid) = pkid {
             self.acks.acknowledged(pkid);
@@ -321,17 +318,6 @@ pub(crate) fn own_memory(publish: &mut Publish) {
     let mut topic = Bytes::from(both);
     publish.payload = topic.split_off(topic_len);
     publish.topic = topic;
-}
-
-/// The packet identifier of an encoded PUBLISH; `None` for QoS 0. The router keeps the field to itself.
-fn pkid_of(publish: &[u8], topic_len: usize) -> Option<u16> {
-    let (&first, rest) = publish.split_first()?;
-    if first >> 1 & 3 == 0 {
-        return None;
-    }
-    let length_bytes = 1 + rest.iter().take_while(|byte| **byte & 0x80 != 0).count();
-    let at = length_bytes + 2 + topic_len;
-    Some(u16::from_be_bytes([*rest.get(at)?, *rest.get(at + 1)?]))
 }
 
 /// Most filters in one packet, and most that a connection may have.

@@ -11,6 +11,7 @@
 //! | `waiting`, `session`, `handshake` | a socket until CONNACK; one connection's bytes |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
+//! | `output` | what is to be written to a client, payloads uncopied |
 //! | `registry` | takeover; what the router never forgets |
 //! | `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
 //! | `counters`, `end` | everything that happens has a number |
@@ -30,6 +31,7 @@ mod error;
 mod handshake;
 mod heartbeat;
 mod link;
+mod output;
 mod registry;
 mod session;
 mod waiting;

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::future::Future;
+use core::mem::MaybeUninit;
 use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Poll, ready};
@@ -23,6 +24,7 @@ use super::counters::Counters;
 use super::end::End;
 use super::handshake::{self, Guest, Refused};
 use super::link::{Held, Link};
+use super::output::Output;
 use super::registry::Claim;
 use super::waiting::Ticket;
 use crate::clock;
@@ -178,8 +180,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Guest { device, codec, terms, silence_max, will, .. } = guest;
-    let mut output = BytesMut::new();
-    handshake::write_welcome(shared, &codec, silence_max, &mut output);
+    let mut output = Output::default();
+    handshake::write_welcome(shared, &codec, silence_max, output.packets());
     let mut session = Session {
         conversation: Conversation::new(Arc::clone(shared), device, codec, terms),
         shared: Arc::clone(shared),
@@ -207,7 +209,8 @@ where
     // First the link, so that whoever takes over need not wait for this client to listen.
     drop(link);
     if let Some(reason) = end.farewell() {
-        conversation.codec().write_farewell(reason, &mut output);
+        conversation.codec().write_farewell(reason, output.packets());
+        output.seal();
         let _told = timeout(FAREWELL_LIMIT, write_out(shared, &mut socket, &mut output)).await;
     }
     end
@@ -221,7 +224,7 @@ struct Session<S> {
     /// What the client has sent and is not a whole packet yet.
     input: BytesMut,
     /// What is to be written.
-    output: BytesMut,
+    output: Output,
     to_router: Vec<Packet>,
     link: Link,
     silence_max: Duration,
@@ -312,6 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn flush(&mut self) -> Result<(), End> {
+        self.output.seal();
         write_out(&self.shared, &mut self.socket, &mut self.output).await
     }
 }
@@ -319,8 +323,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 /// Reads what there is, at least a byte. The scratch space lives on the stack of one poll, not in the future.
 async fn read_some<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut) -> Result<usize, End> {
     core::future::poll_fn(|context| {
-        let mut scratch = [0; READ_BYTES];
-        let mut read = ReadBuf::new(&mut scratch);
+        let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut scratch);
         match ready!(Pin::new(&mut *socket).poll_read(context, &mut read)) {
             Ok(()) if !read.filled().is_empty() => {
                 input.extend_from_slice(read.filled());
@@ -337,7 +341,7 @@ async fn read_some<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut) -
 async fn write_out<S: AsyncWrite + Unpin>(
     shared: &Shared,
     socket: &mut S,
-    output: &mut BytesMut,
+    output: &mut impl Buf,
 ) -> Result<(), End> {
     while output.has_remaining() {
         match timeout(shared.config.write_limit, socket.write_buf(output)).await {
@@ -346,7 +350,6 @@ async fn write_out<S: AsyncWrite + Unpin>(
             Err(_) => return Err(End::WriteStalled),
         }
     }
-    *output = BytesMut::new();
     Ok(())
 }
 

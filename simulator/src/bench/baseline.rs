@@ -1,5 +1,5 @@
-//! The router with no logic of ours: rumqttd's own broker, and a link that answers every request with as many
-//! copies of one message as its first byte says.
+//! The router with no logic of ours: rumqttd's own broker, and a link that answers every request with the messages
+//! of the image that it names, which lie ready.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,7 +15,10 @@ use rumqttd::{
     Broker, Config, ConnectionSettings, Notification, RouterConfig, SegmentConfig, ServerSettings,
 };
 
-/// The program: takes the message size, serves until its parent is gone.
+use super::puller::Wanted;
+use super::random_image;
+
+/// The program: takes the bytes of the image and of a message, serves until its parent is gone.
 pub fn main_from_args(args: &[OsString]) -> ExitCode {
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,8 +30,10 @@ pub fn main_from_args(args: &[OsString]) -> ExitCode {
 }
 
 fn serve(args: &[OsString]) -> anyhow::Result<()> {
-    let size = args.first().and_then(|size| size.to_str()).context("a message size")?;
-    let message = Bytes::from(vec![0x55; size.parse().context("a message size")?]);
+    let number = |at: usize| args.get(at).and_then(|number| number.to_str()?.parse::<u64>().ok());
+    let image = random_image(number(0).context("bytes of the image")?);
+    let size = usize::try_from(number(1).context("bytes of a message")?)?;
+    let messages = image.chunks(size.max(1)).map(|message| image.slice_ref(message)).collect::<Vec<_>>();
     // The broker does not say which port it got, so that one is looked for beforehand.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let connections = ConnectionSettings {
@@ -64,7 +69,7 @@ fn serve(args: &[OsString]) -> anyhow::Result<()> {
     let mut broker = Broker::new(Config { router, v4: Some(v4), ..Config::default() });
     let (tx, rx) = broker.link("bench-link")?;
     std::thread::spawn(move || {
-        if let Err(error) = push(tx, rx, &message) {
+        if let Err(error) = push(tx, rx, &messages) {
             eprintln!("router: the link ended: {error:#}");
             std::process::exit(1);
         }
@@ -78,21 +83,26 @@ fn serve(args: &[OsString]) -> anyhow::Result<()> {
     broker.start().context("the broker ended")
 }
 
-fn push(mut tx: LinkTx, mut rx: LinkRx, message: &Bytes) -> anyhow::Result<()> {
+fn push(mut tx: LinkTx, mut rx: LinkRx, messages: &[Bytes]) -> anyhow::Result<()> {
     tx.subscribe("ota/d/+/q")?;
     loop {
         match rx.recv()? {
             Some(Notification::Forward(forward)) => {
-                let count = forward.publish.payload.first().copied().unwrap_or_default();
+                let Some(wanted) = Wanted::from_bytes(&forward.publish.payload) else { continue };
                 let mut topic = forward.publish.topic.to_vec();
                 topic.pop();
                 topic.push(b'c');
                 let topic = Bytes::from(topic);
-                for _ in 1..count {
+                let from = messages.get(usize::try_from(wanted.first)?..).unwrap_or_default();
+                let Some((last, others)) = from.get(..wanted.count.into()).unwrap_or(from).split_last()
+                else {
+                    continue;
+                };
+                for message in others {
                     let publish = Publish::new(topic.clone(), message.clone(), false);
                     tx.buffer().push_back(Packet::Publish(publish, None));
                 }
-                tx.publish(topic, message.clone())?;
+                tx.publish(topic, last.clone())?;
             }
             Some(Notification::Unschedule) => rx.ready()?,
             _ => {}

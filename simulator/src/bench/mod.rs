@@ -135,7 +135,7 @@ async fn with_service(args: &ServeArgs, image: &Bytes) -> anyhow::Result<Side> {
 async fn with_router(args: &ServeArgs) -> anyhow::Result<Side> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let mut command = own_command("baseline").context("cannot find this program")?;
-    command.arg(args.message_bytes.to_string());
+    command.args([args.image_bytes.to_string(), args.message_bytes.to_string()]);
     let options = ChildOptions {
         name: "router",
         log: folder.path().join("router.log"),

@@ -31,9 +31,33 @@ pub(super) struct Puller {
 
 /// What is asked for and does not come for this long is asked for again: brokers may drop messages.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of a request, like those of the real one.
-const REQUEST_BYTES: usize = 11;
 const CHUNK_BYTES: usize = 4096;
+
+/// A request for some messages of the image, as long as a real one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Number of the first message.
+    pub(super) first: u64,
+    /// How many.
+    pub(super) count: u8,
+}
+
+impl Wanted {
+    const BYTES: usize = 11;
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.count;
+        bytes[1..9].copy_from_slice(&self.first.to_be_bytes());
+        bytes
+    }
+
+    /// What a request says; `None` where it is none.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let first = bytes.get(1..9)?.try_into().ok()?;
+        Some(Self { first: u64::from_be_bytes(first), count: *bytes.first()? })
+    }
+}
 
 impl Puller {
     pub(super) fn new(id: DeviceId, wanted: u64, window: u64) -> Self {
@@ -60,14 +84,11 @@ impl Puller {
         if under_way > self.window / 2 || count == 0 {
             return;
         }
+        let wanted = Wanted { first: self.asked, count: u8::try_from(count).unwrap_or(u8::MAX) };
         self.asked += count;
-        let mut payload = [0; REQUEST_BYTES];
-        if let Some(first) = payload.first_mut() {
-            *first = u8::try_from(count).unwrap_or(u8::MAX);
-        }
         self.outputs.push_back(Output::Publish {
             topic: Channel::Requests.topic(&Prefix::default(), &self.id),
-            payload: Bytes::copy_from_slice(&payload),
+            payload: Bytes::copy_from_slice(&wanted.to_bytes()),
             delivery: Delivery::AtMostOnce,
         });
     }
