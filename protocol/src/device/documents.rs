@@ -12,7 +12,7 @@ use crate::codec::DecodeError;
 use crate::cose::{Kind, Sign1};
 use crate::ids::{Digest, GroupName};
 use crate::limits::{GROUPS_MAX, SCOPES_MAX};
-use crate::message::{Assignment, Beacon, Campaign, HelloAnswer, Validity, group_hash};
+use crate::message::{Assignment, Beacon, Campaign, HelloAnswer, Order, Validity, group_hash};
 use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
 use crate::trust::{Role, Root};
@@ -64,8 +64,7 @@ impl DeviceSession {
                 if answer.device != self.config.device {
                     return Err(Reason::WrongScope);
                 }
-                self.answered(answer);
-                Ok(())
+                self.answered(answer)
             }
             Kind::Assignment => self.take_assignment(channel, bytes, payload),
             Kind::Campaign => self.take_campaign(channel, bytes, payload),
@@ -85,9 +84,11 @@ impl DeviceSession {
         self.enter(channel, Scope::Assignment, &assignment.validity, payload);
         let groups = &assignment.groups;
         self.documents.campaigns.retain(|campaign| groups.contains(&campaign.group));
+        let floor = assignment.order.as_ref().map_or(0, |order| self.floor_of(order));
         self.change(|record| {
             record.assignment = Some(bytes.to_vec());
             record.campaigns.retain(|(group, _)| groups.contains(group));
+            record.min_sequence = record.min_sequence.max(floor);
         });
         // Of new groups nothing is known yet: the service learns of it from the next hello.
         let unheard = groups.iter().any(|group| self.record.version_of(&Scope::Group(group.clone())) == 0);
@@ -114,7 +115,7 @@ impl DeviceSession {
             return Ok(());
         }
         self.enter(channel, scope, &campaign.validity, payload);
-        let floor = if campaign.order.class == self.config.class { campaign.order.min_sequence } else { 0 };
+        let floor = self.floor_of(&campaign.order);
         self.change(|record| {
             record.campaigns.retain(|(group, _)| *group != campaign.group);
             record.campaigns.push((campaign.group.clone(), bytes.to_vec()));
@@ -187,6 +188,11 @@ impl DeviceSession {
             record.time = record.time.max(issued);
         });
         self.tell(Event::DocumentTaken { channel: channel.clone(), version });
+    }
+
+    /// What an order withdraws: releases of its class below this sequence number.
+    fn floor_of(&self, order: &Order) -> u64 {
+        if order.class == self.config.class { order.min_sequence } else { 0 }
     }
 
     /// The device's groups.

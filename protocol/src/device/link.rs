@@ -190,12 +190,15 @@ impl DeviceSession {
     }
 
     /// A verified answer to a hello.
-    pub(super) fn answered(&mut self, answer: HelloAnswer) {
+    ///
+    /// # Errors
+    /// [`Reason::WrongNonce`] where no hello waits for it.
+    pub(super) fn answered(&mut self, answer: HelloAnswer) -> Result<(), Reason> {
         let asked = match self.link.hello.take() {
             Some(asked) if asked.nonce == answer.nonce => asked,
             other => {
                 self.link.hello = other;
-                return self.reject(Channel::Answers, Reason::WrongNonce);
+                return Err(Reason::WrongNonce);
             }
         };
         self.meter.round_trip(self.now.millis_since(asked.at), 0);
@@ -213,6 +216,7 @@ impl DeviceSession {
         self.link.current = Some(answer);
         self.link.again_at = Some(self.now.plus_millis(DOCUMENTS_MS));
         self.compare();
+        Ok(())
     }
 
     /// Compares what is held with what the answer said is current.

@@ -15,6 +15,7 @@ pub use io::{
     DeviceView, Document, Event, GroupDocument, Input, Live, LivePayload, Output, Reason, Standing,
 };
 
+use crate::codec::DecodeError;
 use crate::cose::{Kind, PublicKey, Sign1};
 use crate::ids::{DeviceId, Digest, PayloadTag, ShortDigest};
 use crate::limits::SERVED_TIMES_PER_DAY_MAX;
@@ -82,7 +83,9 @@ impl ServerSession {
                 Ok(request) => self.request(now, today, view, request),
                 Err(error) => {
                     self.tell(Event::Rejected { reason: Reason::Malformed(error) });
-                    self.refuse(now, RefusalCode::Malformed, None, None);
+                    let version = matches!(error, DecodeError::Version { .. });
+                    let code = if version { RefusalCode::Version } else { RefusalCode::Malformed };
+                    self.refuse(now, code, None, None);
                 }
             },
             Input::Message { channel: Channel::Reports, payload } => self.signed(view, payload),

@@ -4,7 +4,8 @@
 use whimbrel_protocol::cose::{Kind, SigningKey, sign_attached};
 use whimbrel_protocol::device::{Event, Reason, Scope};
 use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName, Prefix};
-use whimbrel_protocol::message::{Assignment, Campaign, CampaignState, FailureCode, Outcome, State};
+use whimbrel_protocol::limits::UNSOLICITED_BYTES_MAX;
+use whimbrel_protocol::message::{Assignment, Campaign, CampaignState, FailureCode, Order, Outcome, State};
 use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Release, Verdict};
 use whimbrel_protocol::topic::Channel;
 
@@ -269,6 +270,11 @@ fn an_answer_to_another_nonce_or_for_another_device_does_not_count() {
     let other = HelloAnswer { device: DeviceId::new("dev-0002").unwrap(), ..answer };
     let other = pair.fixture.answer(&other);
     assert_eq!(offer(&mut pair, Channel::Answers, &other), Some(Reason::WrongScope));
+    // Nobody asked for them, however well they are signed.
+    for _ in 0..=UNSOLICITED_BYTES_MAX / replayed.len() as u64 {
+        pair.inject(Channel::Answers, replayed.clone());
+    }
+    assert!(pair.events.iter().any(|(_, event)| matches!(event, Event::Flooded { .. })));
 }
 
 #[test]
@@ -288,6 +294,25 @@ fn withdrawn_releases_are_refused_everywhere_also_after_a_restart() {
     assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done, "{pair:?}");
     assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Withdrawn));
     assert_eq!(pair.served_bytes, served, "refused before a chunk is requested");
+}
+
+/// An order for one device withdraws like one for a group; one for another class withdraws nothing.
+#[test]
+fn an_assignment_withdraws_releases_of_its_own_class() {
+    let mut pair = idle();
+    let options = OrderOptions { version: 2, min_sequence: 4, ..Default::default() };
+    let order = pair.fixture.order(&release(&pair, 5), options);
+    let elsewhere = Order { class: ClassId([9; 16]), min_sequence: 40, ..order.clone() };
+    let groups = [pair.fixture.group.clone()];
+    for (version, order, floor) in
+        [(2, elsewhere, 0), (3, order.clone(), 4), (4, Order { min_sequence: 2, ..order }, 4)]
+    {
+        let assignment = pair.fixture.assignment(version, &groups, Some(order));
+        assert_eq!(offer(&mut pair, Channel::Assignment, &assignment), None);
+        assert_eq!(pair.device.record().min_sequence, floor, "version {version}");
+    }
+    pair.power_cut();
+    assert_eq!(pair.device.record().min_sequence, 4);
 }
 
 #[test]

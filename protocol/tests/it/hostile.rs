@@ -84,6 +84,34 @@ proptest! {
     }
 }
 
+#[test]
+fn a_message_of_a_version_that_is_not_spoken_is_refused_as_that() {
+    let fixture = Fixture::new();
+    let key = fixture.device_key.public();
+    let mut session = ServerSession::new(fixture.device.clone(), Instant::ZERO);
+    let view = DeviceView {
+        standing: Standing::Accepted { key: &key },
+        root_version: 1,
+        assignment: None,
+        campaigns: &[],
+        live: None,
+    };
+    for (payload, want) in [
+        (&[0x21, 0x80][..], RefusalCode::Version),
+        (&[0x01, 0x80], RefusalCode::Version),
+        (&[0x11, 0x80], RefusalCode::Malformed),
+        (&[0x1f], RefusalCode::Malformed),
+    ] {
+        let input = ServerInput::Message { channel: Channel::Requests, payload };
+        session.handle_input(Instant::ZERO, UnixTime::default(), &view, input);
+        let answers: Vec<_> = core::iter::from_fn(|| session.poll_output())
+            .filter(|output| !matches!(output, whimbrel_protocol::server::Output::Event(_)))
+            .collect();
+        let refusal = Refusal { code: want, retry_after_s: None, payload: None };
+        assert_eq!(answers, [whimbrel_protocol::server::Output::Refuse(refusal)], "{payload:02x?}");
+    }
+}
+
 /// The broker is the adversary: it flips, drops, doubles and holds back whatever it likes, for a while.
 #[test]
 fn whatever_the_broker_does_nothing_wrong_is_installed() {
