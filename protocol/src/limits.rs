@@ -108,8 +108,6 @@ pub const CHUNK_MESSAGE_BYTES_MAX: usize = 64 * 1024 + CHUNK_HEADER_BYTES_MAX;
 pub const GROUPS_MAX: usize = 8;
 /// Most pairs of group and version in a beacon.
 pub const BEACON_GROUPS_MAX: usize = 256;
-/// Most bytes of text in a report.
-pub const REPORT_TEXT_BYTES_MAX: usize = 128;
 
 // The device's session (SPEC 8)
 
@@ -125,7 +123,7 @@ pub const RETRY_AFTER_MAX_S: u32 = 3600;
 pub const FLUSH_BYTES_MIN: u64 = 16 * 1024;
 /// Largest flush group, in bytes.
 pub const FLUSH_BYTES_MAX: u64 = 1024 * 1024;
-/// Reports that a device keeps until they are acknowledged; the oldest progress report makes room.
+/// Reports that a device keeps until they are acknowledged; the oldest makes room.
 pub const REPORTS_MAX: usize = 4;
 /// Outcomes of (campaign, attempt) that a device remembers.
 pub const OUTCOMES_MAX: usize = 16;

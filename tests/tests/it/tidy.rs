@@ -127,6 +127,31 @@ fn every_section_that_is_cited_exists() {
     }
 }
 
+/// The CDDL in the specification is that of the schema, which is tested against messages: line for line, and all of
+/// it.
+#[test]
+fn the_specification_has_the_schema_word_for_word() {
+    let spec = std::fs::read_to_string(workspace().join("protocol/SPEC.md")).unwrap();
+    let schema = std::fs::read_to_string(workspace().join("protocol/schema.cddl")).unwrap();
+    let quoted: Vec<&str> = spec
+        .split("```cddl\n")
+        .skip(1)
+        .flat_map(|block| block.split("```").next().unwrap().split("\n\n"))
+        .map(str::trim_end)
+        .collect();
+    for rule in &quoted {
+        assert!(schema.contains(&format!("\n{rule}\n")), "not in schema.cddl:\n{rule}");
+    }
+    let defined = schema.lines().filter_map(|line| line.split_once(" = ").map(|(name, _)| name.trim_end()));
+    for name in defined.filter(|name| !name.contains([' ', ';'])) {
+        let is_quoted = quoted
+            .iter()
+            .flat_map(|rule| rule.lines())
+            .any(|line| line.split_once(" = ").is_some_and(|(other, _)| other.trim_end() == name));
+        assert!(is_quoted, "{name} is not in SPEC.md");
+    }
+}
+
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
