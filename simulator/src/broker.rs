@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::SocketAddr;
 use core::str::FromStr;
+use core::time::Duration;
 use std::io;
 
 use crate::error::AddressError;
@@ -19,17 +20,19 @@ pub struct BrokerAddress {
 }
 
 impl BrokerAddress {
-    /// The socket address of the host, the first where it has several.
+    /// The socket address of the host, of several the first that answers.
     ///
     /// # Errors
-    /// Where the name is not known.
-    pub async fn resolve(&self) -> io::Result<SocketAddr> {
-        let mut found = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
-        found
-            .next()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", self.host)))
+    /// Where the name is not known, or nobody answers.
+    pub async fn find(&self) -> io::Result<SocketAddr> {
+        let name = (self.host.as_str(), self.port);
+        let socket = tokio::time::timeout(ANSWERS_WITHIN, tokio::net::TcpStream::connect(name));
+        socket.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.peer_addr()
     }
 }
+
+/// Long enough for a broker on the other side of the world.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 impl FromStr for BrokerAddress {
     type Err = AddressError;
@@ -137,8 +140,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_is_looked_up() {
-        let address = parse("mqtt://127.0.0.1:1884").unwrap().resolve().await.unwrap();
-        assert_eq!(address.to_string(), "127.0.0.1:1884");
+    async fn a_host_is_looked_up_and_has_to_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let broker = parse(&format!("mqtt://localhost:{}", address.port())).unwrap();
+        assert_eq!(broker.find().await.unwrap(), address);
+        drop(listener);
+        assert!(broker.find().await.is_err());
     }
 }

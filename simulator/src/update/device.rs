@@ -136,7 +136,7 @@ impl UpdatingDevice {
         let key_seed = u64::from_be_bytes(first_8(secret(b"reconnect", facts.seed, number, 0)));
         let session = session(&facts, number, 0, &mut storage, Moment::START)?;
         let chunks = ChunkSet::empty(facts.layout.chunk_count());
-        Ok(Self {
+        let mut device = Self {
             facts,
             number,
             id,
@@ -150,7 +150,9 @@ impl UpdatingDevice {
             now: Moment::START,
             settled: None,
             finished: false,
-        })
+        };
+        device.drain(); // What the session wants before anything has happened.
+        Ok(device)
     }
 
     /// The slot that it runs.

@@ -81,6 +81,11 @@ impl Rollout {
     /// # Errors
     /// What failed, where; nothing is left behind.
     pub async fn start(options: RolloutOptions, today: UnixTime) -> anyhow::Result<Self> {
+        // First, so that a wrong address is told at once.
+        let elsewhere = match &options.broker {
+            Some(broker) => Some(broker.find().await.with_context(|| format!("no broker at {broker}"))?),
+            None => None,
+        };
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let made = init::create(&folder.path().join("whimbrel"), Algorithm::Ed25519, today)?;
         let home = folder.path().join("whimbrel");
@@ -89,11 +94,7 @@ impl Rollout {
         let root_bytes = files::read(&home.join("root.cbor"), "root", 4096)?;
         configure(&home, options.broker.as_ref())?;
         let (service, ready) = start_service(&home).await?;
-        let broker = match (&options.broker, ready.mqtt) {
-            (Some(broker), _) => broker.resolve().await.context("cannot find the broker")?,
-            (None, Some(address)) => address,
-            (None, None) => anyhow::bail!("the service has no broker of its own"),
-        };
+        let broker = elsewhere.or(ready.mqtt).context("the service has no broker of its own")?;
         let image = release.images.first().context("a release has an image")?;
         let payload = Bytes::from(image.payload.clone());
         let salt = ChunkSalt { image: image.digest, transfer_size: payload.len() as u64 };

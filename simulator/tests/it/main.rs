@@ -11,3 +11,4 @@ mod hostile_broker;
 mod links;
 mod support;
 mod swarms;
+mod updates;

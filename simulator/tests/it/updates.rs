@@ -1,0 +1,155 @@
+//! Whole updates by the program itself: service, devices and brokers as people run them.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+
+use crate::broker::Mosquitto;
+
+/// Fields that scripts rely on.
+const FIELDS: [&str; 17] = [
+    "devices",
+    "confirmed",
+    "failed",
+    "image_bytes",
+    "transfer_bytes",
+    "data_bytes",
+    "payload_bytes",
+    "control_bytes",
+    "mqtt_bytes_down",
+    "mqtt_bytes_up",
+    "data_overhead_percent",
+    "refetched_bytes",
+    "link_cuts",
+    "elapsed_s",
+    "peak_rss_bytes",
+    "service_peak_rss_bytes",
+    "seed",
+];
+
+/// A folder with an image in it that nothing compresses.
+struct Image {
+    folder: tempfile::TempDir,
+    len: u64,
+}
+
+impl Image {
+    fn new(len: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise = core::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()[0]
+        });
+        std::fs::write(folder.path().join("image.bin"), noise.take(len).collect::<Vec<_>>()).unwrap();
+        Self { folder, len: len as u64 }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("image.bin")
+    }
+
+    fn swarm(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+            .args(["swarm", "--profile", "wifi", "--devices", "4", "--seed", "5", "--image"])
+            .arg(self.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+}
+
+/// The one object on standard output.
+fn report(output: &Output) -> Json {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}; {said}"))
+}
+
+fn number(report: &Json, field: &str) -> u64 {
+    report[field].as_u64().unwrap_or_else(|| panic!("{field} in {report}"))
+}
+
+#[test]
+fn a_swarm_without_cuts_reports_every_byte_on_standard_output_and_progress_on_standard_error() {
+    let image = Image::new(200_000);
+    let output = image.swarm(&["--json"]);
+    let report = report(&output);
+    assert!(output.status.success(), "{report}");
+    for field in FIELDS {
+        assert!(report[field].is_number(), "{field} in {report}");
+    }
+    let of = |field| number(&report, field);
+    assert_eq!((of("devices"), of("confirmed"), of("failed"), of("seed")), (4, 4, 0, 5));
+    assert_eq!((of("image_bytes"), of("transfer_bytes")), (image.len, image.len));
+    assert_eq!((of("link_cuts"), of("refetched_bytes")), (0, 0));
+    assert_eq!(of("data_bytes") + of("control_bytes"), of("mqtt_bytes_down") + of("mqtt_bytes_up"));
+    assert!(of("payload_bytes") >= 4 * image.len, "chunks, pages and manifests: {report}");
+    let overhead = 100.0 * (of("data_bytes") as f64 / of("payload_bytes") as f64 - 1.0);
+    assert!((report["data_overhead_percent"].as_f64().unwrap() - overhead).abs() < 0.01, "{report}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("confirmed"), "the last line of progress");
+}
+
+#[test]
+fn cuts_cost_at_most_a_message_each() {
+    let image = Image::new(400_000);
+    let output = image.swarm(&["--json", "--cuts-per-device", "2", "-q"]);
+    let report = report(&output);
+    assert!(output.status.success(), "{report}");
+    assert_eq!(number(&report, "link_cuts"), 8);
+    let largest = whimbrel_protocol::limits::CHUNK_MESSAGE_BYTES_MAX as u64;
+    assert!(number(&report, "refetched_bytes") <= 8 * largest, "{report}");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn one_corrupted_chunk_on_the_medium_of_one_device_is_found() {
+    let image = Image::new(100_000);
+    let output = image.swarm(&["--json", "--corrupt-chunk=2"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = report(&output);
+    assert_eq!((number(&report, "wrong_images"), number(&report, "confirmed")), (1, 4), "{report}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("not the one released"), "{said}");
+}
+
+#[test]
+fn devices_and_service_meet_at_a_broker_of_another_maker() {
+    let broker = Mosquitto::start();
+    let image = Image::new(100_000);
+    let output = image.swarm(&["--json", "--broker", &format!("mqtt://{}", broker.address)]);
+    let report = report(&output);
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(number(&report, "confirmed"), 4);
+}
+
+#[test]
+fn the_demo_makes_everything_itself_and_ends_with_a_table() {
+    let image = Image::new(150_000);
+    let output = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+        .args(["demo", "--devices", "4", "--profile", "wifi", "--seed", "0x7", "-q", "--image"])
+        .arg(image.path())
+        .output()
+        .unwrap();
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains("4 of 4 confirmed") && table.contains("wifi: down 10000 kbit/s"), "{table}");
+    assert!(table.contains(", 4 cut, "), "one cut each: {table}");
+}
+
+#[test]
+fn a_broker_that_is_not_there_and_an_image_that_cannot_be_read_are_one_line_each() {
+    let image = Image::new(100_000);
+    let nobody = image.swarm(&["--broker", "mqtt://127.0.0.1:1", "-q", "--give-up-after", "5"]);
+    let missing = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+        .args(["swarm", "--image", "/nowhere/image.bin", "-q"])
+        .output()
+        .unwrap();
+    for (output, what) in [(nobody, "127.0.0.1:1"), (missing, "/nowhere/image.bin")] {
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.lines().count() == 1 && said.contains(what), "{said}");
+    }
+}
