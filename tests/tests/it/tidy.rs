@@ -104,6 +104,38 @@ fn clocks_are_read_in_clock_files_only() {
     }
 }
 
+/// The architecture says that each line of its table of modules may use those above it.
+#[test]
+fn modules_of_the_protocol_use_those_above_them() {
+    let text = std::fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("| module | holds |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
+        .map(|(names, _)| names.split('`').filter(|name| !name.trim().is_empty()).collect())
+        .collect();
+    let source = workspace().join("protocol/src");
+    let mut known = 0;
+    for (at, line) in lines.iter().enumerate() {
+        for module in line {
+            let folder = source.join(module);
+            let files = if folder.is_dir() { rust_files(&folder) } else { vec![folder.with_extension("rs")] };
+            known += 1;
+            for file in files {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                for below in lines[at + 1..].iter().flatten() {
+                    let uses = code.contains(&format!("use crate::{below}::"));
+                    assert!(!uses, "{} uses {below}, which stands below it", file.display());
+                }
+            }
+        }
+    }
+    let modules = std::fs::read_to_string(source.join("lib.rs")).unwrap();
+    let modules = modules.lines().filter(|line| line.starts_with("pub mod ")).count();
+    assert_eq!(known, modules, "the table has every module");
+}
+
 /// Every section that the code cites exists in the specification.
 #[test]
 fn every_section_that_is_cited_exists() {
