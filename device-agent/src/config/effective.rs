@@ -270,7 +270,8 @@ impl Values {
         parse(&setting.value).map_err(|what| refused(key, setting, what))
     }
 
-    /// A path, relative to the file where it stands there. `None` where nothing is said.
+    /// A path from the root, also for hooks, which run in another folder; relative to the file where it stands there.
+    /// `None` where nothing is said.
     fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(setting) = self.settings.get(key) else {
             return Ok(None);
@@ -279,10 +280,12 @@ impl Values {
             return Err(refused(key, setting, "must be a path".to_owned()));
         }
         let path = Path::new(&setting.value);
-        Ok(Some(match setting.origin {
+        let path = match setting.origin {
             Origin::Default | Origin::File { .. } => self.base.join(path),
             Origin::Environment(_) | Origin::Flag => path.to_owned(),
-        }))
+        };
+        // Only a process without a working folder has no absolute paths.
+        Ok(Some(std::path::absolute(&path).unwrap_or(path)))
     }
 
     fn duration(&self, key: &'static str, range: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
