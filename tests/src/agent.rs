@@ -130,6 +130,17 @@ impl Agent {
         self.process.as_ref().map_or_else(String::new, |process| process.lines().join("\n"))
     }
 
+    /// Waits until the daemon that runs now has logged a line with all of these parts.
+    ///
+    /// # Panics
+    /// Where it never does, or does not run.
+    pub fn wait_for_line(&mut self, parts: &[&str]) -> String {
+        let process = self.process.as_mut().expect("the agent runs");
+        process.wait_for_line(&format!("a line with {parts:?}"), |line| {
+            parts.iter().all(|part| line.contains(part)).then(|| line.to_owned())
+        })
+    }
+
     /// `status --json`.
     #[must_use]
     pub fn status(&self) -> Json {

@@ -109,8 +109,8 @@ async fn deliver(to: &mut OwnedWriteHalf, frame: &Frame, device: &str, state: &S
         state.lock().count_written(device, frame, written..written + bytes.len());
         state.passed.notify_all();
         written += bytes.len();
-        if rate > 0 {
-            tokio::time::sleep(Duration::from_micros(bytes.len() as u64 * 1_000_000 / rate)).await;
+        if let Some(micros) = (bytes.len() as u64 * 1_000_000).checked_div(rate) {
+            tokio::time::sleep(Duration::from_micros(micros)).await;
         }
     }
     Some(())
