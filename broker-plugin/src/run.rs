@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::admin::{self, AdminToken, TokenError};
-use crate::attach::{BrokerLink, ClientConfig, ClientLink, EmbeddedLink, LinkError};
+use crate::attach::{BrokerLink, BrokerUrl, ClientConfig, ClientLink, EmbeddedLink, LinkError};
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, Config};
 use crate::front::{FrontDoor, FrontError, end_process};
@@ -22,7 +22,7 @@ use crate::metrics::Counters;
 use crate::registry::{FleetAccess, Membership};
 use crate::service::{Attached, Core, Parts, Settings};
 use crate::signing::{Authority, SigningError};
-use crate::store::{DataLock, PayloadFolder, SqliteStore, Store as _, StoreError, StoreHandle};
+use crate::store::{DataLock, PayloadFolder, Snapshot, SqliteStore, Store as _, StoreError, StoreHandle};
 
 /// The service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,22 +106,23 @@ pub async fn run(
 ) -> Result<(), ServiceError> {
     let authority = Arc::new(Authority::load(&config.authority)?);
     let token = Arc::new(AdminToken::load(&config.token_file)?);
+    check_broker(&config)?;
+    // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
     let folder = PayloadFolder::open(&config.data)?;
     let mut store = SqliteStore::open(&config.data.join("whimbrel.sqlite")).await?;
-    store.limit_bytes(config.limits.database_bytes).await?;
-    let snapshot = store.load().await?;
-    let clock = Clock::start(snapshot.beacon_issued);
+    let prepared = match prepare(&config, &mut store).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let Prepared { snapshot, clock, listener, admin, membership, broker } = prepared;
     let expires = authority.root().expires;
     if expires <= clock.today() {
         tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
     }
-    let listen_error = |source| ServiceError::Listen { address: config.admin, source };
-    let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
-    let admin = listener.local_addr().map_err(listen_error)?;
-
-    let membership = Membership::default();
-    let broker = Broker::start(&config, &membership).await?;
     let mqtt = broker.address();
     let (commands, to_do) = mpsc::channel(COMMANDS);
     let (stop_core, stopped) = oneshot::channel();
@@ -188,6 +189,55 @@ pub async fn run(
     ended
 }
 
+/// What can fail while others use the service's ports, or the disk.
+struct Prepared {
+    snapshot: Snapshot,
+    clock: Clock,
+    listener: TcpListener,
+    admin: SocketAddr,
+    membership: Membership,
+    broker: Broker,
+}
+
+async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, ServiceError> {
+    store.limit_bytes(config.limits.database_bytes).await?;
+    let snapshot = store.load().await?;
+    let clock = Clock::start(snapshot.beacon_issued);
+    let listen_error = |source| ServiceError::Listen { address: config.admin, source };
+    let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
+    let admin = listener.local_addr().map_err(listen_error)?;
+    let membership = Membership::default();
+    let broker = Broker::start(config, &membership).await?;
+    Ok(Prepared { snapshot, clock, listener, admin, membership, broker })
+}
+
+/// What the broker, or the link to it, would refuse whatever else happens.
+fn check_broker(config: &Config) -> Result<(), ServiceError> {
+    match &config.broker {
+        BrokerConfig::Embedded { front, .. } => front.check().map_err(front_error),
+        BrokerConfig::Client { url, client_id, login } => {
+            client_config(config, url, client_id, login.as_ref()).check().map_err(ServiceError::Link)
+        }
+    }
+}
+
+fn client_config(
+    config: &Config,
+    url: &BrokerUrl,
+    client_id: &str,
+    login: Option<&(String, String)>,
+) -> ClientConfig {
+    let client = ClientConfig::new(url.clone(), client_id.to_owned(), random_seed());
+    ClientConfig { login: login.cloned(), prefix: config.prefix.clone(), ..client }
+}
+
+fn front_error(error: FrontError) -> ServiceError {
+    match error {
+        FrontError::MemoryBudget { needed, budget } => ServiceError::Memory { needed, budget },
+        error => ServiceError::Front { error },
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Settings {
@@ -234,17 +284,11 @@ impl Broker {
                     Ok((door, link))
                 });
                 let opened = opening.await.map_err(|error| thread_error(&error))?;
-                let (door, link) = opened.map_err(|error| match error {
-                    FrontError::MemoryBudget { needed, budget } => ServiceError::Memory { needed, budget },
-                    error => ServiceError::Front { error },
-                })?;
+                let (door, link) = opened.map_err(front_error)?;
                 Ok(Self::Embedded { door, link: Box::new(link?) })
             }
             BrokerConfig::Client { url, client_id, login } => {
-                let mut client = ClientConfig::new(url.clone(), client_id.clone(), random_seed());
-                client.login.clone_from(login);
-                client.prefix = config.prefix.clone();
-                Ok(Self::Client(ClientLink::start(client)?))
+                Ok(Self::Client(ClientLink::start(client_config(config, url, client_id, login.as_ref()))?))
             }
         }
     }

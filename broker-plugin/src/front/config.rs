@@ -9,6 +9,7 @@ use rumqttd::{RouterConfig, SegmentConfig};
 use whimbrel_protocol::ids::Prefix;
 use whimbrel_protocol::topic;
 
+use super::access::TopicRules;
 use super::error::FrontError;
 
 /// Settings of the front door. The defaults suit a fleet of up to 2,000 devices on a machine with 4 GiB to spare.
@@ -109,7 +110,10 @@ pub struct SegmentSize {
 
 impl FrontConfig {
     /// Checks every setting and the memory budget.
-    pub(crate) fn check(&self) -> Result<(), FrontError> {
+    ///
+    /// # Errors
+    /// [`FrontError::Setting`], [`FrontError::MemoryBudget`].
+    pub fn check(&self) -> Result<(), FrontError> {
         within("connections_max", self.connections_max, 1, 1_000_000)?;
         within("devices_max", self.devices_max, 1, 1_000_000)?;
         within("groups_max", self.groups_max, 0, 10_000)?;
@@ -138,6 +142,7 @@ impl FrontConfig {
             within("segments.bytes", size.bytes, 1024, 1 << 30)?;
             within("segments.count", size.count, 1, 1024)?;
         }
+        TopicRules::new(self.prefix.clone(), &self.extra_publish, &self.extra_subscribe)?;
         let needed = self.memory_worst_case();
         if needed > self.memory_budget {
             return Err(FrontError::MemoryBudget { needed, budget: self.memory_budget });

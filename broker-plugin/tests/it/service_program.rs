@@ -80,6 +80,8 @@ fn flags_beat_the_environment_and_that_beats_the_file() {
 fn a_wrong_configuration_is_one_line_that_says_what_where_and_what_would_be_right() {
     let service = Service::prepare(On::Itself);
     let file = service.path("whimbrel.toml");
+    fs::write(&file, "").unwrap();
+    let before = service.folder_names();
     for (text, what) in [
         ("[service\n", "line 1"),
         (
@@ -101,6 +103,7 @@ fn a_wrong_configuration_is_one_line_that_says_what_where_and_what_would_be_righ
         ("[broker]\nconnect = \"mqtt://h\"\npassword-file = \"none\"\n", "none: cannot be read"),
         ("[broker]\npasswords = \"none\"\n", "none: cannot be read"),
         ("[broker]\nextra-publish = [1]\n", "a list of texts"),
+        ("[broker]\nextra-publish = [\"ota/x\"]\n", "a topic outside the update service's own prefix"),
         ("[limits]\npayload-cache = \"1MiB\"\n", "limits.payload-cache"),
         ("[limits]\ndevice-burst = \"1KiB\"\n", "limits.device-burst"),
         ("[limits]\ndevices = 900000\nbroker-memory = \"1GiB\"\n", "lower limits.devices"),
@@ -114,19 +117,17 @@ fn a_wrong_configuration_is_one_line_that_says_what_where_and_what_would_be_righ
         fs::write(&file, text).unwrap();
         let said = complaint(&service);
         assert!(said.contains(what), "{text:?}: {said}");
+        assert_eq!(service.folder_names(), before, "{text:?} made something");
     }
-    assert!(
-        !service.path("data").join("payloads").exists() || !service.path("data/whimbrel.sqlite-wal").exists()
-    );
 }
 
 #[test]
 fn a_service_that_may_not_start_has_made_nothing() {
     let service = Service::prepare(On::Itself);
     fs::write(service.path("whimbrel.toml"), "[service]\nbeacon-key = \"keys/campaign.cose\"\n").unwrap();
-    let before = fs::read_dir(service.folder.path()).unwrap().count();
+    let before = service.folder_names();
     complaint(&service);
-    assert_eq!(fs::read_dir(service.folder.path()).unwrap().count(), before);
+    assert_eq!(service.folder_names(), before);
 }
 
 #[test]
@@ -160,6 +161,11 @@ fn what_is_taken_already_is_named() {
     let mut third = Service::prepare(On::Itself);
     third.set(&format!("service.admin={}", first.url().trim_start_matches("http://")));
     assert!(complaint(&third).contains("the admin API cannot listen on"));
+    // That is found out late; the database is one file for whoever copies it all the same.
+    for service in [&second, &third] {
+        assert!(service.path("data/whimbrel.sqlite").exists());
+        assert!(!service.path("data/whimbrel.sqlite-wal").exists());
+    }
     let mut fourth = Service::prepare(On::Itself);
     fourth.set(&format!("service.data={}", first.path("data").display()));
     assert!(complaint(&fourth).contains("in use by another whimbreld"));

@@ -87,6 +87,14 @@ impl Service {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
     }
 
+    /// The names of all that is in the folder, in order.
+    pub(crate) fn folder_names(&self) -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

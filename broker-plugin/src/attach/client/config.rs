@@ -42,7 +42,7 @@ impl ClientConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), LinkError> {
+    pub(crate) fn check(&self) -> Result<(), LinkError> {
         let wrong = |setting, got: String, expected| Err(LinkError::Setting { setting, got, expected });
         if self.client_id.is_empty() || self.client_id.len() > 128 {
             return wrong("client id", self.client_id.clone(), "1 to 128 bytes");
