@@ -116,6 +116,7 @@ fn a_device_publishes_to_its_own_two_topics_and_to_nothing_else() {
     }
     assert_eq!(house.count(|it| &it.publish_refused_topic), refused);
     assert!(refused > 1000, "{refused}");
+    house.prove_serving();
 }
 
 #[test]
@@ -150,6 +151,7 @@ fn a_device_subscribes_to_its_own_topics_its_groups_and_the_beacon_and_to_nothin
         client.disconnect();
     }
     assert_eq!(house.count(|it| &it.subscribe_refused), refused);
+    house.prove_serving();
 }
 
 #[test]
@@ -180,6 +182,7 @@ fn a_device_leaves_its_will_on_its_own_two_topics_and_nowhere_else() {
         assert!(left.remove(&(text(&message.topic), text(&message.payload))), "{message:?}");
     }
     assert!(house.count(|it| &it.refused_will) > 1000);
+    house.prove_serving();
 }
 
 #[test]
@@ -203,6 +206,7 @@ fn a_device_retains_nothing() {
         }
     }
     assert!(house.heard_so_far().is_empty());
+    house.prove_serving();
 }
 
 #[test]
