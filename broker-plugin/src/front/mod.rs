@@ -3,7 +3,7 @@
 //! rumqttd's own server has no rules about topics, no time limits on writes, and kills its router on some clients;
 //! its router alone is fast and sound as long as nothing reaches it that it can't bear. So this module
 //! accepts the sockets itself (MQTT 3.1.1 and 5 on one port), decides who comes in and what each device may read
-//! and write, and gives the router one well-behaved [`link`] per client:
+//! and write, and gives the router one well-behaved `link` per client:
 //!
 //! | file | decides |
 //! |---|---|

@@ -4,7 +4,7 @@
 //! leaves here is a reference to the same bytes. Behind the frames are *segments*, pieces of payload files of about a
 //! MiB, read from the disk when they are first needed and checked chunk by chunk against the signed index. Both are
 //! kept within a limit of bytes. Reading is slow and happens elsewhere: what is not at hand is named by a
-//! [`SegmentKey`], and asked for again when it is.
+//! `SegmentKey`, and asked for again when it is.
 
 pub mod admission;
 mod cache;

@@ -5,7 +5,7 @@
 //! keys: what a release is and whether it is signed, the session and the host decide.
 //!
 //! Two rules make every instant a good one for a power cut. What is about to be overwritten is first, durably,
-//! made something that nobody starts ([`BootControl::protect`]); and nothing is believed of the medium that was
+//! made something that nobody starts (`BootControl::protect`); and nothing is believed of the medium that was
 //! not hashed there: chunks against the signed index, images against the signed digest.
 //!
 //! Where things are: `download` from room to the last chunk, `trial` from the complete payload to the confirmed
