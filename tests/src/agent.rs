@@ -175,6 +175,12 @@ impl Agent {
         self.wait_for("everything is reported", |status| status["reports_waiting"] == 0)
     }
 
+    /// The bytes of the file that holds its record, both copies.
+    #[must_use]
+    pub fn record(&self) -> Vec<u8> {
+        std::fs::read(self.data.join("record.bin")).unwrap_or_default()
+    }
+
     /// The bytes of the file that is slot `a` or `b`.
     #[must_use]
     pub fn slot(&self, name: &str) -> Vec<u8> {

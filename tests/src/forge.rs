@@ -120,16 +120,6 @@ pub fn last_assignment(proxy: &Proxy, device: &str) -> (Assignment, Vec<u8>) {
     (Assignment::decode(&payload).expect("the service makes good ones"), signed)
 }
 
-/// The last beacon that `device` was sent, and its signed bytes.
-///
-/// # Panics
-/// Where it was sent none.
-#[must_use]
-pub fn last_beacon(proxy: &Proxy, device: &str) -> (Beacon, Vec<u8>) {
-    let (payload, signed) = last_document(proxy, device, Kind::Beacon).expect("it was sent a beacon");
-    (Beacon::decode(&payload).expect("the service makes good ones"), signed)
-}
-
 /// A device's name as the documents have it.
 ///
 /// # Panics

@@ -128,12 +128,6 @@ impl Proxy {
         self.state.lock().ignore_retain = ignore;
     }
 
-    /// Whether it drops retained messages.
-    #[must_use]
-    pub fn ignores_retain(&self) -> bool {
-        self.state.lock().ignore_retain
-    }
-
     /// Bytes per second towards each device; 0 for no limit.
     pub fn set_rate(&self, rate: u64) {
         self.state.lock().rate = rate;

@@ -2,12 +2,11 @@
 //! counters of both sides tell.
 
 use e2e::agent::Agent;
-use e2e::forge::last_beacon;
+use e2e::forge::last_assignment;
 use e2e::proxy::Verb;
 use e2e::stage::Stage;
 use serde_json::Value as Json;
-use whimbrel_protocol::message::Validity;
-use whimbrel_protocol::time::UnixTime;
+use whimbrel_protocol::message::{Beacon, Validity};
 
 /// A device that asks for one chunk of 4 KiB a message, so that there are many.
 fn device(stage: &Stage, id: &str) -> Agent {
@@ -104,15 +103,16 @@ fn messages_that_are_held_back_are_asked_for_again() {
 #[test]
 fn a_device_that_hears_nothing_signed_any_more_says_that_it_is_stale_and_goes_on() {
     let stage = Stage::attached();
-    let device = device(&stage, "meter-1");
-    // The service's own beacon is good for a day: one that is good for two seconds takes its place.
+    let mut device = device(&stage, "meter-1");
+    device.wait_for_line(&["document taken", "version=1"]);
+    let (assignment, _) = last_assignment(&stage.proxy, device.id());
+    // The service's own beacons are good for a day: one that is good for two seconds takes their place.
+    let issued = assignment.validity.issued;
+    let validity = Validity { version: 1000, issued, expires: issued.plus_secs(2) };
+    let beacon = Beacon { prefix: assignment.prefix, validity, groups: Vec::new(), root: 1 };
     let forger = stage.forger();
-    device.wait_for("a beacon", |_| stage.proxy.messages("meter-1").iter().any(|m| m.topic == "ota/t"));
-    let (mut beacon, _) = last_beacon(&stage.proxy, device.id());
-    let expires = UnixTime::from_secs(beacon.validity.issued.as_secs() + 2);
-    beacon.validity = Validity { version: beacon.validity.version + 1, expires, ..beacon.validity };
     let signed = forger.beacon(&beacon);
-    forger.send("ota/t", &signed);
+    forger.tell(device.id(), &signed);
     // The broker has it; nothing is held back before the device has it too.
     device.wait_for("its beacon", |_| stage.proxy.messages("meter-1").iter().any(|m| m.payload == signed));
 

@@ -1,6 +1,8 @@
 //! End to end: real processes, real sockets, real brokers; and the house rules that span crates.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+// Tests run where std is.
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod documents;
 mod hostile_broker;

@@ -111,6 +111,38 @@ fn a_device_of_somebody_elses_broker_updates_twice_and_everybody_is_told() {
 }
 
 #[test]
+fn a_device_of_a_broker_that_ignores_retain_updates_twice_and_everybody_is_told() {
+    let stage = Stage::attached();
+    stage.proxy.ignore_retain(true);
+    tour(&stage, "client");
+}
+
+/// What happened while it was away it learns from the answer to its hello, whatever the broker keeps.
+#[test]
+fn a_device_that_was_away_learns_of_campaign_and_abort_without_retained_messages() {
+    let stage = Stage::attached();
+    stage.proxy.ignore_retain(true);
+    let mut device = stage.device("meter-17");
+    device.wait_for("it is accepted", |status| Agent::counted(status, "answers") >= 1);
+    device.kill();
+    let first = stage.bundle.noise_release(1, 400_000);
+    let campaign = stage.service.roll_out(&first);
+    stage.proxy.set_rate(64 * 1024);
+    device.start();
+    device.wait_for_state("downloading");
+    device.kill();
+    stage.service.whimbrel(["campaign", "abort", &campaign]).good();
+    device.start();
+    stage.service.wait_for_end(&campaign, device.id(), "cancelled", Some("aborted"));
+    stage.proxy.set_rate(0);
+    let second = stage.bundle.noise_release(2, 50_000);
+    device.kill();
+    let campaign = stage.service.roll_out(&second);
+    device.start();
+    stage.wait_until_updated(&device, &second, &campaign);
+}
+
+#[test]
 fn a_release_that_compresses_is_sent_compressed_and_installed_whole() {
     let stage = Stage::attached();
     let device = stage.device("meter-17");
