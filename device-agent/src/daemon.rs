@@ -47,9 +47,10 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
         progress: Progress::default(),
         counters: Counters::default(),
         stop,
+        fingerprint: key.public().fingerprint(),
         config,
     };
-    info!(device = %around.config.device.id, key = %key.public().id(), "agent started");
+    info!(device = %around.config.device.id, key = %around.fingerprint, "agent started");
     Daemon { around, key }.run(home).await
 }
 

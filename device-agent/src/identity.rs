@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tracing::error;
 use whimbrel_protocol::codec::DecodeError;
-use whimbrel_protocol::cose::{Kind, Signatures, SigningKey};
+use whimbrel_protocol::cose::{Fingerprint, Kind, Signatures, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
@@ -88,6 +88,13 @@ pub fn load_or_make_key(path: &Path) -> Result<SigningKey, IdentityError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path),
         Err(error) => Err(failed(path, "read", error)),
     }
+}
+
+/// What the owner of the device compares before its key is accepted; `None` where it has no key that can be used.
+#[must_use]
+pub fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    let (bytes, _) = read_bounded(path, KEY_BYTES_MAX).ok()?;
+    Some(SigningKey::decode_file(&bytes).ok()?.public().fingerprint())
 }
 
 fn make_key(path: &Path) -> Result<SigningKey, IdentityError> {

@@ -8,12 +8,15 @@ use whimbrel_protocol::device::{BootView, Stage, Trial};
 use whimbrel_protocol::message::{State, Status};
 
 use crate::home::{Home, Survey, slot_name};
+use crate::identity;
 
 /// Everything about this device's updates, as `status --json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
     /// The device.
     pub device: String,
+    /// The fingerprint of its key, to compare before it is accepted; none before the daemon's first start.
+    pub fingerprint: Option<String>,
     /// Whether the daemon runs.
     pub daemon: bool,
     /// `idle`, `offered`, `deferred`, `downloading`, ...
@@ -122,6 +125,7 @@ impl StatusView {
         let record = &survey.record;
         let mut view = Self {
             device: home.config.device.id.to_string(),
+            fingerprint: identity::fingerprint(&home.config.device.key).map(|it| it.to_string()),
             running: RunningView::of(home, survey),
             reports_waiting: record.reports.len(),
             ..Self::default()
@@ -166,6 +170,9 @@ impl StatusView {
             writeln!(text, "{name:<10}{value}").expect("writing to a string does not fail");
         };
         line("device", self.device.clone());
+        if let Some(fingerprint) = &self.fingerprint {
+            line("key", fingerprint.clone());
+        }
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
         line("state", format!("{}{reason}", self.state));
         if let Some(campaign) = &self.campaign {

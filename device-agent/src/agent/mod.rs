@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
+use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::time::Instant;
@@ -39,6 +40,7 @@ use reboot::RebootCommand;
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) config: Config,
+    pub(crate) fingerprint: Fingerprint,
     pub(crate) clock: Clock,
     pub(crate) listener: Listener,
     pub(crate) hooks: HookQueue,
@@ -373,6 +375,7 @@ impl<'s> Agent<'s> {
     fn status(&self) -> StatusView {
         let mut view = StatusView {
             device: self.around.config.device.id.to_string(),
+            fingerprint: Some(self.around.fingerprint.to_string()),
             daemon: true,
             running: self.running.clone(),
             ..StatusView::default()

@@ -4,11 +4,14 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod bad_input;
 mod documents;
+mod full_disks;
 mod hostile_broker;
 mod kills;
 mod licences;
 mod one_device_updates;
+mod readme;
 mod refused_releases;
 mod schema;
 mod tidy;
