@@ -1,1 +1,74 @@
-//! A disk that is soon full.
+//! A disk that is soon full: a small file system of its own, where the system lets us mount one.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A small file system in memory; unmounted on drop.
+#[derive(Debug)]
+pub struct SmallDisk {
+    folder: TempDir,
+}
+
+/// What takes the room away.
+const FILLER: &str = "filler";
+
+impl SmallDisk {
+    /// Mounts one of `mib` MiB. `None`, with a line that says so, where this is not allowed: it takes root.
+    ///
+    /// # Panics
+    /// Where there is no folder to mount it on.
+    #[must_use]
+    pub fn mount(mib: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(folder.path());
+        let mounted = command.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: no file system can be mounted here; as root it could");
+        }
+        mounted.then_some(Self { folder })
+    }
+
+    /// Something on it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Takes all the room that is left.
+    ///
+    /// # Panics
+    /// Where anything but a full disk keeps from writing.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.path(FILLER)).expect("one more file");
+        loop {
+            match file.write_all(&[0; 4096]) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Gives the room back.
+    ///
+    /// # Panics
+    /// Where it was not taken.
+    pub fn free(&self) {
+        std::fs::remove_file(self.path(FILLER)).expect("it was filled");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        unmount(self.folder.path());
+    }
+}
+
+/// Also where somebody still has a file open.
+fn unmount(folder: &Path) {
+    drop(Command::new("umount").arg("-l").arg(folder).status());
+}
