@@ -214,11 +214,15 @@ impl Report {
             ));
         }
         if self.wrong_images > 0 {
-            let wrong = grouped(self.wrong_images);
-            objections.push(format!("{wrong} devices hold an image that is not the one released"));
+            let (wrong, devices) = (grouped(self.wrong_images), grouped(self.devices));
+            objections.push(format!("{wrong} of {devices} images on the media are not the one released"));
         }
         if self.failed > 0 && objections.is_empty() {
-            objections.push(format!("{} devices hold no image to check", grouped(self.failed)));
+            objections.push(format!(
+                "{} of {} devices hold no image to check",
+                grouped(self.failed),
+                grouped(self.devices)
+            ));
         }
         if let Some(error) = &self.open_books {
             objections.push(error.to_string());
