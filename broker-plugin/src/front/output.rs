@@ -81,7 +81,8 @@ impl Output {
     pub(crate) fn seal(&mut self) {
         if !self.tail.is_empty() {
             self.parts_len += self.tail.len();
-            self.parts.push_back(self.tail.split().freeze());
+            // Taken, not split: an idle connection owns no buffer.
+            self.parts.push_back(core::mem::take(&mut self.tail).freeze());
         }
     }
 }
