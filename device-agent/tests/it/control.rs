@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
+use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::testing::Fixture;
 
 use crate::rig::Device;
@@ -34,6 +35,17 @@ fn a_second_daemon_on_the_same_folder_is_refused() {
     assert_eq!(device.status()["daemon"], true, "the first one is not disturbed");
     assert_eq!(device.terminate(), Some(0));
     assert_eq!(device.status()["daemon"], false);
+}
+
+#[test]
+fn status_shows_the_fingerprint_of_the_key_with_the_daemon_and_without() {
+    let mut device = running();
+    let key = fs::read(device.path("data/device.cose")).unwrap();
+    let fingerprint = SigningKey::decode_file(&key).unwrap().public().fingerprint().to_string();
+    assert_eq!(device.status()["fingerprint"], fingerprint.as_str());
+    assert_eq!(device.terminate(), Some(0));
+    assert_eq!(device.status()["fingerprint"], fingerprint.as_str());
+    assert!(device.run(&["status"]).stdout.contains(&format!("key       {fingerprint}\n")));
 }
 
 #[test]
@@ -133,7 +145,7 @@ fn a_file_with_another_root_changes_nothing_and_is_told_of() {
     let mut device = Device::new(&Fixture::new(), 1);
     assert_eq!(device.run(&["status"]).code, Some(0), "pinned now");
     let mut other = Fixture::new();
-    other.root_key = whimbrel_protocol::cose::SigningKey::ed25519(&[99; 32]);
+    other.root_key = SigningKey::ed25519(&[99; 32]);
     fs::write(device.path("root.cbor"), other.root_bytes()).unwrap();
     device.start();
     device.wait_for("the agent runs", |status| status["daemon"] == true);
