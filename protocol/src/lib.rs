@@ -22,6 +22,7 @@ pub mod ids;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod patch;
 pub mod retry;
 pub mod server;
 #[cfg(any(test, feature = "testing"))]

@@ -1,0 +1,58 @@
+//! Why a patch is not applied.
+
+use thiserror::Error;
+
+use crate::codec::DecodeError;
+
+/// What is wrong with a patch. Always the patch's fault.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum PatchError {
+    /// The header is not one.
+    #[error("patch header: {0}")]
+    Header(#[from] DecodeError),
+    /// The decoder would need more memory than it may have.
+    #[error("decoder needs {got} bytes of memory, {limit} are allowed")]
+    Memory {
+        /// Bytes that it needs.
+        got: u64,
+        /// Most bytes that it may have.
+        limit: u64,
+    },
+    /// The patch ends before the image is complete.
+    #[error("patch ends at byte {produced} of the image")]
+    Truncated {
+        /// Bytes of the image that there are.
+        produced: u64,
+    },
+    /// Bytes follow the end of the patch.
+    #[error("bytes follow the end of the patch")]
+    Trailing,
+    /// A copy goes beyond the old image, or output beyond the image.
+    #[error("{what} is out of range at byte {produced} of the image")]
+    Range {
+        /// What is out of range.
+        what: &'static str,
+        /// Bytes of the image that there are.
+        produced: u64,
+    },
+    /// A saved state is not one of this patch.
+    #[error("saved state does not belong to this patch")]
+    State,
+}
+
+/// Why decoding stopped: the patch, or what the host's old image answered.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecodeFailure<E> {
+    /// The patch is wrong.
+    #[error(transparent)]
+    Patch(PatchError),
+    /// The old image could not be read.
+    #[error("old image: {0}")]
+    Base(E),
+}
+
+impl<E> From<PatchError> for DecodeFailure<E> {
+    fn from(error: PatchError) -> Self {
+        Self::Patch(error)
+    }
+}
