@@ -1,13 +1,17 @@
 //! Reading files within a limit, and writing them such that none is ever half-written.
 //!
-//! What is written goes to a temporary file beside its target, is flushed, and takes its name only when
-//! everything that belongs together is there. A full disk or a kill in between leaves the names as they were.
+//! What is written goes to a file without a name, is flushed, and takes its name only when everything that belongs
+//! together is there. A full disk or a kill in between leaves the names as they were, and nothing else behind.
+//! File systems that know no files without a name get temporary ones, `.whimbrel-` and six characters, beside the
+//! target: those a kill leaves behind.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
@@ -82,17 +86,135 @@ pub enum Existing {
     Replace,
 }
 
-/// Files that belong together and get their names together.
-#[derive(Debug, Default)]
-pub struct Staging {
-    pending: Vec<Pending>,
+/// A file that is written little by little and gets its name when it is whole.
+#[derive(Debug)]
+pub struct NewFile {
+    body: Body,
+    path: PathBuf,
+    existing: Existing,
 }
 
 #[derive(Debug)]
-struct Pending {
-    file: NamedTempFile,
-    path: PathBuf,
-    existing: Existing,
+enum Body {
+    /// Gone with the process, whatever ends it.
+    Nameless(File),
+    Temporary(NamedTempFile),
+}
+
+/// What a temporary name begins with.
+const TEMPORARY: &str = ".whimbrel-";
+/// Where this process finds its open files by number, to give them names.
+const OPEN_FILES: &str = "/proc/self/fd";
+
+impl NewFile {
+    /// Makes the file without its name, in the folder of `path`, which must exist.
+    ///
+    /// # Errors
+    /// [`FileError::Io`]; [`FileError::Exists`] where the name is taken and must not be.
+    pub fn create(path: &Path, secrecy: Secrecy, existing: Existing) -> Result<Self, FileError> {
+        if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists { path: path.to_path_buf() });
+        }
+        // The umask takes its bits away, as it does for every file that people make.
+        let mode = match secrecy {
+            Secrecy::Public => 0o666,
+            Secrecy::Secret => 0o600,
+        };
+        let body = match nameless(folder_of(path), mode) {
+            Some(file) => Body::Nameless(file),
+            None => tempfile::Builder::new()
+                .prefix(TEMPORARY)
+                .permissions(Permissions::from_mode(mode))
+                .tempfile_in(folder_of(path))
+                .map(Body::Temporary)
+                .map_err(|source| FileError::io("write", path, source))?,
+        };
+        Ok(Self { body, path: path.to_path_buf(), existing })
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// [`FileError::Io`].
+    pub fn flush(&mut self) -> Result<(), FileError> {
+        self.file().sync_all().map_err(|source| FileError::io("write", &self.path, source))
+    }
+
+    /// Flushes, gives the file its name and makes that durable too.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn commit(mut self) -> Result<(), FileError> {
+        self.flush()?;
+        self.name(&mut Vec::new())
+    }
+
+    fn file(&mut self) -> &mut File {
+        match &mut self.body {
+            Body::Nameless(file) => file,
+            Body::Temporary(file) => file.as_file_mut(),
+        }
+    }
+
+    /// Gives the file its name; adds it to `made` where no other file had it.
+    fn name(self, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
+        let Self { body, path, existing } = self;
+        let named = match (body, existing) {
+            (Body::Nameless(file), Existing::Refuse) => link(&file, &path),
+            (Body::Nameless(file), Existing::Replace) => tempfile::Builder::new()
+                .prefix(TEMPORARY)
+                .make_in(folder_of(&path), |temporary| link(&file, temporary))
+                .and_then(|linked| linked.persist(&path).map_err(Into::into)),
+            (Body::Temporary(file), Existing::Refuse) => {
+                file.persist_noclobber(&path).map(drop).map_err(Into::into)
+            }
+            (Body::Temporary(file), Existing::Replace) => file.persist(&path).map(drop).map_err(Into::into),
+        };
+        match named {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FileError::Exists { path });
+            }
+            Err(error) => return Err(FileError::io("write", &path, error)),
+        }
+        let folder = folder_of(&path);
+        if existing == Existing::Refuse {
+            made.push(path.clone());
+        }
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| FileError::io("flush the folder", folder, source))
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// A file without a name, where the file system has such and `/proc` is there to name it by.
+fn nameless(folder: &Path, mode: u32) -> Option<File> {
+    if !Path::new(OPEN_FILES).is_dir() {
+        return None;
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::from_raw_mode(mode)).ok().map(File::from)
+}
+
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let open = format!("{OPEN_FILES}/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Files that belong together and get their names together.
+#[derive(Debug, Default)]
+pub struct Staging {
+    pending: Vec<NewFile>,
 }
 
 impl Staging {
@@ -102,7 +224,7 @@ impl Staging {
         Self::default()
     }
 
-    /// Writes and flushes `bytes` under a temporary name in the folder of `path`, which must exist.
+    /// Writes and flushes `bytes` as a file without its name in the folder of `path`, which must exist.
     ///
     /// # Errors
     /// [`FileError::Io`]; [`FileError::Exists`] where the name is taken and must not be.
@@ -113,22 +235,10 @@ impl Staging {
         secrecy: Secrecy,
         existing: Existing,
     ) -> Result<(), FileError> {
-        if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
-            return Err(FileError::Exists { path: path.to_path_buf() });
-        }
-        let refused = |source| FileError::io("write", path, source);
-        let mode = match secrecy {
-            Secrecy::Public => 0o666,
-            Secrecy::Secret => 0o600,
-        };
-        // The umask takes its bits away, as it does for every file that people make.
-        let mut file = tempfile::Builder::new()
-            .prefix(".whimbrel-")
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder_of(path))
-            .map_err(refused)?;
-        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refused)?;
-        self.pending.push(Pending { file, path: path.to_path_buf(), existing });
+        let mut file = NewFile::create(path, secrecy, existing)?;
+        file.write_all(bytes).map_err(|source| FileError::io("write", path, source))?;
+        NewFile::flush(&mut file)?;
+        self.pending.push(file);
         Ok(())
     }
 
@@ -138,36 +248,12 @@ impl Staging {
     /// [`FileError`]; files that got a name of their own before the failure are removed again.
     pub fn commit(self) -> Result<(), FileError> {
         let mut made = Vec::new();
-        let result = self.pending.into_iter().try_for_each(|pending| pending.commit(&mut made));
+        let result = self.pending.into_iter().try_for_each(|file| file.name(&mut made));
         if result.is_err() {
             // What cannot be removed now was still written whole.
             made.iter().for_each(|path| drop(std::fs::remove_file(path)));
         }
         result
-    }
-}
-
-impl Pending {
-    fn commit(self, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
-        let Self { file, path, existing } = self;
-        let persisted = match existing {
-            Existing::Refuse => file.persist_noclobber(&path),
-            Existing::Replace => file.persist(&path),
-        };
-        match persisted {
-            Ok(_) => {}
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(FileError::Exists { path });
-            }
-            Err(error) => return Err(FileError::io("write", &path, error.error)),
-        }
-        let folder = folder_of(&path);
-        if existing == Existing::Refuse {
-            made.push(path.clone());
-        }
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| FileError::io("flush the folder", folder, source))
     }
 }
 
@@ -262,6 +348,46 @@ mod tests {
         staging.add(&folder.path().join("one"), b"1", Secrecy::Public, Existing::Refuse).unwrap();
         drop(staging);
         assert_eq!(names(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_has_no_name_before_it_is_whole_and_replaces_another_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one");
+        let mut file = NewFile::create(&path, Secrecy::Public, Existing::Refuse).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(names(folder.path()), [""; 0]);
+        file.write_all(b" and half").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"half and half");
+        assert!(matches!(
+            NewFile::create(&path, Secrecy::Public, Existing::Refuse),
+            Err(FileError::Exists { .. })
+        ));
+        let mut other = NewFile::create(&path, Secrecy::Public, Existing::Replace).unwrap();
+        other.write_all(b"other").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"half and half");
+        other.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+        assert_eq!(names(folder.path()), ["one"]);
+    }
+
+    /// As on file systems that know no files without a name.
+    #[test]
+    fn a_temporary_file_takes_its_name_in_the_same_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one");
+        for (existing, bytes) in [(Existing::Refuse, b"1"), (Existing::Replace, b"2")] {
+            let mut body = NamedTempFile::new_in(folder.path()).unwrap();
+            body.write_all(bytes).unwrap();
+            NewFile { body: Body::Temporary(body), path: path.clone(), existing }.commit().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            assert_eq!(names(folder.path()), ["one"]);
+        }
+        let body = Body::Temporary(NamedTempFile::new_in(folder.path()).unwrap());
+        let refused = NewFile { body, path: path.clone(), existing: Existing::Refuse }.commit();
+        assert!(matches!(refused, Err(FileError::Exists { .. })));
+        assert_eq!(names(folder.path()), ["one"]);
     }
 
     #[test]
