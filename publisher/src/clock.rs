@@ -1,6 +1,6 @@
 //! The only reader of clocks in this crate.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use whimbrel_protocol::time::UnixTime;
 
@@ -9,4 +9,23 @@ use whimbrel_protocol::time::UnixTime;
 #[allow(clippy::disallowed_methods, reason = "this is the file that may")]
 pub fn now() -> UnixTime {
     UnixTime::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// Measures how long something takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts it.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "this is the file that may")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since it was started.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
 }

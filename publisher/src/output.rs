@@ -21,6 +21,8 @@ pub enum Value {
     Number(i64),
     /// A number of bytes.
     Bytes(u64),
+    /// A measured number, given to two decimals.
+    Decimal(f64),
     /// A point in time; seconds since 1970 in JSON.
     Time(UnixTime),
     /// A duration in seconds.
@@ -143,6 +145,7 @@ impl Value {
             Self::Count(count) => units::grouped(*count),
             Self::Number(number) => number.to_string(),
             Self::Bytes(bytes) => units::size(*bytes),
+            Self::Decimal(number) => format!("{number:.2}"),
             Self::Time(time) => units::time(*time),
             Self::Seconds(seconds) => units::duration(*seconds),
             Self::Flag(true) => "yes".into(),
@@ -176,6 +179,7 @@ impl Serialize for Value {
                 serializer.serialize_u64(*number)
             }
             Self::Number(number) => serializer.serialize_i64(*number),
+            Self::Decimal(number) => serializer.serialize_f64((number * 100.0).round() / 100.0),
             Self::Time(time) => serializer.serialize_u64(time.as_secs()),
             Self::Flag(flag) => serializer.serialize_bool(*flag),
             Self::None => serializer.serialize_none(),
@@ -273,6 +277,7 @@ mod tests {
             .with("spread_s", Value::Seconds(120))
             .with("since", UnixTime::from_secs(0))
             .with("missing", Value::None)
+            .with("percent", Value::Decimal(200.0 / 3.0))
             .with("groups", vec!["a".into(), "b".into()])
             .with("parts", vec![part("x"), part("y")])
             .with("whole", part("z"))
@@ -286,6 +291,7 @@ chunk size  4 KiB
 spread      2m
 since       1970-01-01T00:00:00Z
 missing     -
+percent     66.67
 groups      a, b
 part 1
   name  x
@@ -303,7 +309,7 @@ whole
     #[test]
     fn programs_get_the_same_values_in_the_same_order() {
         let want = concat!(
-            r#"{"kind":"sample","chunk_size":4096,"spread_s":120,"since":0,"missing":null,"groups":["a","b"],"#,
+            r#"{"kind":"sample","chunk_size":4096,"spread_s":120,"since":0,"missing":null,"percent":66.67,"groups":["a","b"],"#,
             r#""parts":[{"name":"x","size":2048},{"name":"y","size":2048}],"whole":{"name":"z","size":2048}}"#
         );
         assert_eq!(sample().json(), want);

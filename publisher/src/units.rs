@@ -22,6 +22,21 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     parse(text, &units, "a size such as 4096, 4KiB or 1MiB")
 }
 
+/// Reads an address in hexadecimal, with `0x` before it or without: `0x08000000`.
+///
+/// # Errors
+/// [`UnitError`] for anything else, and beyond 64 bits.
+pub fn parse_address(text: &str) -> Result<u64, UnitError> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let number = if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        u64::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    };
+    number
+        .ok_or_else(|| UnitError { text: text.into(), what: "an address in hexadecimal such as 0x08000000" })
+}
+
 /// Reads a duration in seconds: `30s`, `10m`, `2h`, `30d`; a bare number is seconds.
 ///
 /// # Errors
@@ -167,6 +182,11 @@ mod tests {
         assert_eq!(parse_duration_s("30d"), Ok(2_592_000));
         for bad in ["", "KiB", "4kb", "-1", "1.5MiB", "0x10", "1e3", "18446744073709551615KiB", "١KiB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_address("0x08000000"), Ok(0x0800_0000));
+        assert_eq!(parse_address("ffffffff81000000"), Ok(0xffff_ffff_8100_0000));
+        for bad in ["", "0x", "0X10", "+10", "-10", "0x1_0", "0x1ffffffffffffffff", "main"] {
+            assert!(parse_address(bad).is_err(), "{bad}");
         }
         for bad in ["", "s", "30 days", "-1s", "1h30m"] {
             assert!(parse_duration_s(bad).is_err(), "{bad}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AlgorithmFlag, InspectFlags};
+use super::{AlgorithmFlag, ApplyFlags, DiffFlags, InspectFlags};
 use crate::units::parse_size;
 use crate::version;
 
@@ -20,6 +20,22 @@ Examples:
 
 The same input gives the same bytes. No key is needed.")]
     Build(BuildFlags),
+    /// Make a patch between two images, or tell how large it would be
+    #[command(after_help = "\
+Examples:
+  whimbrel release diff app-1.4.1.bin app-1.4.2.bin
+  whimbrel release diff r16 app-1.4.2.bin -o app.patch --json
+  whimbrel release diff old.bin new.bin --memory 40KiB --arch thumb --load-address 0x08004000
+
+Patches of a release are made by `whimbrel release build --base`.")]
+    Diff(DiffFlags),
+    /// Apply a patch with the decoder that devices have
+    #[command(after_help = "\
+Example:
+  whimbrel release apply app-1.4.1.bin app.patch -o app-1.4.2.bin
+
+The new file gets its name when its digest is the one that the patch names.")]
+    Apply(ApplyFlags),
     /// Sign a release with keys that are here
     #[command(after_help = "\
 Examples:

@@ -5,6 +5,7 @@ mod device;
 mod init;
 mod inspect;
 mod key;
+mod patch;
 mod release;
 mod status;
 mod table;

@@ -21,6 +21,8 @@ use crate::{keys, units, version};
 pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> {
     match command {
         ReleaseCommand::Build(flags) => build(context, flags),
+        ReleaseCommand::Diff(flags) => super::patch::diff(&flags),
+        ReleaseCommand::Apply(flags) => super::patch::apply(&flags),
         ReleaseCommand::Sign { release, keys } => sign(context, &release, keys),
         ReleaseCommand::Tbs(flags) => tbs(&flags),
         ReleaseCommand::Attach(flags) => attach(context, &flags),

@@ -1,18 +1,17 @@
 //! Builds an unsigned release of an image.
 
-use std::io::{self, Write};
 use std::path::Path;
 
-use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
-use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN, CHUNKS_MAX, DICTIONARY_BYTES_MAX};
+use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN};
 use whimbrel_protocol::manifest::{
-    ComponentId, Filter, Image, Images, LzmaHeader, ReleaseManifest, Summary, Text, TransferDescriptor,
+    ComponentId, Filter, Image, Images, ReleaseManifest, Summary, Text, TransferDescriptor,
 };
 
-use super::codec::{Compressed, compress, decompress};
+use super::codec::{Compressed, check_dictionary};
 use super::folder::{ENVELOPE_FILE, SUMMARY_FILE, payload_file};
+use super::full::{Cutting, FullPayload};
 use super::{IMAGE_BYTES_MAX, Progress, ReleaseError};
 use crate::files::{Existing, NewFolder, Secrecy, Staging};
 use crate::output::{Fields, Value};
@@ -152,7 +151,7 @@ fn manifest_images(images: &[BuiltImage]) -> Images {
 
 /// The options that hold for every image, checked.
 struct Settings {
-    chunk_size_log2: Option<u8>,
+    cutting: Cutting,
     codec: CodecChoice,
     dictionary_bytes: u32,
 }
@@ -188,21 +187,15 @@ impl Settings {
             let start: String = text.chars().take(20).collect();
             return wrong("description", &format!("{start}..."), "at most 512 bytes long");
         }
-        let dictionary = u32::try_from(options.dictionary_bytes)
-            .ok()
-            .filter(|bytes| bytes.is_power_of_two() && (4096..=DICTIONARY_BYTES_MAX).contains(bytes));
-        let Some(dictionary_bytes) = dictionary else {
-            let got = options.dictionary_bytes.to_string();
-            return wrong("dictionary", &got, "a power of two from 4KiB to 8MiB");
-        };
-        let chunk_size_log2 = match options.chunk_size {
+        let dictionary_bytes = check_dictionary(options.dictionary_bytes)?;
+        let fixed_log2 = match options.chunk_size {
             None => None,
             Some(bytes) => match u8::try_from(bytes.trailing_zeros()) {
                 Ok(log2 @ CHUNK_SIZE_LOG2_MIN..=CHUNK_SIZE_LOG2_MAX) if bytes.is_power_of_two() => Some(log2),
                 _ => return wrong("chunk size", &bytes.to_string(), "a power of two from 1KiB to 64KiB"),
             },
         };
-        Ok(Self { chunk_size_log2, codec: options.codec, dictionary_bytes })
+        Ok(Self { cutting: Cutting { fixed_log2 }, codec: options.codec, dictionary_bytes })
     }
 
     fn build(
@@ -216,43 +209,18 @@ impl Settings {
             return Err(ReleaseError::ImageSize { got: size, limit: IMAGE_BYTES_MAX });
         }
         let digest = Digest::of(&image);
-        let chunk_bytes = 1 << self.chunk_size_log2(size);
-        let (payload, header, lzma_bytes) = match self.codec {
-            CodecChoice::Raw => {
-                progress(size);
-                (image, None, None)
-            }
-            choice => {
-                let Compressed { header, payload } = compress(&image, self.dictionary_bytes, progress);
-                check_sound(&image, &header, &payload)?;
-                let bytes = payload.len() as u64;
-                if choice == CodecChoice::Auto && bytes + chunk_bytes > size {
-                    (image, None, Some(bytes))
-                } else {
-                    (payload, Some(header), None)
-                }
-            }
+        let full = FullPayload::make(&image, self.codec, self.dictionary_bytes, self.cutting, progress)?;
+        let (header, payload) = match full.compressed {
+            Some(Compressed { header, payload }) => (Some(header), payload),
+            None => (None, image),
         };
-        let transfer_size = payload.len() as u64;
-        let layout = Layout::new(self.chunk_size_log2(transfer_size).into(), transfer_size)
-            .map_err(|source| ReleaseError::Layout { transfer_size, source })?;
-        let index = Index::build(ChunkSalt { image: digest, transfer_size }, layout, &payload);
+        let (layout, index) = self.cutting.cut(digest, &payload)?;
         let transfer = match &header {
-            Some(header) => TransferDescriptor::lzma(layout, index.digest, header.decoder()),
-            None => TransferDescriptor::raw(layout, index.digest),
+            Some(header) => TransferDescriptor::lzma(layout, index, header.decoder()),
+            None => TransferDescriptor::raw(layout, index),
         };
         let filter = header.map(|header| header.filter);
-        Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes, payload })
-    }
-
-    /// 4 KiB, less for what fits on a page of digests anyway, more where there would be too many.
-    fn chunk_size_log2(&self, transfer_size: u64) -> u8 {
-        let most = u64::from(CHUNKS_MAX);
-        self.chunk_size_log2.unwrap_or(match transfer_size {
-            ..=0x1_0000 => 10,
-            size if size <= most << 12 => 12,
-            _ => 14,
-        })
+        Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes: full.lzma_bytes, payload })
     }
 }
 
@@ -264,30 +232,6 @@ fn is_domain(text: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
-}
-
-/// Decompresses what was compressed: a payload that does not give the image back must never be signed.
-fn check_sound(image: &[u8], header: &LzmaHeader, payload: &[u8]) -> Result<(), ReleaseError> {
-    let stream = payload.get(LzmaHeader::BYTES..).unwrap_or_default();
-    let mut left = Expected(image);
-    match decompress(stream, header, &mut left) {
-        Ok(()) if left.0.is_empty() => Ok(()),
-        _ => Err(ReleaseError::Unsound),
-    }
-}
-
-/// Takes nothing but the bytes that it expects.
-struct Expected<'i>(&'i [u8]);
-
-impl Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl BuiltImage {

@@ -8,9 +8,10 @@ use std::io::{self, Read, Write};
 
 use lzma_rust2::filter::bcj::{BcjReader, BcjWriter};
 use lzma_rust2::{LzmaOptions, LzmaReader, LzmaWriter};
+use whimbrel_protocol::limits::DICTIONARY_BYTES_MAX;
 use whimbrel_protocol::manifest::{Filter, LzmaHeader, LzmaProperties};
 
-use super::Progress;
+use super::{Progress, ReleaseError};
 
 /// A compressed image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,21 @@ const PROPERTIES: [LzmaProperties; 3] = [
     LzmaProperties { lc: 2, lp: 2, pb: 2 },
     LzmaProperties { lc: 2, lp: 1, pb: 1 },
 ];
+
+/// The dictionary's size, where it is one that a payload can name: a power of two from 4 KiB to 8 MiB.
+///
+/// # Errors
+/// [`ReleaseError::Option`].
+pub(crate) fn check_dictionary(bytes: u64) -> Result<u32, ReleaseError> {
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two() && (4096..=DICTIONARY_BYTES_MAX).contains(bytes))
+        .ok_or_else(|| ReleaseError::Option {
+            what: "dictionary",
+            got: bytes.to_string(),
+            want: "a power of two from 4KiB to 8MiB",
+        })
+}
 
 /// Compresses `image`, which has at least 1 byte, with a dictionary of at most `dictionary_bytes`: a power of two
 /// from 4 KiB to 8 MiB. A smaller image gets a smaller dictionary.

@@ -8,6 +8,7 @@ use whimbrel_protocol::cose::SignatureError;
 use whimbrel_protocol::envelope::VerifyError;
 use whimbrel_protocol::ids::{Digest, KeyId};
 use whimbrel_protocol::manifest;
+use whimbrel_protocol::patch::PatchError;
 use whimbrel_protocol::trust::TrustError;
 
 use crate::files::FileError;
@@ -154,5 +155,79 @@ pub enum ReleaseError {
         got: Digest,
         /// The digest that was signed.
         want: Digest,
+    },
+    /// A file that should be an image is empty, or larger than any.
+    #[error("{} has {}; an image has 1 byte to {}", .path.display(), units::size(*got), units::size(*limit))]
+    StoredSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        got: u64,
+        /// Most bytes.
+        limit: u64,
+    },
+    /// The release installs another image into each slot.
+    #[error("{} holds an image for each slot: give the image itself", .folder.display())]
+    SeveralImages {
+        /// The release's folder.
+        folder: PathBuf,
+    },
+    /// An image is not what it was a moment ago.
+    #[error("{name} changed while it was read")]
+    Changed {
+        /// The image's file.
+        name: String,
+    },
+    /// A patch was made from another image.
+    #[error("{name} is not the base of this patch: its SHA-256 is {got}, the patch was made from {want}")]
+    NotTheBase {
+        /// The image's file.
+        name: String,
+        /// Its digest.
+        got: Digest,
+        /// The digest that the patch names.
+        want: Digest,
+    },
+    /// The base of a patch cannot be read.
+    #[error("cannot read {name}")]
+    Base {
+        /// The image's file.
+        name: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A patch is none, or wrong.
+    #[error("{}: {source}", .path.display())]
+    Patch {
+        /// The patch's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PatchError,
+    },
+    /// A patch makes an image of no bytes, or of more than any has.
+    #[error("{}: its image would have {}; 1 byte to {} would be right", .path.display(), units::size(*got), units::size(*limit))]
+    PatchedSize {
+        /// The patch's file.
+        path: PathBuf,
+        /// Bytes of the image.
+        got: u64,
+        /// Most bytes.
+        limit: u64,
+    },
+    /// No patch can do with so little memory.
+    #[error("a device needs {} of memory for this patch, {} are allowed", units::size(*got), units::size(*limit))]
+    DecoderMemory {
+        /// Bytes that are needed.
+        got: u64,
+        /// Bytes that are allowed.
+        limit: u64,
+    },
+    /// The encoder's own fault: its patch does not give the image, or asks for more memory than it may.
+    #[error(
+        "patch from {name} does not give the image back; leave this base out and tell the makers of Whimbrel"
+    )]
+    UnsoundPatch {
+        /// The base's file.
+        name: String,
     },
 }

@@ -2,23 +2,32 @@
 //!
 //! [`build`] compresses, cuts, indexes and writes the manifest; it signs nothing and reads no key, so that it can
 //! run anywhere. The same input gives the same bytes. [`ReleaseFolder`] reads a release back, [`sign`] and
-//! [`attach`] add signatures, [`verify`] checks everything that a device will check.
+//! [`attach`] add signatures, [`verify`] checks everything that a device will check. A [`StoredImage`] is what patches
+//! are made from, a [`PatchFile`] is one.
 
+mod apply;
 mod build;
 mod codec;
 mod error;
 mod folder;
+mod full;
+mod parallel;
+mod patches;
 mod sign;
 mod signature;
+mod stored;
 mod verify;
 
+pub use apply::PatchFile;
 pub use build::{BuildOptions, BuiltImage, CodecChoice, ImageSet, UnsignedRelease, build};
 pub use codec::{Compressed, compress, decompress};
 pub use error::ReleaseError;
 pub(crate) use folder::images_of;
 pub use folder::{ENVELOPE_FILE, ReleaseFolder, SUMMARY_FILE, payload_file};
+pub use patches::{Comparison, check_patch_memory, compare, make_patch};
 pub use sign::{Signed, attach, sign, sign_into};
 pub use signature::{SignatureFormError, parse_signature};
+pub use stored::StoredImage;
 pub(crate) use verify::read_payload;
 pub use verify::{CheckedImage, Verification, check_payload, verify};
 

@@ -75,32 +75,47 @@ pub fn verify(
 /// Checks the payload in the file `path`: its size, its index, and the image that it becomes.
 ///
 /// # Errors
-/// [`ReleaseError::File`], [`ReleaseError::PayloadSize`], [`ReleaseError::PayloadIndex`],
-/// [`ReleaseError::PayloadHead`], [`ReleaseError::Decompress`], [`ReleaseError::Image`].
+/// Those of [`unpack`].
 pub fn check_payload(
     path: &Path,
     image: ImageId,
     payload: &Payload,
     progress: Progress<'_>,
 ) -> Result<(), ReleaseError> {
+    let mut counting = Counting { sink: io::sink(), progress };
+    unpack(path, image, payload, &mut counting)
+}
+
+/// Checks the payload in the file `path` and writes the image that it becomes into `sink`, where it is worth
+/// nothing unless this returns without an error.
+///
+/// # Errors
+/// [`ReleaseError::File`], [`ReleaseError::PayloadSize`], [`ReleaseError::PayloadIndex`],
+/// [`ReleaseError::PayloadHead`], [`ReleaseError::Decompress`], [`ReleaseError::Image`].
+pub(crate) fn unpack(
+    path: &Path,
+    image: ImageId,
+    payload: &Payload,
+    sink: impl Write,
+) -> Result<(), ReleaseError> {
     let bytes = read_payload(path, image, payload)?;
-    let mut sink = Hashing { hash: Sha256::new(), progress };
+    let mut sink = Hashing::new(sink);
+    let wrong = |source| ReleaseError::Decompress { path: path.into(), source };
     match (payload.transfer.codec, payload.transfer.decoder) {
         (Codec::Lzma, Some(signed)) => {
-            let wrong = || ReleaseError::PayloadHead { path: path.into() };
-            let (head, stream) = bytes.split_first_chunk::<{ LzmaHeader::BYTES }>().ok_or_else(wrong)?;
-            let header = LzmaHeader::decode(head).map_err(|_| wrong())?;
+            let wrong_head = || ReleaseError::PayloadHead { path: path.into() };
+            let (head, stream) = bytes.split_first_chunk::<{ LzmaHeader::BYTES }>().ok_or_else(wrong_head)?;
+            let header = LzmaHeader::decode(head).map_err(|_| wrong_head())?;
             if !header.fits(&signed, image.size) {
-                return Err(wrong());
+                return Err(wrong_head());
             }
-            decompress(stream, &header, &mut sink)
-                .map_err(|source| ReleaseError::Decompress { path: path.into(), source })?;
+            decompress(stream, &header, &mut sink).map_err(wrong)?;
         }
-        (Codec::Raw, None) => drop(sink.write(&bytes)),
+        (Codec::Raw, None) => sink.write_all(&bytes).map_err(wrong)?,
         // The walk refuses patches; nothing else is left.
         _ => return Err(ReleaseError::PayloadHead { path: path.into() }),
     }
-    let got = Digest(sink.hash.finalize().into());
+    let got = sink.digest();
     if got != image.digest {
         return Err(ReleaseError::Image { path: path.into(), got, want: image.digest });
     }
@@ -128,20 +143,48 @@ pub(crate) fn read_payload(path: &Path, image: ImageId, payload: &Payload) -> Re
     Ok(bytes)
 }
 
-/// Hashes what is written to it.
-struct Hashing<'p> {
+/// Hashes what goes through it.
+pub(crate) struct Hashing<W> {
+    sink: W,
     hash: Sha256,
-    progress: Progress<'p>,
 }
 
-impl Write for Hashing<'_> {
+impl<W> Hashing<W> {
+    pub(crate) fn new(sink: W) -> Self {
+        Self { sink, hash: Sha256::new() }
+    }
+
+    pub(crate) fn digest(self) -> Digest {
+        Digest(self.hash.finalize().into())
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        (self.progress)(bytes.len() as u64);
-        Ok(bytes.len())
+        let written = self.sink.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or(bytes));
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.sink.flush()
+    }
+}
+
+/// Tells how much goes through it.
+pub(crate) struct Counting<'p, W> {
+    pub(crate) sink: W,
+    pub(crate) progress: Progress<'p>,
+}
+
+impl<W: Write> Write for Counting<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        (self.progress)(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
     }
 }

@@ -58,6 +58,8 @@ fn help_is_given_in_these_words() {
         "key show",
         "release",
         "release build",
+        "release diff",
+        "release apply",
         "release sign",
         "release tbs",
         "release attach",

@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod objects;
 mod operate;
+mod patch;
 mod patch_vectors;
 mod publish;
 mod secrets;

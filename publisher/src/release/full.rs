@@ -1,0 +1,106 @@
+//! The full payload of an image, and how payloads are cut into chunks.
+
+use std::io::{self, Write};
+
+use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
+use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::limits::CHUNKS_MAX;
+use whimbrel_protocol::manifest::LzmaHeader;
+
+use super::codec::{Compressed, compress, decompress};
+use super::{CodecChoice, Progress, ReleaseError};
+
+/// What a device without a base of any patch fetches.
+pub(super) struct FullPayload {
+    /// The compressed image with its head; none where the image goes as it is.
+    pub(super) compressed: Option<Compressed>,
+    /// Bytes that LZMA would have taken, where the image goes raw because that was no gain.
+    pub(super) lzma_bytes: Option<u64>,
+}
+
+impl FullPayload {
+    /// Compresses `image` as `codec` says, and checks what came out.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Unsound`].
+    pub(super) fn make(
+        image: &[u8],
+        codec: CodecChoice,
+        dictionary_bytes: u32,
+        cutting: Cutting,
+        progress: Progress<'_>,
+    ) -> Result<Self, ReleaseError> {
+        let size = image.len() as u64;
+        if codec == CodecChoice::Raw {
+            progress(size);
+            return Ok(Self { compressed: None, lzma_bytes: None });
+        }
+        let compressed = compress(image, dictionary_bytes, progress);
+        check_sound(image, &compressed)?;
+        let bytes = compressed.payload.len() as u64;
+        if codec == CodecChoice::Auto && bytes + (1 << cutting.chunk_size_log2(size)) > size {
+            return Ok(Self { compressed: None, lzma_bytes: Some(bytes) });
+        }
+        Ok(Self { compressed: Some(compressed), lzma_bytes: None })
+    }
+
+    /// Bytes to transfer, of an image of `image_size` bytes.
+    pub(super) fn size(&self, image_size: u64) -> u64 {
+        self.compressed.as_ref().map_or(image_size, |compressed| compressed.payload.len() as u64)
+    }
+}
+
+/// Decompresses what was compressed: a payload that does not give the image back must never be signed.
+fn check_sound(image: &[u8], Compressed { header, payload }: &Compressed) -> Result<(), ReleaseError> {
+    let stream = payload.get(LzmaHeader::BYTES..).unwrap_or_default();
+    let mut left = Expected(image);
+    match decompress(stream, header, &mut left) {
+        Ok(()) if left.0.is_empty() => Ok(()),
+        _ => Err(ReleaseError::Unsound),
+    }
+}
+
+/// Takes nothing but the bytes that it expects.
+struct Expected<'i>(&'i [u8]);
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How large chunks are.
+#[derive(Clone, Copy)]
+pub(super) struct Cutting {
+    /// log2 of the size; by the payload's size where there is none.
+    pub(super) fixed_log2: Option<u8>,
+}
+
+impl Cutting {
+    /// 4 KiB, less for what fits on a page of digests anyway, more where there would be too many.
+    fn chunk_size_log2(self, transfer_size: u64) -> u8 {
+        let most = u64::from(CHUNKS_MAX);
+        self.fixed_log2.unwrap_or(match transfer_size {
+            ..=0x1_0000 => 10,
+            size if size <= most << 12 => 12,
+            _ => 14,
+        })
+    }
+
+    /// The chunks of `payload`, which becomes the image with digest `image`, and the digest of their index.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Layout`].
+    pub(super) fn cut(self, image: Digest, payload: &[u8]) -> Result<(Layout, Digest), ReleaseError> {
+        let transfer_size = payload.len() as u64;
+        let layout = Layout::new(self.chunk_size_log2(transfer_size).into(), transfer_size)
+            .map_err(|source| ReleaseError::Layout { transfer_size, source })?;
+        let index = Index::build(ChunkSalt { image, transfer_size }, layout, payload);
+        Ok((layout, index.digest))
+    }
+}
