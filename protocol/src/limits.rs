@@ -62,6 +62,8 @@ pub const LANGUAGE_TAG_MAX: usize = 35;
 pub const DECODER_MEMORY_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Most bytes of a decoder's dictionary.
 pub const DICTIONARY_BYTES_MAX: u32 = 8 * 1024 * 1024;
+/// Most patches that a release of ours offers beside the full payload.
+pub const PATCHES_MAX: usize = 8;
 /// Most bytes of a URI in a manifest.
 pub const URI_BYTES_MAX: usize = 256;
 /// Most integers of a version.

@@ -15,7 +15,8 @@ use std::path::Path;
 pub use error::InstallError;
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{
-    Checkpoint, Deployment, InstallFailure, InstallOp, Opening, Record, Stage, StoreFailure, StoreOp, Trial,
+    Checkpoint, Deployment, InstallFailure, InstallOp, Opening, Place, Record, Stage, StoreFailure, StoreOp,
+    Trial,
 };
 use whimbrel_protocol::envelope::{Envelope, Verified};
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, Digest};
@@ -108,8 +109,8 @@ impl Run<'_> {
                 Interpreter::new(self.envelope, &identity, procedure).map_err(InstallError::from)?;
             loop {
                 match interpreter.step().map_err(InstallError::from)? {
-                    Step::ImageMatch { digest, size, negate, .. } => {
-                        let equal = self.matches(digest, size)?;
+                    Step::ImageMatch { component, digest, size, negate } => {
+                        let equal = self.matches(Place::of(component), digest, size)?;
                         interpreter.answer(equal != negate);
                     }
                     Step::Fetch(plan) => {
@@ -128,13 +129,15 @@ impl Run<'_> {
         self.verified.map(|(_, size)| size).ok_or_else(|| InstallError::NotStarted.into())
     }
 
-    fn matches(&mut self, image: Digest, size: u64) -> Result<bool, AgentError> {
-        if self.verified == Some((image, size)) {
+    fn matches(&mut self, place: Place, image: Digest, size: u64) -> Result<bool, AgentError> {
+        if place == Place::Target && self.verified == Some((image, size)) {
             return Ok(true);
         }
-        match self.home.storage.install(InstallOp::Match { image, size }) {
+        match self.home.storage.install(InstallOp::Match { place, image, size }) {
             Ok(()) => {
-                self.verified = Some((image, size));
+                if place == Place::Target {
+                    self.verified = Some((image, size));
+                }
                 Ok(true)
             }
             Err(InstallFailure::Mismatch) => Ok(false),
@@ -167,6 +170,7 @@ impl Run<'_> {
             image: plan.image_digest,
             image_size: plan.image_size,
             transfer: plan.transfer,
+            base: plan.base,
         };
         let found = match self.home.storage.carry_out(StoreOp::Open(Box::new(opening))) {
             StoreAnswer::Opened(Ok(found)) => found,

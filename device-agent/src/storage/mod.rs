@@ -293,7 +293,7 @@ impl<D: Disk> Storage<D> {
     /// As the operation says.
     pub fn install(&mut self, op: InstallOp) -> Result<(), InstallFailure> {
         match op {
-            InstallOp::Match { image, size } => self.match_image(image, size),
+            InstallOp::Match { place, image, size } => self.match_image(place, image, size),
             InstallOp::Install => self.install_image(),
             InstallOp::Activate => self.activate(),
             InstallOp::Confirm => self.confirm().map_err(|_| InstallFailure::Boot),

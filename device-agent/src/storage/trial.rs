@@ -1,6 +1,6 @@
 //! From a complete payload to a confirmed image, or back.
 
-use whimbrel_protocol::device::InstallFailure;
+use whimbrel_protocol::device::{InstallFailure, Place};
 use whimbrel_protocol::disk::{Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
@@ -11,12 +11,23 @@ use super::{Storage, Verified};
 use crate::installer::{BootEnvironment, Decoding, LzmaError, TrialBoot, decode, hash_medium};
 
 impl<D: Disk> Storage<D> {
-    /// Whether the target slot holds this image already.
-    pub(super) fn match_image(&mut self, image: Digest, size: u64) -> Result<(), InstallFailure> {
-        let slot = self.target();
+    /// Whether a slot holds this image already. What runs is only ever read.
+    pub(super) fn match_image(
+        &mut self,
+        place: Place,
+        image: Digest,
+        size: u64,
+    ) -> Result<(), InstallFailure> {
+        let slot = match place {
+            Place::Target => self.target(),
+            Place::Running => self.running,
+        };
         let found = hash_medium(&mut self.disk, slot.area(), size).map_err(failure_of)?;
         if found != Some(image) {
             return Err(InstallFailure::Mismatch);
+        }
+        if place == Place::Running {
+            return Ok(());
         }
         self.verified = Some(Verified { slot, image, size });
         // That an earlier trial was given up is told and done with when a new one is on its way.

@@ -284,5 +284,6 @@ fn sketch(release: &Release) -> whimbrel_protocol::testing::Release {
         payload: Vec::new(),
         layout: release.transfer.layout,
         index: release.index.clone(),
+        patches: Vec::new(),
     }
 }

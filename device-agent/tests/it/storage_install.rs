@@ -2,7 +2,7 @@
 
 use whimbrel_agent::installer::{Slot, SlotFacts};
 use whimbrel_agent::storage::{MemoryDisk, Storage};
-use whimbrel_protocol::device::{InstallFailure, InstallOp, Trial};
+use whimbrel_protocol::device::{InstallFailure, InstallOp, Place, Trial};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{Codec, DecoderMemory, Filter, LzmaHeader};
@@ -163,16 +163,16 @@ fn an_image_that_is_there_already_is_found_by_its_digest() {
     let release = Release::new(&fixture(), Codec::Raw, image(1, IMAGE_BYTES), 1);
     let mut storage = started(MemoryDisk::new());
     let (digest, size) = (Digest::of(&release.image), release.image.len() as u64);
-    let matches = InstallOp::Match { image: digest, size };
+    let matches = InstallOp::Match { place: Place::Target, image: digest, size };
     assert_eq!(storage.install(matches), Err(InstallFailure::Mismatch), "there is no slot yet");
     download(&mut storage, &release);
     assert_eq!(storage.install(matches), Ok(()));
     assert_eq!(
-        storage.install(InstallOp::Match { image: digest, size: size - 1 }),
+        storage.install(InstallOp::Match { place: Place::Target, image: digest, size: size - 1 }),
         Err(InstallFailure::Mismatch)
     );
     assert_eq!(
-        storage.install(InstallOp::Match { image: digest, size: 1 << 40 }),
+        storage.install(InstallOp::Match { place: Place::Target, image: digest, size: 1 << 40 }),
         Err(InstallFailure::Mismatch)
     );
 }

@@ -31,6 +31,7 @@ pub(crate) fn opening(release: &Release) -> Opening {
         image: Digest::of(&release.image),
         image_size: release.image.len() as u64,
         transfer: release.transfer,
+        base: None,
     }
 }
 

@@ -116,9 +116,9 @@ impl DeviceSession {
     /// An [`InstallOp`] is done.
     pub(super) fn installed(&mut self, op: OpId, result: Result<(), InstallFailure>) {
         match core::mem::replace(&mut self.work, Work::Idle) {
-            Work::Matching { run, op: expected, want, negate } if op == expected => match result {
-                Ok(()) => self.matched(run, want, true, negate),
-                Err(InstallFailure::Mismatch) => self.matched(run, want, false, negate),
+            Work::Matching { run, op: expected, place, want, negate } if op == expected => match result {
+                Ok(()) => self.matched(run, place, want, true, negate),
+                Err(InstallFailure::Mismatch) => self.matched(run, place, want, false, negate),
                 Err(_) => self.defer(StoreFailure::Failed),
             },
             Work::Installing { mut run, op: expected } if op == expected => match result {

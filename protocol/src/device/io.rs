@@ -9,7 +9,7 @@ use crate::codec::DecodeError;
 use crate::cose::SignatureError;
 use crate::envelope::VerifyError;
 use crate::ids::{CampaignId, ChunkIndex, Digest, OpId, ShortDigest};
-use crate::manifest::TransferDescriptor;
+use crate::manifest::{ImageId, RUNNING_COMPONENT, TransferDescriptor};
 use crate::message::{DeferReason, FailureCode, Outcome, PageNumber, RefusalCode, State};
 use crate::time::UnixTime;
 use crate::topic::Channel;
@@ -109,6 +109,8 @@ pub struct Opening {
     pub image_size: u64,
     /// How the payload becomes the image.
     pub transfer: TransferDescriptor,
+    /// For a patch the image that it starts from. The running slot was found to hold it.
+    pub base: Option<ImageId>,
 }
 
 /// Something to do on the medium. Operations are carried out one after the other.
@@ -169,8 +171,10 @@ pub enum StoreFailure {
 /// Something to do with images or the boot control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallOp {
-    /// Hash the target slot from the medium and compare.
+    /// Hash a slot from the medium and compare.
     Match {
+        /// Which slot.
+        place: Place,
         /// Digest required.
         image: Digest,
         /// Bytes to hash.
@@ -189,6 +193,24 @@ pub enum InstallOp {
     Confirm,
     /// Disarm the trial, so that the next start is the old image, durably.
     Revert,
+}
+
+/// Where an image is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the slot that an update is written to.
+    Target,
+    /// In the slot that runs, which is only ever read.
+    Running,
+}
+
+impl Place {
+    /// Where a component of a manifest is: the second one, where there are two, is the image that runs
+    /// (SPEC section 5.3).
+    #[must_use]
+    pub const fn of(component: usize) -> Self {
+        if component == RUNNING_COMPONENT as usize { Self::Running } else { Self::Target }
+    }
 }
 
 /// Why an [`InstallOp`] did not work.

@@ -40,7 +40,8 @@ use sha2::{Digest as _, Sha256};
 pub use checkpoint::{BITMAP_BYTES, Checkpoint, JournalSector, SECTOR_BYTES};
 pub use config::{BootView, Running, SessionConfig, Trial};
 pub use io::{
-    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, Publish, Reason, StoreFailure, StoreOp,
+    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, Place, Publish, Reason, StoreFailure,
+    StoreOp,
 };
 pub use record::{Deployment, Past, Record, Scope, ScopeVersion, Stage};
 

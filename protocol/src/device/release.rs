@@ -2,7 +2,7 @@
 
 use super::download::Download;
 use super::fetch::Downloading;
-use super::io::{Event, Found, InstallOp, Opening, Reason, StoreFailure, StoreOp};
+use super::io::{Event, Found, InstallOp, Opening, Place, Reason, StoreFailure, StoreOp};
 use super::work::{RETRY_CAP_MS, RETRY_MS, Work};
 use super::{Boxed, DeviceSession};
 use crate::cose::Accept;
@@ -134,12 +134,15 @@ impl DeviceSession {
     pub(super) fn step(&mut self, mut run: Boxed<Run>) {
         loop {
             match run.interpreter.step() {
-                Ok(Step::ImageMatch { digest, size, negate, .. }) if run.verified == Some((digest, size)) => {
+                Ok(Step::ImageMatch { component: 0, digest, size, negate })
+                    if run.verified == Some((digest, size)) =>
+                {
                     run.interpreter.answer(!negate);
                 }
-                Ok(Step::ImageMatch { digest, size, negate, .. }) => {
-                    let op = self.install(InstallOp::Match { image: digest, size });
-                    self.work = Work::Matching { run, op, want: (digest, size), negate };
+                Ok(Step::ImageMatch { component, digest, size, negate }) => {
+                    let place = Place::of(component);
+                    let op = self.install(InstallOp::Match { place, image: digest, size });
+                    self.work = Work::Matching { run, op, place, want: (digest, size), negate };
                     return;
                 }
                 Ok(Step::Fetch(plan)) => return self.open(run, plan),
@@ -166,7 +169,7 @@ impl DeviceSession {
                         RunError::TransferSize { .. } | RunError::ParameterUnset { .. } => {
                             FailureCode::Malformed
                         }
-                        RunError::NotExecuted { .. } => FailureCode::Unsupported,
+                        RunError::NotExecuted { .. } | RunError::BaseUnmatched => FailureCode::Unsupported,
                     };
                     return self.end(Outcome::Failed, Some(code));
                 }
@@ -174,9 +177,16 @@ impl DeviceSession {
         }
     }
 
-    /// The target slot was compared with what the manifest says.
-    pub(super) fn matched(&mut self, mut run: Boxed<Run>, want: (Digest, u64), equal: bool, negate: bool) {
-        if equal {
+    /// A slot was compared with what the manifest says.
+    pub(super) fn matched(
+        &mut self,
+        mut run: Boxed<Run>,
+        place: Place,
+        want: (Digest, u64),
+        equal: bool,
+        negate: bool,
+    ) {
+        if equal && place == Place::Target {
             run.verified = Some(want);
         }
         run.interpreter.answer(equal != negate);
@@ -207,6 +217,7 @@ impl DeviceSession {
             image: plan.image_digest,
             image_size: plan.image_size,
             transfer: plan.transfer,
+            base: plan.base,
         };
         run.plan = Some(plan);
         let op = self.store(StoreOp::Open(Boxed::new(opening)));

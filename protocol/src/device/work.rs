@@ -2,7 +2,7 @@
 
 use super::fetch::{Downloading, FLUSH_MS};
 use super::install::Testing;
-use super::io::StoreFailure;
+use super::io::{Place, StoreFailure};
 use super::release::Run;
 use super::{Boxed, DeviceSession};
 use crate::ids::{Digest, OpId};
@@ -18,8 +18,8 @@ pub(super) enum Work {
     Deferred { until: Instant, reason: DeferReason },
     /// Fetching the manifest.
     Offered(Offered),
-    /// The target slot is being compared with what the manifest says.
-    Matching { run: Boxed<Run>, op: OpId, want: (Digest, u64), negate: bool },
+    /// A slot is being compared with what the manifest says.
+    Matching { run: Boxed<Run>, op: OpId, place: Place, want: (Digest, u64), negate: bool },
     /// The medium is being made ready.
     Opening { run: Boxed<Run>, op: OpId },
     /// Fetching chunks.

@@ -9,6 +9,18 @@
 //! validate   3 15          invoke  23 2          set-version [1, 4, 2]
 //! ```
 //!
+//! Where there are patches, the running image is a second component, and one patch after the other is tried
+//! before the full payload:
+//!
+//! ```text
+//! components [['app'], ['app','run']]
+//! shared     12 0, 20 {1: vendor, 2: class, 3: digest, 14: size}, 1 15, 2 15
+//! install    12 0, 15 [ <<12 1, 20 {3: base digest, 14: base size}, 3 5,
+//!                         12 0, 20 {21: uri, 25: descriptor}, 21 2, 3 15>>, ...
+//!                       <<12 0, 20 {21: uri, 25: descriptor}, 21 2, 3 15>> ]
+//! validate   12 0, 3 15    invoke  12 0, 23 2    set-version [1, 4, 2]
+//! ```
+//!
 //! Images that are bound to a slot (code that runs in place) take the draft's A/B template: the slot is chosen
 //! by a try-each in the shared sequence, which sets digest and size, and once more in install, which sets URI
 //! and descriptor. The text is always severed, so that a service can drop it before it publishes.
@@ -19,10 +31,11 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::{
-    Command, ComponentId, Condition, Content, Manifest, ManifestError, Parameter, Policy, Sequence,
-    Severable, Text, TransferDescriptor,
+    Codec, Command, ComponentId, Condition, Content, ImageId, Index, Manifest, ManifestError, Parameter,
+    Policy, Sequence, Severable, Text, TransferDescriptor,
 };
 use crate::ids::{ClassId, Digest, VendorId};
+use crate::limits::PATCHES_MAX;
 
 /// A release to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +74,25 @@ pub struct Image {
     pub uri: String,
     /// How its payload is transferred.
     pub transfer: TransferDescriptor,
+    /// Shorter ways to the image, the one to try first in front: at most [`PATCHES_MAX`].
+    pub patches: Vec<PatchSource>,
 }
+
+/// A payload that makes an image of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchSource {
+    /// The image that has to run for it.
+    pub base: ImageId,
+    /// Where it is; [`TransferDescriptor::uri`] unless there is a reason for another.
+    pub uri: String,
+    /// How it is transferred: [`TransferDescriptor::patch`] with [`RUNNING_COMPONENT`] as its base component.
+    pub transfer: TransferDescriptor,
+}
+
+/// Index of the component that a patch of ours starts from.
+pub const RUNNING_COMPONENT: u8 = 1;
+/// Index of the component that is installed.
+const APP_COMPONENT: u64 = 0;
 
 /// Why no manifest can be made of a release.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -80,6 +111,25 @@ pub enum ReleaseError {
         /// The slot.
         slot: u64,
     },
+    /// More patches than a device tries.
+    #[error("{got} patches, {limit} are allowed")]
+    Patches {
+        /// Patches given.
+        got: usize,
+        /// Most patches.
+        limit: usize,
+    },
+    /// Among the patches something that is none, or a patch as the full payload.
+    #[error("codec {} in the place of a {}", .got.name(), if *.patch { "patch" } else { "full payload" })]
+    Codec {
+        /// The codec found.
+        got: Codec,
+        /// Whether it stands among the patches.
+        patch: bool,
+    },
+    /// Patches for images that are bound to a slot: what runs is always bound to the other one.
+    #[error("images that are bound to a slot can't have patches")]
+    PatchPerSlot,
     /// A value is outside its range, or a device would refuse the result.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -89,10 +139,19 @@ impl Image {
     /// An image whose payload is found by its content address.
     #[must_use]
     pub fn new(digest: Digest, size: u64, transfer: TransferDescriptor) -> Self {
-        Self { digest, size, uri: transfer.uri(), transfer }
+        Self { digest, size, uri: transfer.uri(), transfer, patches: Vec::new() }
     }
 
     fn check(&self) -> Result<(), ReleaseError> {
+        if self.patches.len() > PATCHES_MAX {
+            return Err(ReleaseError::Patches { got: self.patches.len(), limit: PATCHES_MAX });
+        }
+        let ways = self.patches.iter().map(|patch| (patch.transfer.codec, true));
+        for (got, patch) in ways.chain([(self.transfer.codec, false)]) {
+            if (got == Codec::Patch) != patch {
+                return Err(ReleaseError::Codec { got, patch });
+            }
+        }
         if self.transfer.fits(self.size) {
             return Ok(());
         }
@@ -106,6 +165,34 @@ impl Image {
 
     fn source(&self) -> [Parameter; 2] {
         [Parameter::Uri(self.uri.clone()), Parameter::FetchArguments(self.transfer)]
+    }
+
+    /// `15 [<<a patch>>, ..., <<the full payload>>]`.
+    fn ways(&self) -> Command {
+        let mut branches: Vec<Sequence> = self.patches.iter().map(PatchSource::way).collect();
+        branches.push(Sequence(way(self.source()).into()));
+        Command::TryEach { branches, or_nothing: false }
+    }
+}
+
+impl PatchSource {
+    /// A patch that is found by its content address.
+    #[must_use]
+    pub fn new(base: ImageId, transfer: TransferDescriptor) -> Self {
+        Self { base, uri: transfer.uri(), transfer }
+    }
+
+    /// `12 1, 20 {3: digest, 14: size}, 3 5`, then the patch. Another base is no failure worth a record.
+    fn way(&self) -> Sequence {
+        let base = [Parameter::ImageDigest(self.base.digest), Parameter::ImageSize(self.base.size)];
+        let mut commands = Vec::from([
+            select(u64::from(RUNNING_COMPONENT)),
+            Command::OverrideParameters(base.into()),
+            Command::Condition(Condition::ImageMatch, Policy::ON_SUCCESS),
+        ]);
+        let source = [Parameter::Uri(self.uri.clone()), Parameter::FetchArguments(self.transfer)];
+        commands.extend(way(source));
+        Sequence(commands)
     }
 }
 
@@ -124,34 +211,52 @@ impl ReleaseManifest {
             condition(Condition::ClassIdentifier),
         ]);
         let mut install = Vec::new();
+        let mut validate = Vec::from([condition(Condition::ImageMatch)]);
+        let mut invoke = Vec::from([Command::Invoke(Policy::ON_FAILURE)]);
+        let mut components = Vec::from([ComponentId::app()]);
         match &self.images {
+            Images::Any(image) if !image.patches.is_empty() => {
+                image.check()?;
+                if let Some(Command::OverrideParameters(parameters)) = shared.first_mut() {
+                    parameters.extend(image.identity());
+                }
+                install.push(image.ways());
+                components.push(ComponentId::app_running());
+                for sequence in [&mut shared, &mut install, &mut validate, &mut invoke] {
+                    sequence.insert(0, select(APP_COMPONENT));
+                }
+            }
             Images::Any(image) => {
                 image.check()?;
                 if let Some(Command::OverrideParameters(parameters)) = shared.first_mut() {
                     parameters.extend(image.identity());
                 }
                 install.push(Command::OverrideParameters(image.source().into()));
+                install.extend([Command::Fetch(Policy::ON_FAILURE), condition(Condition::ImageMatch)]);
             }
             Images::PerSlot([(slot, one), (other_slot, other)]) => {
                 if slot == other_slot {
                     return Err(ReleaseError::SameSlot { slot: *slot });
                 }
+                if !one.patches.is_empty() || !other.patches.is_empty() {
+                    return Err(ReleaseError::PatchPerSlot);
+                }
                 one.check()?;
                 other.check()?;
                 shared.push(per_slot([(*slot, one.identity()), (*other_slot, other.identity())]));
                 install.push(per_slot([(*slot, one.source()), (*other_slot, other.source())]));
+                install.extend([Command::Fetch(Policy::ON_FAILURE), condition(Condition::ImageMatch)]);
             }
         }
-        install.extend([Command::Fetch(Policy::ON_FAILURE), condition(Condition::ImageMatch)]);
         let manifest = Manifest::new(Content {
             sequence_number: self.sequence,
-            components: Vec::from([ComponentId::app()]),
+            components,
             shared: Sequence(shared),
             reference_uri: None,
             set_version: Some(self.version.clone()),
-            validate: Some(Sequence(Vec::from([condition(Condition::ImageMatch)]))),
+            validate: Some(Sequence(validate)),
             load: None,
-            invoke: Some(Sequence(Vec::from([Command::Invoke(Policy::ON_FAILURE)]))),
+            invoke: Some(Sequence(invoke)),
             payload_fetch: None,
             install: Some(Severable::Inline(Sequence(install))),
             text: self.text.clone().map(Severable::<Text>::sever),
@@ -163,6 +268,20 @@ impl ReleaseManifest {
 
 fn condition(condition: Condition) -> Command {
     Command::Condition(condition, Policy::ALL)
+}
+
+fn select(component: u64) -> Command {
+    Command::SetComponentIndex(Index::One(component))
+}
+
+/// `12 0, 20 {21: uri, 25: descriptor}, 21 2, 3 15`.
+fn way(source: [Parameter; 2]) -> [Command; 4] {
+    [
+        select(APP_COMPONENT),
+        Command::OverrideParameters(source.into()),
+        Command::Fetch(Policy::ON_FAILURE),
+        condition(Condition::ImageMatch),
+    ]
 }
 
 /// `15 [<<20 {5: slot}, 5 5, 20 {...}>>, <<20 {5: other}, 5 5, 20 {...}>>]`: what goes with the slot that will

@@ -35,6 +35,12 @@ impl ComponentId {
         Self(Box::from([Box::from(b"app".as_slice())]))
     }
 
+    /// The image that runs, as what a patch starts from: `['app', 'run']`. Only ever read.
+    #[must_use]
+    pub fn app_running() -> Self {
+        Self(Box::from([Box::from(b"app".as_slice()), Box::from(b"run".as_slice())]))
+    }
+
     /// The parts.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)

@@ -92,6 +92,13 @@ impl TransferDescriptor {
         Self { codec: Codec::Lzma, base: None, layout, index_digest, decoder: Some(decoder) }
     }
 
+    /// A patch on what the component with index `base` holds;
+    /// [`Header::decoder`](crate::patch::Header::decoder) is what it needs.
+    #[must_use]
+    pub const fn patch(layout: Layout, index_digest: Digest, base: u8, decoder: DecoderMemory) -> Self {
+        Self { codec: Codec::Patch, base: Some(base), layout, index_digest, decoder: Some(decoder) }
+    }
+
     /// The payload's short name in requests.
     #[must_use]
     pub fn tag(&self) -> PayloadTag {

@@ -23,10 +23,10 @@ pub enum Feature {
     IndexList,
     /// Dependencies on other manifests.
     Dependencies,
+    /// One command for every one of several components.
+    IndexAll,
     /// A payload inside the envelope.
     IntegratedPayload,
-    /// A patch as payload.
-    PatchCodec,
 }
 
 impl fmt::Display for Feature {
@@ -38,8 +38,8 @@ impl fmt::Display for Feature {
             Self::Components(count) => write!(f, "{count} components"),
             Self::IndexList => f.write_str("a list of component indices"),
             Self::Dependencies => f.write_str("dependencies"),
+            Self::IndexAll => f.write_str("a command for every component"),
             Self::IntegratedPayload => f.write_str("a payload inside the envelope"),
-            Self::PatchCodec => f.write_str("a patch"),
         }
     }
 }
@@ -101,6 +101,36 @@ pub enum ManifestError {
         index: u64,
         /// How many components there are.
         components: usize,
+    },
+    /// A command before which no component is chosen on every way to it. Only with more than one component.
+    #[error("no component is chosen for command {command} ({}) in {section}", command_name(*.command))]
+    IndexUnset {
+        /// Which section.
+        section: Section,
+        /// The command's label.
+        command: i64,
+    },
+    /// A command for a component that is only read.
+    #[error("command {command} ({}) in {section} is for component {component}, which is only read", command_name(*.command))]
+    OnlyRead {
+        /// Which section.
+        section: Section,
+        /// The command's label.
+        command: i64,
+        /// Index of the component.
+        component: usize,
+    },
+    /// A patch that starts from something else than the image that runs.
+    #[error("a patch starts from component {component}, which is not the image that runs")]
+    PatchBase {
+        /// Index of the component.
+        component: u8,
+    },
+    /// A patch may be fetched although its base was not compared with what runs.
+    #[error("a patch is fetched in {section} where its base is not always matched")]
+    BaseUnmatched {
+        /// Which section.
+        section: Section,
     },
     /// A command's input is not set on every way to it.
     #[error(
@@ -178,6 +208,9 @@ pub enum RunError {
         /// The parameter's label.
         parameter: i64,
     },
+    /// A patch whose base was not matched. The static walk excludes it.
+    #[error("a patch without a base that was matched")]
+    BaseUnmatched,
     /// A command that this version does not execute. The static walk excludes it.
     #[error("command {command} ({}) is not executed by this version", command_name(*.command))]
     NotExecuted {
@@ -247,7 +280,11 @@ impl From<ManifestError> for ReportReason {
             ManifestError::Misplaced { .. }
             | ManifestError::SharedLacks { .. }
             | ManifestError::NotValidated => Self::CommandUnsupported,
-            ManifestError::IndexRange { .. } => Self::ComponentUnsupported,
+            ManifestError::IndexRange { .. }
+            | ManifestError::IndexUnset { .. }
+            | ManifestError::PatchBase { .. } => Self::ComponentUnsupported,
+            ManifestError::OnlyRead { .. } => Self::ComponentUnauthorised,
+            ManifestError::BaseUnmatched { .. } => Self::CommandUnsupported,
             ManifestError::SoftFailureOutside { .. } | ManifestError::ParameterUnset { .. } => {
                 Self::ParameterUnsupported
             }
@@ -262,9 +299,11 @@ impl From<Feature> for ReportReason {
     fn from(feature: Feature) -> Self {
         match feature {
             Feature::Command(_) | Feature::IntegratedPayload => Self::CommandUnsupported,
-            Feature::Parameter(_) | Feature::PatchCodec => Self::ParameterUnsupported,
+            Feature::Parameter(_) => Self::ParameterUnsupported,
             Feature::Member(_) => Self::CommandUnsupported,
-            Feature::Components(_) | Feature::IndexList | Feature::Dependencies => Self::ComponentUnsupported,
+            Feature::Components(_) | Feature::IndexAll | Feature::IndexList | Feature::Dependencies => {
+                Self::ComponentUnsupported
+            }
         }
     }
 }
@@ -275,7 +314,7 @@ impl From<RunError> for ReportReason {
             RunError::Condition { .. } => Self::ConditionFailed,
             RunError::Fetch { .. } | RunError::TransferSize { .. } => Self::OperationFailed,
             RunError::ParameterUnset { .. } => Self::ParameterUnsupported,
-            RunError::NotExecuted { .. } => Self::CommandUnsupported,
+            RunError::NotExecuted { .. } | RunError::BaseUnmatched => Self::CommandUnsupported,
         }
     }
 }

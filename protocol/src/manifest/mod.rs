@@ -21,7 +21,7 @@ mod sequence;
 mod text;
 mod walk;
 
-pub use build::{Image, Images, ReleaseError, ReleaseManifest};
+pub use build::{Image, Images, PatchSource, RUNNING_COMPONENT, ReleaseError, ReleaseManifest};
 pub use component::ComponentId;
 pub use content::{Content, Section, Severable};
 pub use descriptor::{Codec, DecoderMemory, TransferDescriptor};
@@ -58,6 +58,8 @@ pub struct Payload {
     pub uri: String,
     /// How it is transferred.
     pub transfer: TransferDescriptor,
+    /// For a patch the image that it starts from: the one described last before it.
+    pub base: Option<ImageId>,
 }
 
 /// One image that a manifest can install.
@@ -137,21 +139,24 @@ impl Manifest {
     /// The images that the shared sequence describes: one, or one for each slot.
     #[must_use]
     pub fn images(&self) -> Vec<ImageId> {
-        self.shared_values()
-            .filter_map(|values| Some(ImageId { digest: values.image_digest?, size: values.image_size? }))
-            .collect()
+        self.shared_values().filter_map(|values| values.image()).collect()
     }
 
     /// The payloads that the manifest may fetch, in the order of their commands.
     #[must_use]
     pub fn payloads(&self) -> Vec<Payload> {
+        let mut described = None;
         [&self.content.payload_fetch, &self.content.install]
             .into_iter()
             .flatten()
             .filter_map(Severable::get)
             .flat_map(Sequence::parameter_lists)
             .map(Values::of)
-            .filter_map(|values| Some(Payload { uri: values.uri?, transfer: values.fetch_arguments? }))
+            .filter_map(|values| {
+                described = values.image().or(described);
+                let (uri, transfer) = (values.uri?, values.fetch_arguments?);
+                Some(Payload { uri, transfer, base: described.filter(|_| transfer.codec == Codec::Patch) })
+            })
             .collect()
     }
 

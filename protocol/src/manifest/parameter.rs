@@ -7,7 +7,7 @@ use super::consts::parameter::{
     CLASS_ID, COMPONENT_SLOT, FETCH_ARGUMENTS, IMAGE_DIGEST, IMAGE_SIZE, SOFT_FAILURE, URI, VENDOR_ID,
 };
 use super::digest::{read_digest, write_digest};
-use super::{ManifestError, TransferDescriptor};
+use super::{ImageId, ManifestError, TransferDescriptor};
 use crate::codec::{DecodeError, Item, Reader, Writer};
 use crate::ids::{ClassId, Digest, VendorId};
 use crate::limits::{ENVELOPE_BYTES_MAX, PARAMETERS_MAX, URI_BYTES_MAX};
@@ -114,6 +114,11 @@ impl Values {
         let mut values = Self::default();
         parameters.iter().for_each(|parameter| values.set(parameter));
         values
+    }
+
+    /// The image that is described.
+    pub(super) fn image(&self) -> Option<ImageId> {
+        Some(ImageId { digest: self.image_digest?, size: self.image_size? })
     }
 
     /// Replaces what `parameter` names. Soft failure belongs to a sequence, not to a component.

@@ -12,7 +12,8 @@ use super::consts::command::{FETCH, IMAGE_MATCH, TRY_EACH};
 use super::consts::parameter as label;
 use super::parameter::Values;
 use super::{
-    Command, Condition, Index, ManifestError, Parameter, RunError, Section, Sequence, TransferDescriptor,
+    Codec, Command, Condition, ImageId, Index, ManifestError, Parameter, RUNNING_COMPONENT, RunError,
+    Section, Sequence, TransferDescriptor,
 };
 use crate::envelope::{Envelope, Verified};
 use crate::ids::{ClassId, Digest, VendorId};
@@ -84,6 +85,8 @@ pub struct FetchPlan {
     pub uri: String,
     /// How it is transferred and decoded.
     pub transfer: TransferDescriptor,
+    /// For a patch the image that it starts from: the one that the running slot was found to hold.
+    pub base: Option<ImageId>,
 }
 
 /// Runs one procedure of one manifest.
@@ -98,6 +101,8 @@ pub struct Interpreter {
     /// Parameters of each component.
     values: Vec<Values>,
     component: usize,
+    /// What the component that runs was found to hold.
+    matched: Option<ImageId>,
     state: State,
 }
 
@@ -156,6 +161,7 @@ impl Interpreter {
             frames: Vec::new(),
             values: content.components.iter().map(|_| Values::default()).collect(),
             component: 0,
+            matched: None,
             state: State::Running,
         })
     }
@@ -181,6 +187,14 @@ impl Interpreter {
             return;
         };
         let fetched = matches!(step, Step::Fetch(_));
+        match step {
+            Step::ImageMatch { component, digest, size, negate: false }
+                if success && *component == usize::from(RUNNING_COMPONENT) =>
+            {
+                self.matched = Some(ImageId { digest: *digest, size: *size });
+            }
+            _ => {}
+        }
         self.state = State::Running;
         match (success, fetched) {
             (true, _) => {}
@@ -225,7 +239,7 @@ impl Interpreter {
                 self.component = usize::try_from(index).unwrap_or(usize::MAX);
                 Ok(())
             }
-            // The walk allows one component only, which is then every one.
+            // The walk allows it with one component only, which is then every one.
             Command::SetComponentIndex(Index::All) => {
                 self.component = 0;
                 Ok(())
@@ -289,12 +303,18 @@ impl Interpreter {
     }
 
     fn ask_fetch(&mut self) -> Result<(), RunError> {
+        let transfer = self.value(FETCH, label::FETCH_ARGUMENTS, |values| values.fetch_arguments)?;
+        let base = self.matched.filter(|_| transfer.codec == Codec::Patch);
+        if base.is_none() && transfer.codec == Codec::Patch {
+            return Err(RunError::BaseUnmatched);
+        }
         let plan = FetchPlan {
             component: self.component,
             image_digest: self.value(FETCH, label::IMAGE_DIGEST, |values| values.image_digest)?,
             image_size: self.value(FETCH, label::IMAGE_SIZE, |values| values.image_size)?,
             uri: self.value(FETCH, label::URI, |values| values.uri.clone())?,
-            transfer: self.value(FETCH, label::FETCH_ARGUMENTS, |values| values.fetch_arguments)?,
+            transfer,
+            base,
         };
         if !plan.transfer.fits(plan.image_size) {
             let transfer_size = plan.transfer.layout.transfer_size();

@@ -13,7 +13,8 @@ use super::consts::parameter::{
 };
 use super::consts::{CUSTOM_BELOW, PARAMETER_ENCRYPTION_INFO, trust_domains, update_management};
 use super::{
-    Codec, Command, Condition, Feature, Index, Manifest, ManifestError, Parameter, Section, Sequence,
+    Codec, Command, ComponentId, Condition, Content, Feature, Index, Manifest, ManifestError, Parameter,
+    RUNNING_COMPONENT, Section, Sequence,
 };
 
 impl Manifest {
@@ -23,8 +24,10 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ManifestError::Unknown`], [`ManifestError::NotExecuted`], [`ManifestError::NotInProfile`];
-    /// [`ManifestError::Misplaced`], [`ManifestError::SoftFailureOutside`], [`ManifestError::IndexRange`];
-    /// [`ManifestError::ParameterUnset`], [`ManifestError::SharedLacks`], [`ManifestError::NotValidated`].
+    /// [`ManifestError::Misplaced`], [`ManifestError::SoftFailureOutside`], [`ManifestError::IndexRange`],
+    /// [`ManifestError::PatchBase`]; [`ManifestError::IndexUnset`], [`ManifestError::OnlyRead`],
+    /// [`ManifestError::BaseUnmatched`], [`ManifestError::ParameterUnset`], [`ManifestError::SharedLacks`],
+    /// [`ManifestError::NotValidated`].
     pub fn walk(&self) -> Result<(), ManifestError> {
         let content = self.content();
         // A severed section that was dropped can't run, so that there is nothing to judge.
@@ -39,7 +42,7 @@ impl Manifest {
 
         // 2. Everything stands where it may stand.
         let components = content.components.len();
-        if components > 1 {
+        if components > 1 && !has_running_image(content) {
             return Err(ManifestError::NotExecuted { feature: Feature::Components(components) });
         }
         for (section, present) in [
@@ -55,10 +58,11 @@ impl Manifest {
         }
 
         // 3. Every command has its input on every way to it, and nothing can be installed unchecked.
-        let mut shared = Facts::default();
+        let mut shared = Known::at_the_start(components);
         for (section, sequence) in sections() {
-            let before = if section == Section::Shared { Facts::default() } else { shared };
-            let after = follow(section, sequence, before)?.facts.unwrap_or_default();
+            let after = follow(section, sequence, shared.in_a_section())?.known;
+            let known = after.unwrap_or(Known::at_the_start(components));
+            let after = known.facts;
             match section {
                 Section::Shared => {
                     for condition in [Condition::VendorIdentifier, Condition::ClassIdentifier] {
@@ -66,9 +70,9 @@ impl Manifest {
                             return Err(ManifestError::SharedLacks { command: condition.label() });
                         }
                     }
-                    shared = after;
+                    shared = known;
                 }
-                Section::Validate if !after.has(Facts::checked(Condition::ImageMatch)) => {
+                Section::Validate if !after.has(Facts::matched(0)) => {
                     return Err(ManifestError::NotValidated);
                 }
                 _ => {}
@@ -76,6 +80,11 @@ impl Manifest {
         }
         if content.validate.is_none() { Err(ManifestError::NotValidated) } else { Ok(()) }
     }
+}
+
+/// Whether the second of two components is the running image of the first one.
+fn has_running_image(content: &Content) -> bool {
+    content.components == [ComponentId::app(), ComponentId::app_running()]
 }
 
 /// Pass 1.
@@ -98,9 +107,6 @@ fn check_features(sequence: &Sequence) -> Result<(), ManifestError> {
 
 fn check_parameter(parameter: &Parameter) -> Result<(), ManifestError> {
     match parameter {
-        Parameter::FetchArguments(transfer) if transfer.codec == Codec::Patch => {
-            Err(ManifestError::NotExecuted { feature: Feature::PatchCodec })
-        }
         Parameter::Uri(uri) if uri.starts_with('#') => {
             Err(ManifestError::NotExecuted { feature: Feature::IntegratedPayload })
         }
@@ -185,12 +191,16 @@ fn check_places(
             Command::SetComponentIndex(Index::One(index)) if *index >= components as u64 => {
                 return Err(ManifestError::IndexRange { index: *index, components });
             }
+            Command::SetComponentIndex(Index::All) if components > 1 => {
+                return Err(ManifestError::NotExecuted { feature: Feature::IndexAll });
+            }
             Command::OverrideParameters(parameters)
                 if enclosed == Enclosed::No
                     && parameters.iter().any(|parameter| matches!(parameter, Parameter::SoftFailure(_))) =>
             {
                 return Err(ManifestError::SoftFailureOutside { section });
             }
+            Command::OverrideParameters(parameters) => check_bases(parameters, components)?,
             Command::TryEach { branches, .. } => {
                 for branch in branches {
                     check_places(section, branch, components, Enclosed::Yes)?;
@@ -203,93 +213,200 @@ fn check_places(
     Ok(())
 }
 
+/// A patch starts from the image that runs.
+fn check_bases(parameters: &[Parameter], components: usize) -> Result<(), ManifestError> {
+    for parameter in parameters {
+        if let Parameter::FetchArguments(transfer) = parameter
+            && let Some(component) = transfer.base
+            && (component != RUNNING_COMPONENT || components < 2)
+        {
+            return Err(ManifestError::PatchBase { component });
+        }
+    }
+    Ok(())
+}
+
 /// What holds on every way to a point: parameters that are set, conditions that were checked. Only grows.
 #[derive(Clone, Copy, Default)]
-struct Facts(u64);
+struct Facts(u128);
 
 impl Facts {
-    /// Parameter labels are below 32 for everything that pass 1 let through.
-    const fn set(parameter: i64) -> u64 {
-        1 << (parameter & 31)
+    /// Parameter labels are below 32 for everything that pass 1 let through, and there are two components at most.
+    const fn set(component: usize, parameter: i64) -> u128 {
+        1 << ((component & 1) * 32 + (parameter & 31) as usize)
     }
 
-    const fn checked(condition: Condition) -> u64 {
+    const fn matched(component: usize) -> u128 {
+        1 << (64 + (component & 1))
+    }
+
+    const fn checked(condition: Condition) -> u128 {
         match condition {
-            Condition::VendorIdentifier => 1 << 32,
-            Condition::ClassIdentifier => 1 << 33,
-            Condition::ImageMatch => 1 << 34,
-            Condition::ComponentSlot | Condition::Abort | Condition::ImageNotMatch => 0,
+            Condition::VendorIdentifier => 1 << 66,
+            Condition::ClassIdentifier => 1 << 67,
+            Condition::ImageMatch
+            | Condition::ImageNotMatch
+            | Condition::ComponentSlot
+            | Condition::Abort => 0,
         }
     }
 
-    const fn has(self, fact: u64) -> bool {
+    const fn has(self, fact: u128) -> bool {
         self.0 & fact == fact
     }
 
-    fn add(&mut self, fact: u64) {
+    fn add(&mut self, fact: u128) {
         self.0 |= fact;
+    }
+}
+
+/// What is known at a point, whichever way led to it.
+#[derive(Clone, Copy)]
+struct Known {
+    facts: Facts,
+    /// The component that commands act on; `None` where it depends on the way, or nothing has chosen it.
+    component: Option<usize>,
+    /// With one component it is always that one.
+    only_one: bool,
+    /// The payload that is described may be a patch.
+    may_be_patch: bool,
+}
+
+impl Known {
+    fn at_the_start(components: usize) -> Self {
+        let only_one = components < 2;
+        Self { facts: Facts::default(), component: only_one.then_some(0), only_one, may_be_patch: false }
+    }
+
+    /// Every section and every nested sequence chooses its component anew, as does what follows such a sequence.
+    fn in_a_section(self) -> Self {
+        Self { component: self.only_one.then_some(0), ..self }
+    }
+
+    /// What is known where two ways meet.
+    fn or(self, other: Self) -> Self {
+        Self {
+            facts: Facts(self.facts.0 & other.facts.0),
+            component: self.component.filter(|component| other.component == Some(*component)),
+            may_be_patch: self.may_be_patch || other.may_be_patch,
+            ..self
+        }
+    }
+
+    /// The component that `command` acts on.
+    fn component_of(self, section: Section, command: &Command) -> Result<usize, ManifestError> {
+        self.component.ok_or(ManifestError::IndexUnset { section, command: command.label() })
     }
 }
 
 /// What is known where a sequence has succeeded.
 struct Followed {
     /// `None` where it never succeeds.
-    facts: Option<Facts>,
+    known: Option<Known>,
     /// Whether a failed condition may end it early and still count as success of a run-sequence.
     soft: bool,
 }
 
 /// Pass 3: follows every way through a sequence.
 ///
-/// Failed branches take nothing back, so that what held before a branch still holds after it.
-fn follow(section: Section, sequence: &Sequence, before: Facts) -> Result<Followed, ManifestError> {
-    let mut facts = before;
+/// Failed branches take nothing back, so that what held before a branch still holds after it; a payload that
+/// one of them has described may still be described behind it.
+fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Followed, ManifestError> {
+    let mut known = before;
     let mut soft = false;
     for command in &sequence.0 {
-        for parameter in inputs(command) {
-            if !facts.has(Facts::set(*parameter)) {
-                return Err(ManifestError::ParameterUnset {
-                    section,
-                    command: command.label(),
-                    parameter: *parameter,
-                });
-            }
-        }
+        check_inputs(section, command, known)?;
         match command {
-            Command::Condition(Condition::Abort, _) => return Ok(Followed { facts: None, soft }),
-            Command::Condition(condition, _) => facts.add(Facts::checked(*condition)),
+            Command::Condition(Condition::Abort, _) => return Ok(Followed { known: None, soft }),
+            Command::Condition(Condition::ImageMatch, _) => {
+                known.facts.add(Facts::matched(known.component_of(section, command)?));
+            }
+            Command::Condition(condition, _) => known.facts.add(Facts::checked(*condition)),
+            Command::SetComponentIndex(Index::One(index)) => {
+                known.component = usize::try_from(*index).ok();
+            }
             Command::OverrideParameters(parameters) => {
                 for parameter in parameters {
-                    facts.add(Facts::set(parameter.label()));
-                    soft |= matches!(parameter, Parameter::SoftFailure(true));
+                    match parameter {
+                        Parameter::SoftFailure(value) => soft |= value,
+                        Parameter::FetchArguments(transfer) => {
+                            known.may_be_patch = transfer.codec == Codec::Patch;
+                        }
+                        _ => {}
+                    }
+                    if !matches!(parameter, Parameter::SoftFailure(_)) {
+                        let component = known.component_of(section, command)?;
+                        known.facts.add(Facts::set(component, parameter.label()));
+                    }
                 }
             }
             Command::TryEach { branches, or_nothing } => {
-                let mut joined = or_nothing.then_some(facts);
+                let mut start = known.in_a_section();
+                let mut joined: Option<Known> = None;
                 for branch in branches {
-                    let branch = follow(section, branch, facts)?.facts;
-                    joined = match (joined, branch) {
-                        (Some(one), Some(other)) => Some(Facts(one.0 & other.0)),
-                        (one, other) => one.or(other),
-                    };
+                    if let Some(after) = follow(section, branch, start)?.known {
+                        joined = Some(joined.map_or(after, |other| other.or(after)));
+                    }
+                    start.may_be_patch |= describes_patch(branch);
+                }
+                if *or_nothing {
+                    joined = Some(joined.map_or(start, |other| other.or(start)));
                 }
                 match joined {
-                    Some(joined) => facts = joined,
-                    None => return Ok(Followed { facts: None, soft }),
+                    Some(joined) => known = joined.in_a_section(),
+                    None => return Ok(Followed { known: None, soft }),
                 }
             }
             Command::RunSequence(nested) => {
-                let nested = follow(section, nested, facts)?;
-                match nested.facts {
-                    _ if nested.soft => {}
-                    Some(after) => facts = after,
-                    None => return Ok(Followed { facts: None, soft }),
+                let inner = follow(section, nested, known.in_a_section())?;
+                match inner.known {
+                    _ if inner.soft => {
+                        known.may_be_patch |= describes_patch(nested);
+                        known = known.in_a_section();
+                    }
+                    Some(after) => known = after.in_a_section(),
+                    None => return Ok(Followed { known: None, soft }),
+                }
+            }
+            Command::Fetch(_) if known.may_be_patch => {
+                if !known.facts.has(Facts::matched(usize::from(RUNNING_COMPONENT))) {
+                    return Err(ManifestError::BaseUnmatched { section });
                 }
             }
             Command::SetComponentIndex(_) | Command::Fetch(_) | Command::Invoke(_) | Command::Other(..) => {}
         }
     }
-    Ok(Followed { facts: Some(facts), soft })
+    Ok(Followed { known: Some(known), soft })
+}
+
+/// The command's component is chosen, it may act on that one, and what it takes is set there.
+fn check_inputs(section: Section, command: &Command, known: Known) -> Result<(), ManifestError> {
+    let label = command.label();
+    let writes = matches!(
+        command,
+        Command::Fetch(_) | Command::Invoke(_) | Command::Condition(Condition::ComponentSlot, _)
+    );
+    let inputs = inputs(command);
+    if !writes && inputs.is_empty() {
+        return Ok(());
+    }
+    let component = known.component_of(section, command)?;
+    if writes && component != 0 {
+        return Err(ManifestError::OnlyRead { section, command: label, component });
+    }
+    match inputs.iter().find(|parameter| !known.facts.has(Facts::set(component, **parameter))) {
+        Some(parameter) => {
+            Err(ManifestError::ParameterUnset { section, command: label, parameter: *parameter })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a patch is described anywhere in a sequence.
+fn describes_patch(sequence: &Sequence) -> bool {
+    sequence.parameter_lists().into_iter().flatten().any(|parameter| {
+        matches!(parameter, Parameter::FetchArguments(transfer) if transfer.codec == Codec::Patch)
+    })
 }
 
 /// The parameters that a command takes.

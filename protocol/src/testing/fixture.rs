@@ -6,7 +6,10 @@ use crate::chunk::{ChunkSalt, Index, Layout};
 use crate::cose::{Kind, SigningKey, sign_attached};
 use crate::envelope::{Envelope, Unverified};
 use crate::ids::{CampaignId, ClassId, DeviceId, Digest, GroupName, PayloadTag, Prefix, VendorId};
-use crate::manifest::{Image, Images, ReleaseManifest, TransferDescriptor};
+use crate::manifest::{
+    DecoderMemory, Image, ImageId, Images, PatchSource, RUNNING_COMPONENT, ReleaseManifest,
+    TransferDescriptor,
+};
 use crate::message::{Assignment, Beacon, Campaign, CampaignState, HelloAnswer, Order, Policy, Validity};
 use crate::time::UnixTime;
 use crate::trust::{RoleKeys, Root};
@@ -47,12 +50,44 @@ pub struct Release {
     pub sequence: u64,
     /// The image.
     pub image: Vec<u8>,
-    /// What is transferred: here always the image.
+    /// What is transferred: here the image.
     pub payload: Vec<u8>,
     /// How it is cut.
     pub layout: Layout,
     /// Its index.
     pub index: Index,
+    /// Shorter ways to it.
+    pub patches: Vec<Part>,
+}
+
+/// A payload that a release offers beside the image.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What is transferred.
+    pub bytes: Vec<u8>,
+    /// How it is cut.
+    pub layout: Layout,
+    /// Its index.
+    pub index: Index,
+}
+
+/// A patch as a test has it.
+#[derive(Clone, Debug)]
+pub struct FixturePatch {
+    /// The image that it starts from.
+    pub base: ImageId,
+    /// What is transferred.
+    pub bytes: Vec<u8>,
+    /// What the manifest says about its decoder.
+    pub decoder: DecoderMemory,
+}
+
+impl Part {
+    /// The payload's short name.
+    #[must_use]
+    pub fn tag(&self) -> PayloadTag {
+        PayloadTag::of(&self.index.digest)
+    }
 }
 
 impl Release {
@@ -60,6 +95,13 @@ impl Release {
     #[must_use]
     pub fn tag(&self) -> PayloadTag {
         PayloadTag::of(&self.index.digest)
+    }
+
+    /// Everything that it may be transferred as.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let image = Part { bytes: self.payload.clone(), layout: self.layout, index: self.index.clone() };
+        [image].into_iter().chain(self.patches.iter().cloned()).collect()
     }
 }
 
@@ -154,6 +196,41 @@ impl Fixture {
         self.release_for(self.class, &self.release_key, image, sequence, chunk_size_log2)
     }
 
+    /// The same with patches that are tried before it, cut the same way.
+    ///
+    /// # Panics
+    /// For a patch that can't be cut, and for more than there may be.
+    #[must_use]
+    pub fn release_with_patches(
+        &self,
+        image: Vec<u8>,
+        sequence: u64,
+        chunk_size_log2: u64,
+        patches: &[FixturePatch],
+    ) -> Release {
+        let digest = Digest::of(&image);
+        let part = |bytes: &[u8]| {
+            let size = bytes.len() as u64;
+            let layout = Layout::new(chunk_size_log2, size).expect("something that can be cut");
+            let index = Index::build(ChunkSalt { image: digest, transfer_size: size }, layout, bytes);
+            Part { bytes: bytes.to_vec(), layout, index }
+        };
+        let parts: Vec<Part> = patches.iter().map(|patch| part(&patch.bytes)).collect();
+        let full = part(&image);
+        let sources = patches.iter().zip(&parts).map(|(patch, part)| {
+            let index = part.index.digest;
+            let transfer = TransferDescriptor::patch(part.layout, index, RUNNING_COMPONENT, patch.decoder);
+            PatchSource::new(patch.base, transfer)
+        });
+        let transfer = TransferDescriptor::raw(full.layout, full.index.digest);
+        let described =
+            Image { patches: sources.collect(), ..Image::new(digest, image.len() as u64, transfer) };
+        let (envelope, release) = self.sign_release(self.class, &self.release_key, described, sequence);
+        let Part { layout, index, .. } = full;
+        let payload = image.clone();
+        Release { envelope, digest: release, sequence, image, payload, layout, index, patches: parts }
+    }
+
     /// A release for another class, or signed by another key.
     ///
     /// # Panics
@@ -172,20 +249,30 @@ impl Fixture {
         let layout = Layout::new(chunk_size_log2, size).expect("an image that can be cut");
         let index = Index::build(ChunkSalt { image: digest, transfer_size: size }, layout, &image);
         let transfer = TransferDescriptor::raw(layout, index.digest);
+        let (envelope, digest) = self.sign_release(class, key, Image::new(digest, size, transfer), sequence);
+        let patches = Vec::new();
+        Release { envelope, digest, sequence, payload: image.clone(), image, layout, index, patches }
+    }
+
+    fn sign_release(
+        &self,
+        class: ClassId,
+        key: &SigningKey,
+        image: Image,
+        sequence: u64,
+    ) -> (Vec<u8>, Digest) {
         let manifest = ReleaseManifest {
             vendor: self.vendor,
             class,
             version: Vec::from([1, 0, i64::try_from(sequence).unwrap_or(0)]),
             sequence,
-            images: Images::Any(Image::new(digest, size, transfer)),
+            images: Images::Any(image),
             text: None,
         };
         let manifest = manifest.build().expect("a manifest of our own template");
         let mut envelope = Envelope::<Unverified>::unsigned(&manifest).expect("a small manifest");
         envelope.sign(key).expect("room for one signature");
-        let digest = envelope.claimed_digest();
-        let envelope = envelope.bytes().to_vec();
-        Release { envelope, digest, sequence, payload: image.clone(), image, layout, index }
+        (envelope.bytes().to_vec(), envelope.claimed_digest())
     }
 
     /// An order for `release`.

@@ -1,6 +1,7 @@
 //! A medium in memory that obeys a session: what was not flushed is gone after a power cut.
 //!
-//! Chunks go straight into the target slot and the boot control is a few fields; the real thing, with
+//! Chunks of an image go straight into the target slot, those of a patch aside until it is applied; the boot
+//! control is a few fields. The real thing, with
 //! sectors, sits in the agent and is cut at every operation there. This one is for tests of the sessions.
 
 use alloc::boxed::Box;
@@ -8,10 +9,13 @@ use alloc::vec::Vec;
 
 use crate::chunk::{ChunkSet, PageList};
 use crate::device::{
-    BootView, Checkpoint, Found, InstallFailure, InstallOp, Opening, Running, StoreFailure, StoreOp, Trial,
+    BootView, Checkpoint, Found, InstallFailure, InstallOp, Opening, Place, Running, StoreFailure, StoreOp,
+    Trial,
 };
 use crate::ids::{ChunkIndex, Digest};
+use crate::manifest::Codec;
 use crate::message::PageNumber;
+use crate::patch::{Decoder, Header};
 
 /// Two slots, a journal, a record.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,10 @@ pub struct RamMedium {
     pub without_flush: bool,
     /// Times a record was saved.
     pub saves: u64,
+    /// Times the running slot was hashed.
+    pub running_hashed: u64,
+    /// Patches that were applied, whatever came of it.
+    pub applied: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +61,8 @@ struct TrialBoot {
 #[derive(Clone, Debug)]
 struct Open {
     opening: Opening,
+    /// Where a patch is kept; `None` for chunks that go straight into the slot.
+    staging: Option<Vec<u8>>,
     pages: Vec<(PageNumber, Vec<u8>)>,
     /// Written and perhaps lost in a power cut.
     unflushed: Vec<(ChunkIndex, Vec<u8>)>,
@@ -149,15 +159,25 @@ impl RamMedium {
     /// Power goes: what was not flushed is lost.
     pub fn power_cut(&mut self) {
         let target = self.target();
+        let [first, second] = &mut self.slots;
+        let slot = if target == 0 { first } else { second };
         let Some(download) = &mut self.download else {
             return;
         };
         let lost = core::mem::take(&mut download.unflushed);
         let layout = download.opening.transfer.layout;
+        let place = download.staging.as_mut().unwrap_or(&mut slot.bytes);
         for (first, bytes) in lost {
             let start = usize::try_from(layout.byte_range(first).start).unwrap_or(usize::MAX);
-            let slot = self.slot(target);
-            slot.bytes.iter_mut().skip(start).take(bytes.len()).for_each(|byte| *byte = 0xff);
+            place.iter_mut().skip(start).take(bytes.len()).for_each(|byte| *byte = 0xff);
+        }
+    }
+
+    /// Flips one bit of the running slot's `byte`th byte.
+    pub fn corrupt_running(&mut self, byte: usize) {
+        let running = self.booted;
+        if let Some(byte) = self.slot(running).bytes.get_mut(byte) {
+            *byte ^= 1;
         }
     }
 
@@ -221,6 +241,10 @@ impl RamMedium {
             .as_ref()
             .is_some_and(|open| open.opening.transfer.index_digest == opening.transfer.index_digest);
         let size = usize::try_from(opening.image_size).unwrap_or(0);
+        let staging = (opening.transfer.codec == Codec::Patch).then(|| {
+            let size = usize::try_from(opening.transfer.layout.transfer_size()).unwrap_or(0);
+            alloc::vec![0xee; size]
+        });
         let slot = self.slot(target);
         slot.bootable = false;
         slot.envelope = Some(opening.envelope.clone());
@@ -228,6 +252,7 @@ impl RamMedium {
             slot.bytes = alloc::vec![0xee; size];
             self.download = Some(Box::new(Open {
                 opening: opening.clone(),
+                staging,
                 pages: Vec::new(),
                 unflushed: Vec::new(),
                 checkpoint: None,
@@ -261,7 +286,8 @@ impl RamMedium {
             }
         };
         let [first, second] = &self.slots;
-        let bytes = if self.target() == 0 { &first.bytes } else { &second.bytes };
+        let slot = if self.target() == 0 { &first.bytes } else { &second.bytes };
+        let bytes = download.staging.as_ref().unwrap_or(slot);
         let mut held = ChunkSet::empty(count);
         for number in 0..layout.page_count() {
             let verified = page(PageNumber::Page(number))
@@ -296,8 +322,10 @@ impl RamMedium {
         let start = download.opening.transfer.layout.byte_range(first).start;
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         download.unflushed.push((first, bytes.clone()));
-        let slot = self.slot(target);
-        slot.bytes.iter_mut().skip(start).zip(bytes).for_each(|(to, from)| *to = from);
+        let [one, other] = &mut self.slots;
+        let slot = if target == 0 { one } else { other };
+        let place = download.staging.as_mut().unwrap_or(&mut slot.bytes);
+        place.iter_mut().skip(start).zip(bytes).for_each(|(to, from)| *to = from);
     }
 
     /// Carries out an [`InstallOp`] other than a reboot.
@@ -307,9 +335,16 @@ impl RamMedium {
     pub fn install(&mut self, op: InstallOp) -> Result<(), InstallFailure> {
         let target = self.target();
         match op {
-            InstallOp::Match { image, size } => {
+            InstallOp::Match { place, image, size } => {
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
-                let slot = self.slot(target);
+                let slot = match place {
+                    Place::Target => target,
+                    Place::Running => {
+                        self.running_hashed += 1;
+                        self.booted
+                    }
+                };
+                let slot = self.slot(slot);
                 let same = slot.bytes.get(..size).is_some_and(|bytes| Digest::of(bytes) == image);
                 if same { Ok(()) } else { Err(InstallFailure::Mismatch) }
             }
@@ -318,6 +353,11 @@ impl RamMedium {
                 let opening = opening.ok_or(InstallFailure::Failed)?;
                 if let (Some(download), false) = (&mut self.download, self.without_flush) {
                     download.unflushed.clear();
+                }
+                if let Some(patch) = self.download.as_ref().and_then(|download| download.staging.clone()) {
+                    self.applied += 1;
+                    let image = apply(&patch, &opening, &mut self.running_image())?;
+                    self.slot(target).bytes = image;
                 }
                 let slot = self.slot(target);
                 if Digest::of(&slot.bytes) != opening.image {
@@ -351,4 +391,32 @@ impl RamMedium {
             }
         }
     }
+}
+
+/// Makes the image of a patch, as any device does: its header has to be about the images that were signed.
+fn apply(patch: &[u8], opening: &Opening, running: &mut &[u8]) -> Result<Vec<u8>, InstallFailure> {
+    let (header, at) = Header::decode(patch).map_err(|_| InstallFailure::Decode)?;
+    let memory = opening.transfer.decoder.map_or(0, |decoder| decoder.memory_bytes);
+    let signed = Some(header.base) == opening.base
+        && header.image.digest == opening.image
+        && header.image.size == opening.image_size
+        && header.memory_bytes() <= memory;
+    if !signed {
+        return Err(InstallFailure::Decode);
+    }
+    let mut decoder = Decoder::new(header);
+    let mut rest = patch.get(at..).unwrap_or_default();
+    let mut image = Vec::new();
+    let mut room = [0; 1000];
+    while !decoder.is_complete() {
+        let (used, filled) =
+            decoder.decode(rest, true, running, &mut room).map_err(|_| InstallFailure::Decode)?;
+        image.extend_from_slice(room.get(..filled).unwrap_or_default());
+        rest = rest.get(used..).unwrap_or_default();
+        if used == 0 && filled == 0 {
+            return Err(InstallFailure::Decode);
+        }
+    }
+    decoder.finish(rest.len() as u64).map_err(|_| InstallFailure::Decode)?;
+    Ok(image)
 }

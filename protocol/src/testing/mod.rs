@@ -12,7 +12,7 @@ mod recording;
 mod shelf;
 
 pub use disk::{DiskFault, DiskStep, SimDisk, Survival};
-pub use fixture::{Fixture, OrderOptions, Release};
+pub use fixture::{Fixture, FixturePatch, OrderOptions, Part, Release};
 pub use link::{Direction, Faults, Packet, SeededLink};
 pub use medium::{RamMedium, Stored};
 pub use pair::{Pair, PairOptions, Tap, Verdict};

@@ -1,7 +1,7 @@
 //! A device and its service, joined by a link with faults, in virtual time.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::fixture::{Fixture, OrderOptions, Release};
@@ -10,7 +10,7 @@ use super::medium::{RamMedium, Stored};
 use super::recording::{Recorder, Recording};
 use super::shelf::Shelf;
 use crate::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, Record, SessionConfig};
-use crate::ids::OpId;
+use crate::ids::{OpId, PayloadTag};
 use crate::message::State;
 use crate::retry::Jitter;
 use crate::server::{Document, Event as ServerEvent, GroupDocument, Input as ServerInput, ServerSession};
@@ -75,6 +75,8 @@ pub struct Pair {
     pub server_events: Vec<ServerEvent>,
     /// Payload bytes that the service sent.
     pub served_bytes: u64,
+    /// The same by payload.
+    pub served: BTreeMap<PayloadTag, u64>,
     /// Link cuts and power cuts that happened.
     pub cuts: (u64, u64),
     /// The virtual clock.
@@ -142,6 +144,7 @@ impl Pair {
             events: Vec::new(),
             server_events: Vec::new(),
             served_bytes: 0,
+            served: BTreeMap::new(),
             cuts: (0, 0),
             now,
             tap: None,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::fixture::Release;
+use super::fixture::{Part, Release};
 use super::pair::Pair;
 use crate::ids::{ChunkIndex, PayloadTag};
 use crate::message::{ChunkMessage, PageMessage, PageNumber, Refusal, RefusalCode};
@@ -25,6 +25,12 @@ pub struct Shelf {
     pub reports: Vec<crate::message::Report>,
 }
 
+impl Shelf {
+    fn part(&self, payload: PayloadTag) -> Option<Part> {
+        self.releases.iter().flat_map(Release::parts).find(|part| part.tag() == payload)
+    }
+}
+
 impl Pair {
     /// Feeds the service one input, then carries out what it wants.
     pub(super) fn serve(&mut self, input: Input<'_>) {
@@ -34,8 +40,11 @@ impl Pair {
             false => Vec::new(),
         };
         let live = self.shelf.live.and_then(|live| self.shelf.releases.get(live));
-        let payloads: Vec<LivePayload> =
-            live.iter().map(|release| LivePayload { tag: release.tag(), layout: release.layout }).collect();
+        let payloads: Vec<LivePayload> = live
+            .iter()
+            .flat_map(|release| release.parts())
+            .map(|part| LivePayload { tag: part.tag(), layout: part.layout })
+            .collect();
         let view = DeviceView {
             standing: match (self.options.accepted, &self.shelf.assignment) {
                 (true, _) => Standing::Accepted { key: &key },
@@ -87,10 +96,9 @@ impl Pair {
                 }
             }
             Output::Page { payload, page } => {
-                let found = self.shelf.releases.iter().find(|release| release.tag() == payload);
-                let bytes = found.map(|release| match page {
-                    PageNumber::List => release.index.list.clone(),
-                    PageNumber::Page(number) => release.index.page(number).to_vec(),
+                let bytes = self.shelf.part(payload).map(|part| match page {
+                    PageNumber::List => part.index.list.clone(),
+                    PageNumber::Page(number) => part.index.page(number).to_vec(),
                 });
                 if let Some(bytes) = bytes {
                     self.send_down(PageMessage::encode(payload, page, &bytes));
@@ -112,13 +120,14 @@ impl Pair {
     }
 
     fn send_chunks(&mut self, payload: PayloadTag, first: ChunkIndex, count: u32) {
-        let Some(release) = self.shelf.releases.iter().find(|release| release.tag() == payload) else {
+        let Some(part) = self.shelf.part(payload) else {
             return;
         };
-        let range = release.layout.bytes_of(first, count);
+        let range = part.layout.bytes_of(first, count);
         let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
-        let bytes = release.payload.get(range).unwrap_or_default();
+        let bytes = part.bytes.get(range).unwrap_or_default();
         self.served_bytes += bytes.len() as u64;
+        *self.served.entry(payload).or_default() += bytes.len() as u64;
         let message = ChunkMessage::encode(payload, first, bytes);
         self.send_down(message);
     }

@@ -82,6 +82,7 @@ fn plan(seed: u8) -> FetchPlan {
         image_size: image.size,
         uri: image.uri,
         transfer: image.transfer,
+        base: None,
     }
 }
 

@@ -101,6 +101,7 @@ impl Model<'_> {
                         image_size: self.size.unwrap(),
                         uri: self.uri.clone().unwrap(),
                         transfer: self.transfer.unwrap(),
+                        base: None,
                     }));
                     if !(self.answers)() {
                         return Err(Stop::Directive);

@@ -106,7 +106,7 @@ fn sections_components_and_index_lists_that_are_not_run_are_refused() {
         let payload_fetch = Content { payload_fetch: Some(fetch), ..content() };
         assert_eq!(walk(payload_fetch), executed(Feature::Member(consts::manifest::PAYLOAD_FETCH)));
     }
-    let two = vec![ComponentId::app(), ComponentId::new(&[b"app", b"run"]).unwrap()];
+    let two = vec![ComponentId::app(), ComponentId::new(&[b"app", b"cfg"]).unwrap()];
     assert_eq!(walk(Content { components: two, ..content() }), executed(Feature::Components(2)));
 
     let index = |index| {
