@@ -51,10 +51,23 @@ fn images(len: usize) -> (Vec<u8>, Vec<u8>) {
     (assemble(&old, 0), assemble(&new, 8))
 }
 
+/// The new image has 28 KiB in its middle that are nowhere in the old one and do not compress: a patch of many chunks.
+fn fresh_images() -> (Vec<u8>, Vec<u8>) {
+    let (old, mut new) = images(20_000);
+    let mut state = 0x9e37_79b9_u32;
+    let noise = core::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let middle = new.len() / 2;
+    new.splice(middle..middle, noise.take(28 * 1024));
+    (old, new)
+}
+
 #[test]
 fn vectors_are_what_the_encoder_makes() {
-    for (name, len, memory_bytes) in PAIRS {
-        let (old, new) = images(len);
+    let code = PAIRS.map(|(name, len, memory_bytes)| (name, images(len), memory_bytes));
+    for (name, (old, new), memory_bytes) in code.into_iter().chain([("fresh", fresh_images(), 40 * 1024)]) {
         let patch = diff(&old, &new, &PatchOptions { memory_bytes, ..PatchOptions::default() }, &mut |_| {});
         let files = [("old", &old), ("new", &new), ("patch", &patch.bytes)];
         for (kind, bytes) in files {
