@@ -114,6 +114,13 @@ impl DeviceSession {
             self.reject(Channel::Answers, Reason::Rollback { got: sequence, known });
             return self.end(Outcome::Failed, Some(FailureCode::Rollback));
         }
+        // Another envelope of the release that runs, with other patches perhaps: there is nothing to install.
+        let mut images = envelope.manifest().images().into_iter();
+        if sequence == self.boot.running.sequence
+            && images.any(|image| self.boot.running.image == Some(image.digest))
+        {
+            return self.end(Outcome::Confirmed, None);
+        }
         match Interpreter::new(&envelope, &self.identity(), Procedure::Update) {
             Ok(interpreter) => {
                 let procedure = Procedure::Update;

@@ -54,8 +54,9 @@ const REPORT_WAIT_MS: u64 = 3_000;
 /// Answers that one device may get at once, and one more every so often.
 const ANSWERS_BURST: u64 = 24;
 const ANSWER_EVERY_MS: u64 = 2_000;
-/// Payloads whose bytes are counted per device.
-const PAYLOADS_MAX: usize = 4;
+/// Payloads whose bytes are counted per device: more than one release has, so that nobody who turns from one to the
+/// next is forgotten.
+const PAYLOADS_MAX: usize = 16;
 /// What a device is told to wait that asks too much.
 const QUOTA_RETRY_S: u32 = 3600;
 /// What a device is told to wait that is not accepted yet.

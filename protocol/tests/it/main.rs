@@ -16,6 +16,7 @@ mod manifest;
 mod manifest_properties;
 mod messages;
 mod samples;
+mod serving;
 mod session;
 mod sim_disk;
 mod suit_vectors;

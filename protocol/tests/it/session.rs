@@ -1,8 +1,13 @@
 //! Two sessions on a link with faults: what must come true whatever the link does.
 
 use whimbrel_protocol::device::{Event, InstallFailure, Reason, StoreFailure};
+use whimbrel_protocol::envelope::{Envelope, Unverified};
+use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::manifest::{Image, Images, ReleaseManifest, TransferDescriptor};
 use whimbrel_protocol::message::{CampaignState, FailureCode, Outcome, State};
-use whimbrel_protocol::testing::{Direction, Faults, OrderOptions, Pair, PairOptions, Verdict};
+use whimbrel_protocol::testing::{
+    Direction, Faults, Fixture, OrderOptions, Pair, PairOptions, Release, Verdict,
+};
 use whimbrel_protocol::topic::Channel;
 
 pub(crate) const MINUTE: u64 = 60_000;
@@ -231,6 +236,43 @@ fn the_same_payload_ordered_again_is_not_fetched_again() {
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     assert!(pair.served_bytes <= 400_000 + 65_536, "{}", pair.served_bytes);
     assert_eq!(pair.shelf.reports[0].campaign.0, [9; 8], "the report names the campaign that counts");
+}
+
+/// Another envelope of a release: the same sequence number, image and payload under another name.
+fn beside(fixture: &Fixture, release: &Release) -> Release {
+    let transfer = TransferDescriptor::raw(release.layout, release.index.digest);
+    let image = Image::new(Digest::of(&release.image), release.image.len() as u64, transfer);
+    let manifest = ReleaseManifest {
+        vendor: fixture.vendor,
+        class: fixture.class,
+        version: vec![1, 0, 1, 1],
+        sequence: release.sequence,
+        images: Images::Any(image),
+        text: None,
+    };
+    let mut envelope = Envelope::<Unverified>::unsigned(&manifest.build().unwrap()).unwrap();
+    envelope.sign(&fixture.release_key).unwrap();
+    let digest = envelope.claimed_digest();
+    assert_ne!(digest, release.digest);
+    Release { digest, envelope: envelope.bytes().to_vec(), ..release.clone() }
+}
+
+#[test]
+fn another_envelope_of_the_image_that_runs_is_confirmed_without_a_fetch() {
+    let mut pair = Pair::with_release(PairOptions::default(), image(100_000, 13), 12);
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    let (served, boot) = (pair.served_bytes, pair.medium.boot_view());
+    let beside = beside(&pair.fixture, &pair.shelf.releases[0]);
+    pair.roll_out(beside.clone(), OrderOptions { version: 2, campaign: 9, ..Default::default() });
+    pair.run(10 * MINUTE, |pair| pair.shelf.reports.len() == 2);
+    let report = &pair.shelf.reports[1];
+    assert_eq!((report.campaign.0, report.release), ([9; 8], beside.digest));
+    assert_eq!((report.outcome, report.bytes_received), (Outcome::Confirmed, 0));
+    assert_eq!(
+        (pair.served_bytes, pair.medium.boot_view()),
+        (served, boot),
+        "nothing is fetched or installed"
+    );
 }
 
 #[test]
