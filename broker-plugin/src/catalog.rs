@@ -7,8 +7,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::envelope::{Envelope, VerifyError};
-use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
-use whimbrel_protocol::manifest::ManifestError;
+use whimbrel_protocol::ids::{ClassId, Digest, ShortDigest, VendorId};
+use whimbrel_protocol::manifest::{ImageId, ManifestError};
 use whimbrel_protocol::server::LivePayload;
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::trust::Root;
@@ -32,10 +32,21 @@ pub struct Release {
     pub class: ClassId,
     /// Bytes of the image.
     pub image_size: u64,
-    /// What has to be uploaded.
-    pub payloads: Vec<PayloadSpec>,
+    /// What it installs: one image, or one for each slot.
+    pub images: Vec<ImageId>,
+    /// What has to be uploaded: patches first, the full payload last.
+    pub payloads: Vec<Offer>,
     /// When it came.
     pub added: UnixTime,
+}
+
+/// One way to an image of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The payload.
+    pub spec: PayloadSpec,
+    /// For a patch the image that it starts from.
+    pub base: Option<ImageId>,
 }
 
 /// Why an envelope is not taken as a release.
@@ -78,14 +89,13 @@ impl Release {
         if let Some(other) = images.iter().map(|image| image.size).find(|size| *size != image_size) {
             return Err(ReleaseError::ImageSizes { one: image_size, other });
         }
-        let images: Vec<Digest> = images.iter().map(|image| image.digest).collect();
-        let payloads: Vec<PayloadSpec> = manifest
+        let digests: Vec<Digest> = images.iter().map(|image| image.digest).collect();
+        let payloads: Vec<Offer> = manifest
             .payloads()
             .iter()
-            .map(|payload| PayloadSpec {
-                index: payload.transfer.index_digest,
-                layout: payload.transfer.layout,
-                images: images.clone(),
+            .map(|payload| {
+                let (index, layout) = (payload.transfer.index_digest, payload.transfer.layout);
+                Offer { spec: PayloadSpec { index, layout, images: digests.clone() }, base: payload.base }
             })
             .collect();
         if payloads.is_empty() {
@@ -103,9 +113,22 @@ impl Release {
             vendor: vendor.ok_or(missing("vendor"))?,
             class: class.ok_or(missing("class"))?,
             image_size,
+            images,
             payloads,
             added,
         })
+    }
+
+    /// The offer whose index digest begins with `payload`.
+    #[must_use]
+    pub fn offer(&self, payload: ShortDigest) -> Option<&Offer> {
+        self.payloads.iter().find(|offer| offer.spec.index.short() == payload)
+    }
+
+    /// Whether an image that names itself by its first bytes is one that this release installs.
+    #[must_use]
+    pub fn installs(&self, image: ShortDigest) -> bool {
+        self.images.iter().any(|own| own.digest.short() == image)
     }
 
     /// The row to store.
@@ -151,8 +174,10 @@ pub struct PayloadNumber(u32);
 /// Why a release is not entered, or not found.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CatalogError {
-    /// Another release of the class has the sequence number.
-    #[error("release {other} of this class has sequence {sequence} too: build this one with a higher number")]
+    /// Another release of the class has the sequence number, and installs something else.
+    #[error(
+        "release {other} of this class has sequence {sequence} too, with another image: build this one with a higher number"
+    )]
     Sequence {
         /// The other release.
         other: Digest,
@@ -229,8 +254,13 @@ impl Catalog {
         if self.releases.contains_key(&release.digest) {
             return Ok(false);
         }
-        let same = |other: &&Release| other.class == release.class && other.sequence == release.sequence;
-        if let Some(other) = self.releases.values().find(same) {
+        // Another envelope of the same images may bring other payloads, such as patches; devices take either.
+        let clashes = |other: &&Release| {
+            other.class == release.class
+                && other.sequence == release.sequence
+                && other.images != release.images
+        };
+        if let Some(other) = self.releases.values().find(clashes) {
             return Err(CatalogError::Sequence { other: other.digest, sequence: release.sequence });
         }
         if self.releases.len() >= self.releases_max {
@@ -267,22 +297,32 @@ impl Catalog {
         self.rows.get(number.0 as usize)
     }
 
+    /// The newest release of a class that installs an image which names itself by its first bytes.
+    #[must_use]
+    pub fn of_image(&self, class: ClassId, image: ShortDigest) -> Option<&Release> {
+        let releases = self.releases.values();
+        let known = releases.filter(|release| release.class == class && release.installs(image));
+        known.max_by_key(|release| (release.sequence, release.added))
+    }
+
     /// What the releases say about the payload with this index digest.
     #[must_use]
     pub fn spec(&self, index: &Digest) -> Option<&PayloadSpec> {
-        self.releases.values().flat_map(|release| &release.payloads).find(|spec| spec.index == *index)
+        let offers = self.releases.values().flat_map(|release| &release.payloads);
+        offers.map(|offer| &offer.spec).find(|spec| spec.index == *index)
     }
 
     /// What has to be uploaded before a release can go out.
     #[must_use]
     pub fn missing<'r>(&self, release: &'r Release) -> Vec<&'r PayloadSpec> {
-        release.payloads.iter().filter(|spec| !self.payloads.contains_key(&spec.index)).collect()
+        let specs = release.payloads.iter().map(|offer| &offer.spec);
+        specs.filter(|spec| !self.payloads.contains_key(&spec.index)).collect()
     }
 
     /// The payloads of a release that can be served, with their numbers.
     #[must_use]
     pub fn live(&self, release: &Release) -> Vec<(LivePayload, PayloadNumber)> {
-        let known = release.payloads.iter().filter_map(|spec| {
+        let known = release.payloads.iter().filter_map(|Offer { spec, .. }| {
             let number = *self.payloads.get(&spec.index)?;
             let tag = whimbrel_protocol::ids::PayloadTag::of(&spec.index);
             Some((LivePayload { tag, layout: spec.layout }, number))

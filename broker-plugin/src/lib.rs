@@ -6,6 +6,7 @@
 //! | [`attach`] | the link to the embedded broker, or to any other |
 //! | `service`, `sessions` | the task that decides; one protocol session for each device |
 //! | [`registry`], [`catalog`], [`campaign`] | devices, releases, who gets what |
+//! | [`bases`] | images that devices run and a release has no patch for |
 //! | [`serving`] | payload bytes, framed once and shared; who is told to come back later |
 //! | [`store`] | what must not be lost |
 //! | [`signing`] | the keys that the service signs with |
@@ -20,6 +21,7 @@ extern crate alloc;
 
 pub mod admin;
 pub mod attach;
+pub mod bases;
 pub mod campaign;
 pub mod catalog;
 mod cli;

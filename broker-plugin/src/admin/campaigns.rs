@@ -100,9 +100,10 @@ pub(super) async fn one(
         campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
         if listed {
             let rows = desk.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
-            let view =
-                |row: &crate::store::DeploymentRow| CampaignDeviceView::of(&row.device, &row.deployment, 0);
-            campaign.device_list = Some(rows.iter().map(view).collect());
+            let names = &campaign.names;
+            let views = rows.iter().map(|row| CampaignDeviceView::of(&row.device, &row.deployment, 0, names));
+            let views = views.collect();
+            campaign.device_list = Some(views);
         }
     }
     Ok(Json(campaign).into_response())

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `GET /v1/status` | what there is, what was counted |
 //! | `POST /v1/releases`, `GET /v1/releases[/hex]` | envelopes |
+//! | `GET /v1/releases/{hex}/bases[?group=name]` | images that devices run without a patch |
 //! | `PUT /v1/payloads/{index digest}` | payload bytes |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns[/id]`, `POST /v1/campaigns/{id}/abort`, `.../retry` | |
 //! | `GET /v1/devices`, `POST /v1/devices/{id}/accept`, `.../reset`, `PUT /v1/devices/{id}/groups` | |
@@ -92,6 +93,7 @@ fn routes(desk: Desk) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/releases", get(releases::list).post(releases::add))
         .route("/v1/releases/:hex", get(releases::one))
+        .route("/v1/releases/:hex/bases", get(releases::bases))
         .route("/v1/payloads/:hex", put(releases::upload))
         .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
         .route("/v1/campaigns/:id", get(campaigns::one))

@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::ids::{Digest, GroupName};
 use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
 
 use super::body::{announced_length, next_piece, read};
@@ -27,6 +27,23 @@ pub(super) async fn one(
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
     Ok(Json(desk.ask(|reply| Command::Release { prefix, reply }).await?).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BasesQuery {
+    group: Option<String>,
+}
+
+pub(super) async fn bases(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<BasesQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let (Path(prefix), Query(query)) = (path?, query?);
+    let group = query.group.as_deref().map(GroupName::new).transpose();
+    let group = group.map_err(|error| ApiError::bad_request(format!("group: {error}")))?;
+    Ok(Json(desk.ask(|reply| Command::Bases { prefix, group, reply }).await?).into_response())
 }
 
 pub(super) async fn add(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {

@@ -1,7 +1,7 @@
 //! What goes into a [`Campaign`](super::Campaign) and what comes out.
 
 use bytes::Bytes;
-use whimbrel_protocol::ids::DeviceId;
+use whimbrel_protocol::ids::{DeviceId, ShortDigest};
 use whimbrel_protocol::message::{self, Report, Status};
 
 use crate::store::DeploymentRow;
@@ -55,6 +55,8 @@ pub enum Ask {
     Manifest,
     /// Chunks.
     Chunks {
+        /// Of which payload: the first bytes of its index digest.
+        payload: ShortDigest,
         /// All chunks before this one have been asked for, or are held.
         before: u32,
         /// Chunks of the payload.

@@ -26,10 +26,10 @@ pub use io::{Ask, Command, Event, Ignored, Input, Output};
 pub use plan::{
     Identity, LIFE_DEFAULT_S, LIFE_MAX_S, LIFE_MIN_S, NewCampaign, PRIORITY_MAX, PlanError, SPREAD_MAX_S,
 };
-pub use tally::Tally;
 pub(crate) use tally::percent_of;
+pub use tally::{Share, Tally};
 
-use crate::store::{CampaignRow, Deployment, DeploymentRow, Phase, Why};
+use crate::store::{CameBy, CampaignRow, Deployment, DeploymentRow, Phase, Why};
 
 /// One campaign.
 #[derive(Debug)]
@@ -194,8 +194,15 @@ impl Campaign {
             reason: report.failure.map_or(Why::Unsaid, Why::Failed),
             bytes_received: report.bytes_received.min(BYTES_MAX),
             bytes_twice: report.bytes_twice.min(BYTES_MAX),
+            came_by: self.came_by(&report.device, report.attempt),
             updated: today,
         })
+    }
+
+    /// By which payloads the image of one attempt comes, as far as that is known here.
+    fn came_by(&self, device: &DeviceId, attempt: u64) -> CameBy {
+        let known = self.deployments.get(device).map(|known| known.deployment);
+        known.filter(|known| known.attempt == attempt).map_or(CameBy::default(), |known| known.came_by)
     }
 
     fn reported(&mut self, today: UnixTime, device: &DeviceId, report: &Report) {
@@ -230,6 +237,7 @@ impl Campaign {
             reason: reason.unwrap_or_default(),
             bytes_received: status.bytes_received.min(BYTES_MAX),
             bytes_twice: status.bytes_twice.min(BYTES_MAX),
+            came_by: self.came_by(device, status.attempt),
             updated: today,
         };
         self.hint(device, says, percent(status.chunks_held, status.chunks));
@@ -237,22 +245,30 @@ impl Campaign {
 
     fn asked(&mut self, today: UnixTime, device: &DeviceId, ask: Ask) {
         let known = self.progress(device).copied();
-        let (state, fetched) = match ask {
-            Ask::Manifest => (State::Offered, None),
-            Ask::Chunks { before, of } => (State::Downloading, percent(before, of)),
+        let attempt = self.document.order.attempt;
+        let before = self.came_by(device, attempt);
+        let (state, fetched, came_by) = match ask {
+            Ask::Manifest => (State::Offered, None, before),
+            Ask::Chunks { payload, before: first, of } => {
+                (State::Downloading, percent(first, of), before.then(payload))
+            }
         };
         let earlier = [State::Offered, State::Deferred, State::Downloading];
-        if known.is_some_and(|known| !earlier.contains(&known.deployment.state)) {
+        // Whoever turns to another payload could not use the first one, however far it was.
+        let turned = came_by != before;
+        let further = |state: State| !earlier.contains(&state) && (state.is_final() || !turned);
+        if known.is_some_and(|known| further(known.deployment.state)) {
             return; // It is further than that, or it ended.
         }
         let known = known.map(|known| known.deployment);
         let says = Deployment {
-            attempt: self.document.order.attempt,
+            attempt,
             report: 0,
             state,
             reason: Why::Unsaid,
             bytes_received: known.map_or(0, |known| known.bytes_received),
             bytes_twice: known.map_or(0, |known| known.bytes_twice),
+            came_by,
             updated: today,
         };
         self.hint(device, says, fetched);
@@ -274,7 +290,8 @@ impl Campaign {
         let before = known.deployment;
         let fetched_before = if before.attempt == says.attempt { known.fetched_percent } else { 0 };
         *known = Progress { deployment: says, fetched_percent: fetched.unwrap_or(fetched_before) };
-        if (before.attempt, before.state, before.reason) != (says.attempt, says.state, says.reason) {
+        let worth = |of: Deployment| (of.attempt, of.state, of.reason, of.came_by);
+        if worth(before) != worth(says) {
             self.save(device, says);
         }
     }

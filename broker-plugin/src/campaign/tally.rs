@@ -2,11 +2,11 @@
 
 use alloc::collections::BTreeMap;
 
-use whimbrel_protocol::ids::DeviceId;
+use whimbrel_protocol::ids::{DeviceId, ShortDigest};
 use whimbrel_protocol::message::State;
 
 use super::Campaign;
-use crate::store::{Deployment, TallyRow, Why};
+use crate::store::{CameBy, Deployment, TallyRow, Why};
 
 /// Devices by state, failures by reason, bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,19 @@ pub struct Tally {
     pub bytes_twice: u64,
     /// Why deployments did not end in a confirmed image, and how many each.
     pub failures: BTreeMap<&'static str, u64>,
+    /// Devices that have begun, by the payload by which their image comes; `None` where nothing was served.
+    pub by_payload: BTreeMap<Option<ShortDigest>, Share>,
     /// Sum over all devices of how far each is, in percent.
     percents: u64,
+}
+
+/// What one payload is to a campaign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Devices whose image comes by it.
+    pub devices: u64,
+    /// Payload bytes that these devices received, with everything received twice and by payloads given up.
+    pub bytes_received: u64,
 }
 
 impl Tally {
@@ -64,6 +75,7 @@ impl Tally {
                 reason: row.reason,
                 bytes_received: row.bytes_received,
                 bytes_twice: row.bytes_twice,
+                came_by: CameBy { payload: row.payload, given_up: None },
                 updated: whimbrel_protocol::time::UnixTime::default(),
             };
             tally.add(&deployment, row.devices);
@@ -77,6 +89,9 @@ impl Tally {
         *self.by_state.entry(deployment.state.name()).or_default() += devices;
         self.bytes_received = self.bytes_received.saturating_add(deployment.bytes_received);
         self.bytes_twice = self.bytes_twice.saturating_add(deployment.bytes_twice);
+        let share = self.by_payload.entry(deployment.came_by.payload).or_default();
+        share.devices += devices;
+        share.bytes_received = share.bytes_received.saturating_add(deployment.bytes_received);
         let bad = matches!(deployment.state, State::Reverted | State::Failed | State::Cancelled);
         if bad {
             *self.failures.entry(reason_of(deployment.reason)).or_default() += devices;

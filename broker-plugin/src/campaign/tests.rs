@@ -1,3 +1,5 @@
+use alloc::collections::BTreeMap;
+
 use whimbrel_protocol::ids::{ClassId, Digest, GroupName, Prefix, ShortDigest};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Policy};
 
@@ -5,6 +7,9 @@ use super::*;
 use crate::catalog::Release;
 
 const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// A patch and a full payload.
+const PATCH: ShortDigest = ShortDigest([8; 8]);
+const FULL: ShortDigest = ShortDigest([9; 8]);
 
 fn release() -> Release {
     Release {
@@ -15,6 +20,7 @@ fn release() -> Release {
         vendor: whimbrel_protocol::ids::VendorId([2; 16]),
         class: ClassId([3; 16]),
         image_size: 4096,
+        images: Vec::new(),
         payloads: Vec::new(),
         added: TODAY,
     }
@@ -178,12 +184,12 @@ fn what_a_device_says_unsigned_moves_it_forward_and_never_out_of_an_outcome() {
     let m1 = device("m1");
     feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Manifest });
     assert_eq!(state_of(&campaign, "m1"), Some(State::Offered));
-    feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { before: 8, of: 16 } });
+    feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { payload: FULL, before: 8, of: 16 } });
     assert_eq!(state_of(&campaign, "m1"), Some(State::Downloading));
     assert_eq!(campaign.progress(&m1).unwrap().fetched_percent, 50);
     tell(&mut campaign, "m1", State::Testing);
     assert_eq!(state_of(&campaign, "m1"), Some(State::Testing));
-    feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { before: 1, of: 16 } });
+    feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { payload: FULL, before: 1, of: 16 } });
     assert_eq!(state_of(&campaign, "m1"), Some(State::Testing), "a late request");
     hear(&mut campaign, "m1", &report(0, 1, Outcome::Failed));
     for state in [State::Downloading, State::Testing, State::Confirmed, State::Idle] {
@@ -202,13 +208,45 @@ fn an_outcome_is_never_taken_from_an_unsigned_word() {
 }
 
 #[test]
+fn a_device_that_turns_to_another_payload_has_given_the_first_one_up() {
+    let mut campaign = campaign();
+    let m1 = device("m1");
+    let ask = |campaign: &mut Campaign, payload| {
+        feed(campaign, Input::Asked { device: &m1, ask: Ask::Chunks { payload, before: 1, of: 2 } })
+    };
+    let came_by = |campaign: &Campaign| campaign.progress(&device("m1")).unwrap().deployment.came_by;
+    ask(&mut campaign, PATCH);
+    assert_eq!(came_by(&campaign), CameBy { payload: Some(PATCH), given_up: None });
+    // It applies the patch; that fails, and the full payload is asked for.
+    tell(&mut campaign, "m1", State::Installing);
+    ask(&mut campaign, PATCH);
+    assert_eq!(state_of(&campaign, "m1"), Some(State::Installing), "a late request");
+    let saved = ask(&mut campaign, FULL);
+    assert!(matches!(saved[..], [Output::Save(_)]), "{saved:?}");
+    assert_eq!(state_of(&campaign, "m1"), Some(State::Downloading));
+    let both = CameBy { payload: Some(FULL), given_up: Some(PATCH) };
+    assert_eq!(came_by(&campaign), both);
+    tell(&mut campaign, "m1", State::Testing);
+    hear(&mut campaign, "m1", &report(0, 1, Outcome::Failed));
+    assert_eq!(came_by(&campaign), both, "a report does not say by which payload the image came");
+    ask(&mut campaign, PATCH);
+    assert_eq!(came_by(&campaign), both, "nothing counts after a report");
+    let tally = Tally::of(&campaign, [&m1].into_iter());
+    assert_eq!(tally.by_payload, BTreeMap::from([(Some(FULL), Share { devices: 1, bytes_received: 5000 })]));
+    order(&mut campaign, Command::Retry, 2);
+    ask(&mut campaign, FULL);
+    assert_eq!(came_by(&campaign), CameBy { payload: Some(FULL), given_up: None }, "another attempt");
+}
+
+#[test]
 fn only_changes_of_state_are_worth_storing() {
     let mut campaign = campaign();
     let saves =
         |outputs: Vec<Output>| outputs.iter().filter(|output| matches!(output, Output::Save(_))).count();
     let m1 = device("m1");
-    let mut ask =
-        |before| feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { before, of: 9 } });
+    let mut ask = |before| {
+        feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { payload: FULL, before, of: 9 } })
+    };
     assert_eq!(saves(ask(1)), 1);
     assert_eq!(saves(ask(2)), 0);
     assert_eq!(saves(ask(9)), 0);

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, GroupName};
 
+use super::bases::BasesView;
 use super::views::{CampaignView, DeviceEntry, DevicesView, ImportView, ReleaseView, StatusView};
 use crate::campaign::{CommandError, NewCampaign, PlanError};
 use crate::catalog::{CatalogError, Release};
@@ -24,6 +25,11 @@ pub(crate) enum Command {
     Release {
         prefix: String,
         reply: Reply<ReleaseView>,
+    },
+    Bases {
+        prefix: String,
+        group: Option<GroupName>,
+        reply: Reply<BasesView>,
     },
     AddRelease {
         release: Box<Release>,

@@ -11,15 +11,17 @@
 //! | `desk`, `decision` | what operators change: decided, signed, stored, in force |
 //! | `documents` | the beacon; what stays with the broker for devices that come later |
 //! | `outbox` | what goes to the broker with the next flush |
-//! | `queries`, `views` | what operators ask |
+//! | `queries`, `views`, `payloads`, `bases` | what operators ask |
 //! | `command` | how they ask it |
 
+mod bases;
 mod command;
 mod decision;
 mod desk;
 mod devices;
 mod documents;
 mod outbox;
+mod payloads;
 mod queries;
 mod serve;
 mod views;

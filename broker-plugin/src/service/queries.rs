@@ -1,11 +1,15 @@
 //! What operators ask: answered from memory.
 
-use whimbrel_protocol::ids::DeviceId;
+use std::collections::HashMap;
+
+use whimbrel_protocol::ids::{CampaignId, DeviceId};
 use whimbrel_protocol::time::UnixTime;
 
 use super::decision::tell;
+use super::payloads::Payloads;
 use super::views::{
-    CampaignDeviceView, CampaignView, DeviceCounts, DeviceEntry, DevicesView, ReleaseView, StatusView,
+    CampaignDeviceView, CampaignView, DeviceCounts, DeviceDeploymentView, DeviceEntry, DevicesView,
+    ReleaseView, StatusView,
 };
 use super::{Attached, Command, Core, Denied, DeviceState, DevicesPage};
 use crate::attach::BrokerLink;
@@ -29,6 +33,10 @@ impl<L: BrokerLink> Core<L> {
                 let found = self.catalog.find(&prefix);
                 let view = found.map(|release| ReleaseView::of(release, &self.catalog));
                 tell(reply, view.map_err(Denied::Catalog));
+            }
+            Command::Bases { prefix, group, reply } => {
+                let found = self.catalog.find(&prefix).map_err(Denied::Catalog);
+                tell(reply, found.map(|release| self.view_bases(release, group.as_ref())));
             }
             Command::PayloadSpec { index, reply } => {
                 let spec = self.catalog.spec(&index).cloned();
@@ -73,7 +81,7 @@ impl<L: BrokerLink> Core<L> {
     }
 
     /// The devices that a campaign is for.
-    fn members<'s>(&'s self, campaign: &'s Campaign) -> impl Iterator<Item = &'s Device> {
+    pub(super) fn members<'s>(&'s self, campaign: &'s Campaign) -> impl Iterator<Item = &'s Device> {
         let document = campaign.document();
         self.registry.devices_after(None).filter(move |device| is_member(device, document))
     }
@@ -88,6 +96,7 @@ impl<L: BrokerLink> Core<L> {
 
     fn view_campaign_devices(&self, campaign: &Campaign, page: Option<&DevicesPage>) -> CampaignView {
         let mut view = self.view_campaign(campaign);
+        view.without_patch = self.view_without_patch(campaign);
         let Some(page) = page else { return view };
         let document = campaign.document();
         let of_campaign =
@@ -95,11 +104,13 @@ impl<L: BrokerLink> Core<L> {
         let devices = self.registry.devices_after(page.after.as_ref()).filter(of_campaign);
         let entries = devices.take(page.limit).map(|device| match campaign.progress(&device.id) {
             Some(progress) => {
-                CampaignDeviceView::of(&device.id, &progress.deployment, progress.fetched_percent)
+                let (deployment, fetched) = (&progress.deployment, progress.fetched_percent);
+                CampaignDeviceView::of(&device.id, deployment, fetched, &view.names)
             }
             None => CampaignDeviceView::waiting(&device.id, self.seen(device)),
         });
-        view.device_list = Some(entries.collect());
+        let entries = entries.collect();
+        view.device_list = Some(entries);
         view
     }
 
@@ -110,21 +121,32 @@ impl<L: BrokerLink> Core<L> {
             Some(DeviceState::Accepted) => device.is_accepted(),
         };
         let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
-        let entries: Vec<DeviceEntry> =
-            devices.by_ref().take(page.limit).map(|device| self.device_entry(device)).collect();
+        let mut names = HashMap::new();
+        let listed = devices.by_ref().take(page.limit);
+        let entries: Vec<DeviceEntry> = listed.map(|device| self.device_entry(device, &mut names)).collect();
         let more = devices.next().is_some();
         let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
         DevicesView { devices: entries, next }
     }
 
     pub(super) fn view_device(&self, id: &DeviceId) -> Option<DeviceEntry> {
-        self.registry.device(id).map(|device| self.device_entry(device))
+        self.registry.device(id).map(|device| self.device_entry(device, &mut HashMap::new()))
     }
 
-    fn device_entry(&self, device: &Device) -> DeviceEntry {
+    /// A device; `names` are those of the payloads of campaigns that other devices of the list had.
+    fn device_entry(&self, device: &Device, names: &mut HashMap<CampaignId, Payloads>) -> DeviceEntry {
         let seen = self.seen(device);
         let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= self.today);
-        DeviceEntry::of(device, seen, online)
+        let ruling = self.campaigns.ruling(device.groups(), device.class);
+        let deployment = ruling.and_then(|campaign| {
+            let progress = campaign.progress(&device.id)?;
+            let names = names.entry(campaign.id()).or_insert_with(|| {
+                let release = self.catalog.release(&campaign.document().order.release);
+                release.map_or_else(Payloads::default, |release| Payloads::of(release, &self.catalog))
+            });
+            Some(DeviceDeploymentView::of(campaign.id(), &progress.deployment, names))
+        });
+        DeviceEntry::of(device, seen, online, deployment)
     }
 
     /// When a device was last heard; `None` for never.

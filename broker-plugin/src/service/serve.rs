@@ -47,7 +47,10 @@ impl<L: BrokerLink> Core<L> {
         self.admission.take(self.now, &mut session.bytes, crowd, bytes);
         let before = runs.last().map_or(0, |(first, count)| first.0 + count);
         self.send_chunks(device, number, &runs);
-        self.asked(device, Ask::Chunks { before, of });
+        if let Some(row) = self.catalog.payload(number) {
+            let payload = row.index.short();
+            self.asked(device, Ask::Chunks { payload, before, of });
+        }
     }
 
     /// Sends messages of chunks until one has to be read first.

@@ -7,6 +7,8 @@ use whimbrel_protocol::ids::{CampaignId, DeviceId};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
+use super::bases::WithoutPatchView;
+use super::payloads::{PayloadShareView, PayloadView, Payloads};
 use crate::campaign::{Campaign, Tally, percent_of};
 use crate::catalog::{Catalog, Release};
 use crate::store::{Deployment, Device, Phase, Standing};
@@ -90,11 +92,19 @@ pub(crate) struct CampaignView {
     pub(crate) bytes_received: u64,
     pub(crate) bytes_twice: u64,
     pub(crate) failures: BTreeMap<&'static str, u64>,
+    /// By which payloads the images of its devices come.
+    pub(crate) payloads: Vec<PayloadShareView>,
+    /// Where some run an image that no patch starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) without_patch: Option<WithoutPatchView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_list: Option<Vec<CampaignDeviceView>>,
     /// Where the campaign was replaced: its devices are counted in the store.
     #[serde(skip)]
     pub(crate) replaced: Option<CampaignId>,
+    /// How its release's payloads are called.
+    #[serde(skip)]
+    pub(crate) names: Payloads,
 }
 
 /// Devices of a campaign by state.
@@ -124,6 +134,10 @@ pub(crate) struct CampaignDeviceView {
     pub(crate) percent: u8,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_twice: u64,
+    /// The payload of which chunks were served last; `null` where none were.
+    pub(crate) payload: Option<PayloadView>,
+    /// The one before it, which the device could not use.
+    pub(crate) given_up: Option<PayloadView>,
     pub(crate) seen: Option<u64>,
 }
 
@@ -148,8 +162,11 @@ impl CampaignView {
             bytes_received: 0,
             bytes_twice: 0,
             failures: BTreeMap::new(),
+            payloads: Vec::new(),
+            without_patch: None,
             device_list: None,
             replaced: (campaign.phase() == Phase::Replaced).then(|| campaign.id()),
+            names: release.map_or_else(Payloads::default, |release| Payloads::of(release, catalog)),
         };
         view.count(tally);
         view
@@ -176,12 +193,14 @@ impl CampaignView {
         self.bytes_received = tally.bytes_received;
         self.bytes_twice = tally.bytes_twice;
         self.failures.clone_from(&tally.failures);
+        self.payloads = self.names.shares(tally);
     }
 }
 
 impl CampaignDeviceView {
     /// A device that has begun.
-    pub(crate) fn of(id: &DeviceId, deployment: &Deployment, fetched_percent: u8) -> Self {
+    pub(crate) fn of(id: &DeviceId, deployment: &Deployment, fetched_percent: u8, names: &Payloads) -> Self {
+        let [payload, given_up] = names.name(deployment.came_by);
         Self {
             id: id.to_string(),
             state: deployment.state.name(),
@@ -189,6 +208,8 @@ impl CampaignDeviceView {
             percent: percent_of(deployment, fetched_percent),
             bytes_received: deployment.bytes_received,
             bytes_twice: deployment.bytes_twice,
+            payload,
+            given_up,
             seen: Some(deployment.updated.as_secs()),
         }
     }
@@ -202,6 +223,8 @@ impl CampaignDeviceView {
             percent: 0,
             bytes_received: 0,
             bytes_twice: 0,
+            payload: None,
+            given_up: None,
             seen: seen.map(UnixTime::as_secs),
         }
     }
@@ -226,10 +249,42 @@ pub(crate) struct DeviceEntry {
     pub(crate) sequence: u64,
     pub(crate) seen: Option<u64>,
     pub(crate) online_hint: bool,
+    /// How far it is with the campaign that rules it; `null` where it has not begun.
+    pub(crate) deployment: Option<DeviceDeploymentView>,
+}
+
+/// How far a device is with the campaign that rules it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeviceDeploymentView {
+    campaign: String,
+    state: &'static str,
+    bytes_received: u64,
+    bytes_twice: u64,
+    payload: Option<PayloadView>,
+    given_up: Option<PayloadView>,
+}
+
+impl DeviceDeploymentView {
+    pub(crate) fn of(campaign: CampaignId, deployment: &Deployment, names: &Payloads) -> Self {
+        let [payload, given_up] = names.name(deployment.came_by);
+        Self {
+            campaign: campaign.to_hex(),
+            state: deployment.state.name(),
+            bytes_received: deployment.bytes_received,
+            bytes_twice: deployment.bytes_twice,
+            payload,
+            given_up,
+        }
+    }
 }
 
 impl DeviceEntry {
-    pub(crate) fn of(device: &Device, seen: Option<UnixTime>, online_hint: bool) -> Self {
+    pub(crate) fn of(
+        device: &Device,
+        seen: Option<UnixTime>,
+        online_hint: bool,
+        deployment: Option<DeviceDeploymentView>,
+    ) -> Self {
         let running = device.facts.running;
         Self {
             id: device.id.to_string(),
@@ -245,6 +300,7 @@ impl DeviceEntry {
             sequence: device.facts.sequence,
             seen: seen.map(UnixTime::as_secs),
             online_hint,
+            deployment,
         }
     }
 }

@@ -26,7 +26,7 @@ impl Shop {
         let mut catalog = Catalog::new(10);
         let known =
             crate::catalog::Release::read(&release.envelope, &fixture.root(), UnixTime::default()).unwrap();
-        let mut upload = folder.begin(known.payloads[0].clone()).unwrap();
+        let mut upload = folder.begin(known.payloads[0].spec.clone()).unwrap();
         release.payload.chunks(1000).for_each(|piece| upload.write(piece).unwrap());
         catalog.enter_payload(upload.finish(UnixTime::default()).unwrap());
         let (_, number) = catalog.live(&known)[0];

@@ -21,14 +21,14 @@ mod worker;
 
 use core::future::Future;
 
-use whimbrel_protocol::ids::{CampaignId, DeviceId};
+use whimbrel_protocol::ids::{CampaignId, DeviceId, ShortDigest};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
 pub use error::StoreError;
 pub use folder::{DataLock, PayloadFolder};
 pub use rows::{
-    CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
     Standing, Why,
 };
 pub use sqlite::SqliteStore;
@@ -82,7 +82,7 @@ pub struct Snapshot {
     pub beacon_issued: UnixTime,
 }
 
-/// Devices of one campaign that are in one state for one reason.
+/// Devices of one campaign that are in one state for one reason, by one payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TallyRow {
     /// Which campaign.
@@ -97,6 +97,8 @@ pub struct TallyRow {
     pub bytes_received: u64,
     /// Payload bytes that they received more than once.
     pub bytes_twice: u64,
+    /// The payload by which their image comes, as in [`CameBy`].
+    pub payload: Option<ShortDigest>,
 }
 
 /// A database.

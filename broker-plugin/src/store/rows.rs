@@ -166,8 +166,31 @@ pub struct Deployment {
     pub bytes_received: u64,
     /// Payload bytes received more than once.
     pub bytes_twice: u64,
+    /// By which payloads the image comes, as far as the service served them.
+    pub came_by: CameBy,
     /// When this was learnt.
     pub updated: UnixTime,
+}
+
+/// The payloads of which chunks were served to a device in one attempt. Payloads are named by the first bytes of
+/// their index digests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CameBy {
+    /// The last one; `None` where nothing was served, or nothing is known of it.
+    pub payload: Option<ShortDigest>,
+    /// The one before it, where the device gave that up: a patch that did not apply.
+    pub given_up: Option<ShortDigest>,
+}
+
+impl CameBy {
+    /// With chunks of `payload` served after all this.
+    #[must_use]
+    pub fn then(self, payload: ShortDigest) -> Self {
+        match self.payload {
+            Some(last) if last != payload => Self { payload: Some(payload), given_up: Some(last) },
+            _ => Self { payload: Some(payload), ..self },
+        }
+    }
 }
 
 impl Deployment {

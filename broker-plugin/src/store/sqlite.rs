@@ -23,7 +23,10 @@ pub struct SqliteStore {
 }
 
 /// What brings a database of format n to format n + 1, for each n from 0.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_init.sql"),
+    include_str!("../../migrations/sqlite/0002_payload_of_a_deployment.sql"),
+];
 
 /// Reports kept of each device; older ones go. What they said stays counted.
 const REPORTS_KEPT: i64 = 64;
@@ -191,10 +194,10 @@ impl Store for SqliteStore {
     async fn tally_replaced(&mut self) -> Result<Vec<TallyRow>, StoreError> {
         self.read(
             "deployments",
-            "SELECT campaign, state, reason, count(*) AS devices, sum(bytes_received) AS bytes_received,
-                sum(bytes_twice) AS bytes_twice
+            "SELECT campaign, state, reason, payload, count(*) AS devices,
+                sum(bytes_received) AS bytes_received, sum(bytes_twice) AS bytes_twice
              FROM deployments WHERE campaign IN (SELECT id FROM campaigns WHERE phase = 2)
-             GROUP BY campaign, state, reason",
+             GROUP BY campaign, state, reason, payload",
             |row| row.tally(),
         )
         .await
@@ -350,16 +353,20 @@ async fn write_mark(db: &mut SqliteConnection, name: &'static str, value: u64) -
     Ok(query.execute(db).await?.rows_affected() > 0)
 }
 
-/// The last condition is [`Deployment::is_news_to`](super::Deployment::is_news_to). A device can name any campaign
+/// The last condition is [`Deployment::is_news_to`](super::Deployment::is_news_to). A report does not know by which
+/// payload the image came: what is known of the attempt stays. A device can name any campaign
 /// in a report; rows are made for ours only.
 async fn write_deployment(db: &mut SqliteConnection, row: &DeploymentRow) -> Result<bool, sqlx::Error> {
     let says = &row.deployment;
     let query = sqlx::query(
         "INSERT INTO deployments (campaign, device, attempt, report, state, reason, bytes_received, bytes_twice,
-            updated)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM campaigns WHERE id = ?1)
+            updated, payload, given_up)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
+            WHERE EXISTS (SELECT 1 FROM campaigns WHERE id = ?1)
          ON CONFLICT (campaign, device) DO UPDATE SET attempt = ?3, report = ?4, state = ?5, reason = ?6,
-            bytes_received = ?7, bytes_twice = ?8, updated = ?9
+            bytes_received = ?7, bytes_twice = ?8, updated = ?9,
+            payload = CASE WHEN ?3 = attempt THEN coalesce(?10, payload) ELSE ?10 END,
+            given_up = CASE WHEN ?3 = attempt THEN coalesce(?11, given_up) ELSE ?11 END
          WHERE ?3 > attempt OR (?3 = attempt AND (?4 > report OR report = 0))",
     )
     .bind(row.campaign.0.to_vec())
@@ -370,7 +377,9 @@ async fn write_deployment(db: &mut SqliteConnection, row: &DeploymentRow) -> Res
     .bind(says.reason.number().cast_signed())
     .bind(clamp(says.bytes_received))
     .bind(clamp(says.bytes_twice))
-    .bind(clamp(says.updated.as_secs()));
+    .bind(clamp(says.updated.as_secs()))
+    .bind(says.came_by.payload.map(|payload| payload.0.to_vec()))
+    .bind(says.came_by.given_up.map(|payload| payload.0.to_vec()));
     Ok(query.execute(db).await?.rows_affected() > 0)
 }
 

@@ -12,7 +12,8 @@ use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
 use super::rows::{
-    CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, Standing, Why,
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, Standing,
+    Why,
 };
 use super::{StoreError, TallyRow};
 
@@ -52,6 +53,11 @@ impl Columns<'_> {
 
     fn optional(&self, what: &'static str) -> Result<Option<&[u8]>, StoreError> {
         self.row.try_get(what).map_err(|_| self.bad(what))
+    }
+
+    fn short_digest(&self, what: &'static str) -> Result<Option<ShortDigest>, StoreError> {
+        let bytes = self.optional(what)?;
+        bytes.map(|bytes| bytes.try_into().map(ShortDigest).map_err(|_| self.bad(what))).transpose()
     }
 
     fn device_id(&self, what: &'static str) -> Result<DeviceId, StoreError> {
@@ -99,15 +105,13 @@ impl Columns<'_> {
             },
             _ => return Err(self.bad("standing")),
         };
-        let running = self.optional("running")?;
-        let running = running.map(|bytes| bytes.try_into().map(ShortDigest).map_err(|_| self.bad("running")));
         Ok(Device {
             id: self.device_id("id")?,
             class: ClassId(self.array("class")?),
             standing,
             assignment_version: self.uint("assignment_version")?,
             facts: Facts {
-                running: running.transpose()?.unwrap_or_default(),
+                running: self.short_digest("running")?.unwrap_or_default(),
                 sequence: self.uint("sequence")?,
                 seen: self.time("seen")?,
             },
@@ -146,6 +150,10 @@ impl Columns<'_> {
                 reason,
                 bytes_received: self.uint("bytes_received")?,
                 bytes_twice: self.uint("bytes_twice")?,
+                came_by: CameBy {
+                    payload: self.short_digest("payload")?,
+                    given_up: self.short_digest("given_up")?,
+                },
                 updated: self.time("updated")?,
             },
         })
@@ -160,6 +168,7 @@ impl Columns<'_> {
             devices: self.uint("devices")?,
             bytes_received: self.uint("bytes_received")?,
             bytes_twice: self.uint("bytes_twice")?,
+            payload: self.short_digest("payload")?,
         })
     }
 }

@@ -5,10 +5,11 @@ use whimbrel_protocol::testing::Fixture;
 
 use crate::service_support::{On, Service, TOKEN, device_key, hex_key, image};
 
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 16] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/releases"),
     ("GET", "/v1/releases/abcd"),
+    ("GET", "/v1/releases/abcd/bases"),
     ("POST", "/v1/releases"),
     ("PUT", "/v1/payloads/abcd"),
     ("GET", "/v1/campaigns"),
@@ -50,6 +51,9 @@ fn what_is_not_there_and_what_is_not_taken_is_said_in_one_line_of_json() {
         (400, "GET", "/v1/releases/xyz1", "", "4 hexadecimal digits"),
         (400, "GET", "/v1/releases/abc", "", "4 hexadecimal digits"),
         (404, "GET", "/v1/releases/abcd", "", "no release abcd"),
+        (404, "GET", "/v1/releases/abcd/bases", "", "no release abcd"),
+        (400, "GET", "/v1/releases/abcd/bases?group=a%20b", "", "group"),
+        (400, "GET", "/v1/releases/abcd/bases?color=red", "", "color"),
         (404, "GET", "/v1/campaigns/abcd", "", "no campaign abcd"),
         (404, "POST", "/v1/campaigns/abcd/abort", "", "no campaign abcd"),
         (400, "PUT", "/v1/payloads/abcd", "", "64 hexadecimal digits"),
@@ -157,6 +161,36 @@ fn a_release_that_devices_would_refuse_is_refused_here() {
     let error = service.refused(409, "POST", "/v1/releases", &same_sequence.envelope);
     assert!(error.contains(&release.digest.to_hex()) && error.contains("sequence 5"), "{error}");
     assert_eq!(service.get("/v1/releases").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn another_envelope_of_the_same_images_stands_beside_and_campaigns_can_name_either() {
+    let mut service = Service::start(On::Itself);
+    let (release, beside) = (service.release(10_000, 5), service.fixture.release(image(10_000, 5), 5, 12));
+    assert_ne!(release.digest, beside.digest);
+    service.publish(&release);
+    service.publish(&beside);
+    let both = service.get("/v1/releases");
+    let named = |releases: &serde_json::Value, release: &whimbrel_protocol::testing::Release| {
+        let name = json!(release.digest.to_hex());
+        releases
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|known| known["release"] == name && known["state"] == "complete")
+    };
+    assert!(named(&both, &release) && named(&both, &beside), "{both}");
+    service.stop();
+    service.launch();
+    assert_eq!(service.get("/v1/releases"), both, "also after a restart");
+    for release in [&release, &beside, &release] {
+        let campaign = service.campaign(release);
+        assert_eq!(campaign["release"], json!(release.digest.to_hex()));
+    }
+    // With another image it is another release, and the number is taken.
+    let other = service.fixture.release(image(10_000, 6), 5, 10);
+    let error = service.refused(409, "POST", "/v1/releases", &other.envelope);
+    assert!(error.contains("sequence 5 too, with another image"), "{error}");
 }
 
 #[test]

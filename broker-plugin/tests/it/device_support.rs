@@ -46,8 +46,19 @@ enum Answer {
 
 impl Device {
     pub(crate) fn new(id: &str, key: SigningKey, fixture: &Fixture, broker: SocketAddr) -> Self {
+        Self::running(id, key, fixture, broker, b"the image that the factory put there")
+    }
+
+    /// A device that runs this image.
+    pub(crate) fn running(
+        id: &str,
+        key: SigningKey,
+        fixture: &Fixture,
+        broker: SocketAddr,
+        image: &[u8],
+    ) -> Self {
         let id = DeviceId::new(id).unwrap();
-        let medium = RamMedium::running(b"the image that the factory put there");
+        let medium = RamMedium::running(image);
         let session = start(&id, &key, fixture, &medium, Instant::ZERO, 1);
         #[allow(clippy::disallowed_methods, reason = "a device has a clock of its own")]
         let epoch = std::time::Instant::now();

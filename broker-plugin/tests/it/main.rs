@@ -20,6 +20,7 @@ mod front_access;
 mod front_protocol;
 mod front_router;
 mod front_support;
+mod patches;
 mod service_program;
 mod service_support;
 mod service_update;

@@ -257,7 +257,9 @@ impl Service {
     /// Publishes a release whole.
     pub(crate) fn publish(&self, release: &Release) {
         self.ok("POST", "/v1/releases", &release.envelope);
-        self.ok("PUT", &format!("/v1/payloads/{}", release.index.digest), &release.payload);
+        for part in release.parts() {
+            self.ok("PUT", &format!("/v1/payloads/{}", part.index.digest), &part.bytes);
+        }
     }
 
     /// A release of `bytes` bytes that don't repeat.

@@ -5,7 +5,7 @@ use whimbrel_protocol::device::Event;
 use whimbrel_protocol::message::{Outcome, RefusalCode, State};
 
 use crate::device_support::Device;
-use crate::service_support::{On, Service, device_key};
+use crate::service_support::{On, Service, device_key, image};
 
 /// Enrol, pending, accept, campaign, manifest, pages, chunks, reboot, report, counted.
 fn a_device_is_enrolled_updated_and_counted(on: On) {
@@ -112,6 +112,34 @@ fn a_download_goes_on_after_the_broker_was_killed() {
     service.await_that("the link is up", |service| service.log().matches("broker link up").count() == 2);
     device.run_until_event("acknowledged", |event| matches!(event, Event::ReportAcknowledged { .. }));
     assert_eq!(device.medium.running_image(), release.image);
+}
+
+#[test]
+fn a_device_that_runs_the_image_has_nothing_to_do_when_a_campaign_moves_to_another_envelope() {
+    let service = Service::start(On::Itself);
+    service.import(&[("m1", &device_key(1).public())]);
+    let (release, beside) =
+        (service.release(100 * 1024, 5), service.fixture.release(image(100 * 1024, 5), 5, 12));
+    service.publish(&release);
+    service.publish(&beside);
+    let mut device = Device::new("m1", device_key(1), &service.fixture, service.mqtt());
+    let acknowledged = |event: &Event| matches!(event, Event::ReportAcknowledged { .. });
+    let first = service.campaign(&release);
+    device.run_until_event("acknowledged", acknowledged);
+    let (served, running) = (service.counter("served_bytes"), device.medium.running_image().to_vec());
+    let second = service.campaign(&beside);
+    device.run_until("both are confirmed", |device| {
+        device.events.iter().filter(|event| acknowledged(event)).count() == 2
+    });
+    assert_eq!((service.counter("served_bytes"), device.medium.running_image()), (served, &running[..]));
+    let of = |campaign: &serde_json::Value| {
+        let path = format!("/v1/campaigns/{}?devices=1", campaign["id"].as_str().unwrap());
+        service.get(&path)["device_list"][0].clone()
+    };
+    let (first, second) = (of(&first), of(&second));
+    assert_eq!((&first["state"], &second["state"]), (&json!("confirmed"), &json!("confirmed")));
+    assert_eq!(first["payload"]["kind"], json!("full"), "{first}");
+    assert_eq!((&second["payload"], &second["bytes_received"]), (&json!(null), &json!(0)), "{second}");
 }
 
 #[test]

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, Digest, GroupName, ShortDigest};
 use whimbrel_protocol::message::{DeferReason, FailureCode, State};
 use whimbrel_protocol::testing::{Fixture, OrderOptions};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
-    CampaignRow, Change, DataLock, Deployment, DeploymentRow, Device, Facts, Phase, ReleaseRow, ReportRow,
-    Snapshot, SqliteStore, Standing, Store, StoreError, StoreHandle, Why,
+    CameBy, CampaignRow, Change, DataLock, Deployment, DeploymentRow, Device, Facts, Phase, ReleaseRow,
+    ReportRow, Snapshot, SqliteStore, Standing, Store, StoreError, StoreHandle, Why,
 };
 
 use crate::service_support::device_key;
@@ -68,8 +70,16 @@ fn deployment(report: u64, attempt: u64, state: State) -> DeploymentRow {
         State::Failed => Why::Failed(FailureCode::NoRoom),
         _ => Why::Unsaid,
     };
-    let deployment =
-        Deployment { attempt, report, state, reason, bytes_received: 10, bytes_twice: 3, updated: NOW };
+    let deployment = Deployment {
+        attempt,
+        report,
+        state,
+        reason,
+        bytes_received: 10,
+        bytes_twice: 3,
+        came_by: CameBy::default(),
+        updated: NOW,
+    };
     DeploymentRow { campaign: CampaignId([1; 8]), device: id("m1"), deployment }
 }
 
@@ -186,6 +196,46 @@ async fn memory_and_database_agree_which_of_two_words_about_a_deployment_counts(
         let changed = store.apply(&[say(first), say(second)]).await.unwrap();
         assert_eq!(changed, [true, second.deployment.is_news_to(&first.deployment)], "{first:?} {second:?}");
     }
+}
+
+/// The campaign keeps in memory what it knows of the attempt; a report that is stored meanwhile must not erase it.
+#[tokio::test]
+async fn by_which_payload_an_image_came_outlives_the_report_and_not_the_attempt() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path()).await;
+    let by = |came_by: CameBy, row: DeploymentRow| DeploymentRow {
+        deployment: Deployment { came_by, ..row.deployment },
+        ..row
+    };
+    let (patch, full) = (ShortDigest([1; 8]), ShortDigest([2; 8]));
+    let both = CameBy::default().then(patch).then(full);
+    assert_eq!(both, CameBy { payload: Some(full), given_up: Some(patch) });
+    let hint = Change::Deployment(by(both, deployment(0, 1, State::Downloading)));
+    let reported = report(1, Some(deployment(1, 1, State::Confirmed)));
+    store.apply(&[Change::Campaign(campaign(1, Phase::Active)), hint, reported]).await.unwrap();
+    let (mut store, snapshot) = reopen(store, folder.path()).await;
+    assert_eq!(snapshot.deployments, [by(both, deployment(1, 1, State::Confirmed))]);
+    store.apply(&[Change::Campaign(campaign(1, Phase::Replaced))]).await.unwrap();
+    assert_eq!(store.tally_replaced().await.unwrap()[0].payload, Some(full));
+    let again = Change::Deployment(deployment(0, 2, State::Offered));
+    store.apply(&[Change::Campaign(campaign(1, Phase::Active)), again]).await.unwrap();
+    assert_eq!(store.load().await.unwrap().deployments, [deployment(0, 2, State::Offered)]);
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_is_brought_up_to_date_with_all_that_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        SqliteConnectOptions::new().filename(folder.path().join("whimbrel.sqlite")).create_if_missing(true);
+    let mut old = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_init.sql")).execute(&mut old).await.unwrap();
+    let row = "INSERT INTO deployments VALUES (x'0101010101010101', 'm1', 1, 1, 8, 0, 10, 3, 1800000000);
+        PRAGMA user_version = 1";
+    sqlx::raw_sql(row).execute(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    let mut store = open(folder.path()).await;
+    store.apply(&[Change::Campaign(campaign(1, Phase::Active))]).await.unwrap();
+    assert_eq!(store.load().await.unwrap().deployments, [deployment(1, 1, State::Confirmed)]);
 }
 
 #[tokio::test]
@@ -318,10 +368,10 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     open(folder.path()).await.close().await;
     let mut bytes = std::fs::read(&path).unwrap();
     // The user version of a SQLite file: 4 bytes at 60.
-    bytes[60..64].copy_from_slice(&2u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&3u32.to_be_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
 }
 
 #[tokio::test]
