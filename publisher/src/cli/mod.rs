@@ -1,9 +1,11 @@
 //! The command line: its words, its help, and the one line that an error is.
 
+mod bases;
 mod operate;
 mod patch;
 mod release;
 
+pub use bases::BasesFlags;
 pub use operate::{CampaignCommand, CreateFlags, DeviceCommand, HexId, PolicyFlag, StatusFlags};
 pub use patch::{ApplyFlags, ArchitectureFlag, DiffFlags, Jobs};
 pub use release::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags, Version};

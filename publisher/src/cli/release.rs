@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AlgorithmFlag, ApplyFlags, DiffFlags, InspectFlags};
+use super::{AlgorithmFlag, ApplyFlags, BasesFlags, DiffFlags, InspectFlags};
 use crate::units::parse_size;
 use crate::version;
 
@@ -73,6 +73,15 @@ A signature that does not match release and key is never added.")]
     },
     /// Explain a release in words (the same as `whimbrel inspect`)
     Inspect(InspectFlags),
+    /// List the images that devices run and the release has no patch for
+    #[command(after_help = "\
+Examples:
+  whimbrel release bases r17
+  whimbrel release bases 4f3a --group pilots --json
+
+A patch from one of them is made by `whimbrel release build --base IMAGE`. The new envelope keeps the
+sequence number, is published beside the old one, and takes its place with a new campaign.")]
+    Bases(BasesFlags),
     /// Hand a signed release to the service
     #[command(after_help = "\
 Example:

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use whimbrel_protocol::time::UnixTime;
 
+use super::payloads::{self, Payload, Share, WithoutPatch};
 use super::table::{short, table};
 use super::{Context, Screen};
 use crate::cli::{CampaignCommand, CreateFlags, StatusFlags};
@@ -47,6 +48,10 @@ struct Campaign {
     bytes_twice: u64,
     #[serde(default)]
     failures: BTreeMap<String, u64>,
+    #[serde(default)]
+    payloads: Vec<Share>,
+    #[serde(default)]
+    without_patch: Option<WithoutPatch>,
 }
 
 /// How many devices are in which state.
@@ -88,6 +93,10 @@ struct Member {
     bytes_received: u64,
     #[serde(default)]
     bytes_twice: u64,
+    #[serde(default)]
+    payload: Option<Payload>,
+    #[serde(default)]
+    given_up: Option<Payload>,
 }
 
 pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen> {
@@ -111,7 +120,7 @@ pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen>
 /// The body that orders a campaign; what was not asked for is left to the service.
 fn order(flags: &CreateFlags) -> Result<Json> {
     let mut body = json!({
-        "release": release_digest(&flags.release)?,
+        "release": release_digest("--release", &flags.release)?,
         "group": flags.group.as_str(),
         "spread_s": flags.spread,
         "expires_in_s": flags.expires_in,
@@ -129,8 +138,8 @@ fn order(flags: &CreateFlags) -> Result<Json> {
     Ok(body)
 }
 
-/// The digest of the release in a folder, or the digits that were given.
-fn release_digest(text: &str) -> Result<String> {
+/// The digest of the release in a folder, or the digits that were given. `flag` is where they were given.
+pub(super) fn release_digest(flag: &str, text: &str) -> Result<String> {
     let path = Path::new(text);
     if path.exists() {
         return Ok(ReleaseFolder::open(path)?.manifest()?.digest().to_hex());
@@ -138,7 +147,7 @@ fn release_digest(text: &str) -> Result<String> {
     match text.parse::<crate::cli::HexId>() {
         Ok(digits) => Ok(digits.as_str().into()),
         Err(_) => bail!(
-            "--release `{text}` is neither a release's folder nor at least 4 hexadecimal digits of its digest"
+            "{flag} `{text}` is neither a release's folder nor at least 4 hexadecimal digits of its digest"
         ),
     }
 }
@@ -172,7 +181,7 @@ fn fields(campaign: &Campaign) -> Fields {
     if campaign.spread_s > 0 {
         fields.add("spread_s", Value::Seconds(campaign.spread_s));
     }
-    fields
+    let mut fields = fields
         .with("progress", format!("{} {percent:.0} %", gauge(percent)))
         .with("devices", Value::Count(campaign.devices.total))
         .with(
@@ -187,7 +196,14 @@ fn fields(campaign: &Campaign) -> Fields {
                 grouped(campaign.bytes_twice)
             ),
         )
-        .with("failures", counts(failures.collect()))
+        .with("failures", counts(failures.collect()));
+    if let Some(payloads) = payloads::shares(&campaign.payloads) {
+        fields.add("payloads", payloads);
+    }
+    if let Some(without) = &campaign.without_patch {
+        fields.add("without_patch", without.words(&campaign.release));
+    }
+    fields
 }
 
 /// `[#####...............]`
@@ -314,10 +330,11 @@ fn screen(client: &Client, campaign: &Campaign, json: &Json) -> Result<Screen> {
                 member.percent.map_or_else(|| "-".into(), |percent| format!("{percent:.0}")),
                 grouped(member.bytes_received),
                 grouped(member.bytes_twice),
+                payloads::cell(member.payload.as_ref(), member.given_up.as_ref()),
             ]
         });
         human.push('\n');
-        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "RECEIVED", "TWICE"];
+        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "RECEIVED", "TWICE", "PAYLOAD"];
         human.push_str(&table(headings, &rows.collect::<Vec<_>>(), "no devices"));
     }
     Ok(Screen::of(human, json))

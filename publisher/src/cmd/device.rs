@@ -6,13 +6,14 @@ use serde_json::{Value as Json, json};
 use whimbrel_protocol::ids::GroupName;
 use whimbrel_protocol::time::UnixTime;
 
+use super::payloads::{self, Payload};
 use super::table::{short, table};
 use super::{Context, Screen};
 use crate::cli::DeviceCommand;
 use crate::files;
 use crate::output::{Fields, Value};
 use crate::service::Client;
-use crate::units;
+use crate::units::{self, grouped};
 
 /// Most bytes of a list of devices to import.
 const CSV_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -38,6 +39,19 @@ struct Device {
     sequence: Option<u64>,
     #[serde(default)]
     seen: Option<u64>,
+    #[serde(default)]
+    deployment: Option<Deployment>,
+}
+
+/// How far a device is with the campaign that rules it, as the service shows it.
+#[derive(Debug, Deserialize)]
+struct Deployment {
+    state: String,
+    bytes_received: u64,
+    #[serde(default)]
+    payload: Option<Payload>,
+    #[serde(default)]
+    given_up: Option<Payload>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,13 +141,32 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
         }
     }
     let rows = devices.iter().map(|device| client.read(device).map(row)).collect::<Result<Vec<_>, _>>()?;
-    let headings = ["DEVICE", "STATE", "FINGERPRINT", "CLASS", "GROUPS", "SEQUENCE", "RUNNING", "SEEN"];
+    let headings = [
+        "DEVICE",
+        "STATE",
+        "FINGERPRINT",
+        "CLASS",
+        "GROUPS",
+        "SEQUENCE",
+        "RUNNING",
+        "SEEN",
+        "UPDATE",
+        "RECEIVED",
+        "PAYLOAD",
+    ];
     let none = if pending { "no device waits to be accepted" } else { "no devices" };
     Ok(Screen::of(table(headings, &rows, none), &json!({ "devices": devices })))
 }
 
-fn row(device: Device) -> [String; 8] {
+fn row(device: Device) -> [String; 11] {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let [update, received, payload] = match device.deployment {
+        Some(update) => {
+            let payload = payloads::cell(update.payload.as_ref(), update.given_up.as_ref());
+            [update.state, grouped(update.bytes_received), payload]
+        }
+        None => ["-"; 3].map(String::from),
+    };
     [
         device.id,
         device.state,
@@ -143,5 +176,8 @@ fn row(device: Device) -> [String; 8] {
         text(device.sequence.map(|sequence| sequence.to_string())),
         text(device.running.map(|running| short(&running))),
         text(device.seen.map(|seen| units::time(UnixTime::from_secs(seen)))),
+        update,
+        received,
+        payload,
     ]
 }

@@ -1,11 +1,13 @@
 //! What each command does. A file per family; all that they share is here.
 
+mod bases;
 mod campaign;
 mod device;
 mod init;
 mod inspect;
 mod key;
 mod patch;
+mod payloads;
 mod release;
 mod status;
 mod table;

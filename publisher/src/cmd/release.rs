@@ -28,6 +28,7 @@ pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> 
         ReleaseCommand::Attach(flags) => attach(context, &flags),
         ReleaseCommand::Verify { release, root } => verify(context, &release, root.as_deref()),
         ReleaseCommand::Publish { release } => publish(context, &release),
+        ReleaseCommand::Bases(flags) => super::bases::run(context, &flags),
         ReleaseCommand::Inspect(flags) => super::inspect::run(context, &flags),
     }
 }

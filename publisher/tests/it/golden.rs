@@ -65,6 +65,7 @@ fn help_is_given_in_these_words() {
         "release attach",
         "release verify",
         "release inspect",
+        "release bases",
         "release publish",
         "inspect",
         "campaign",

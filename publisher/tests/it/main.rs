@@ -4,6 +4,7 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod bases;
 mod build;
 mod full_payloads;
 mod golden;
