@@ -64,6 +64,15 @@ pub(super) async fn list(
     Ok(Json(desk.ask(|reply| Command::Devices { state, page, reply }).await?).into_response())
 }
 
+pub(super) async fn one(
+    State(desk): State<Desk>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = path?;
+    let id = device_id(&id)?;
+    Ok(Json(desk.ask(|reply| Command::Device { id, reply }).await?).into_response())
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Acceptance {

@@ -10,7 +10,7 @@
 //! | `GET /v1/releases/{hex}/bases[?group=name]` | images that devices run without a patch |
 //! | `PUT /v1/payloads/{index digest}` | payload bytes |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns[/id]`, `POST /v1/campaigns/{id}/abort`, `.../retry` | |
-//! | `GET /v1/devices`, `POST /v1/devices/{id}/accept`, `.../reset`, `PUT /v1/devices/{id}/groups` | |
+//! | `GET /v1/devices[/id]`, `POST /v1/devices/{id}/accept`, `.../reset`, `PUT /v1/devices/{id}/groups` | |
 //! | `POST /v1/devices/import` | a list of devices |
 
 mod auth;
@@ -100,6 +100,7 @@ fn routes(desk: Desk) -> Router {
         .route("/v1/campaigns/:id/abort", post(campaigns::abort))
         .route("/v1/campaigns/:id/retry", post(campaigns::retry))
         .route("/v1/devices", get(devices::list))
+        .route("/v1/devices/:id", get(devices::one))
         .route("/v1/devices/import", post(devices::import))
         .route("/v1/devices/:id/accept", post(devices::accept))
         .route("/v1/devices/:id/reset", post(devices::reset))

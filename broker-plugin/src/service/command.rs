@@ -64,6 +64,10 @@ pub(crate) enum Command {
         page: DevicesPage,
         reply: Reply<DevicesView>,
     },
+    Device {
+        id: DeviceId,
+        reply: Reply<DeviceEntry>,
+    },
     Accept {
         id: DeviceId,
         fingerprint: Fingerprint,

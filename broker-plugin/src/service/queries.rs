@@ -15,7 +15,8 @@ use super::{Attached, Command, Core, Denied, DeviceState, DevicesPage};
 use crate::attach::BrokerLink;
 use crate::campaign::{Campaign, Tally};
 use crate::metrics::Counters;
-use crate::store::Device;
+use crate::registry::RegistryError;
+use crate::store::{Device, Standing};
 
 /// A device that was heard this recently is probably connected.
 const ONLINE_S: u64 = 600;
@@ -49,6 +50,11 @@ impl<L: BrokerLink> Core<L> {
             Command::Campaign { prefix, devices, reply } => {
                 let found = self.campaigns.find(&prefix).map_err(Denied::Catalog);
                 tell(reply, found.map(|campaign| self.view_campaign_devices(campaign, devices.as_ref())));
+            }
+            Command::Device { id, reply } => {
+                let known = self.registry.device(&id).filter(|known| known.standing != Standing::Forgotten);
+                let view = known.map(|known| self.device_entry(known, &mut HashMap::new()));
+                tell(reply, view.ok_or(Denied::Registry(RegistryError::Unknown { id })));
             }
             Command::Devices { state, page, reply } => tell(reply, Ok(self.devices(state, &page))),
             change => return Some(change),

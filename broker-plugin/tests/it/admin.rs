@@ -5,7 +5,7 @@ use whimbrel_protocol::testing::Fixture;
 
 use crate::service_support::{On, Service, TOKEN, device_key, hex_key, image};
 
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 17] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/releases"),
     ("GET", "/v1/releases/abcd"),
@@ -18,6 +18,7 @@ const ROUTES: [(&str, &str); 16] = [
     ("POST", "/v1/campaigns/abcd/abort"),
     ("POST", "/v1/campaigns/abcd/retry"),
     ("GET", "/v1/devices"),
+    ("GET", "/v1/devices/m1"),
     ("POST", "/v1/devices/import"),
     ("POST", "/v1/devices/m1/accept"),
     ("POST", "/v1/devices/m1/reset"),
@@ -76,6 +77,8 @@ fn what_is_not_there_and_what_is_not_taken_is_said_in_one_line_of_json() {
         (400, "GET", "/v1/devices?after=a%20b", "", "device id"),
         (400, "GET", "/v1/devices?color=red", "", "color"),
         (400, "POST", "/v1/devices/m/reset", "", "device id"),
+        (400, "GET", "/v1/devices/m", "", "device id"),
+        (404, "GET", "/v1/devices/m1", "", "m1 is not known"),
         (404, "POST", "/v1/devices/m1/reset", "", "m1 is not known"),
         (400, "POST", "/v1/devices/m1/accept", "{}", "missing field `fingerprint`"),
         (422, "POST", "/v1/devices/m1/accept", "{\"fingerprint\":\"abc\"}", "xxxx-xxxx-xxxx-xxxx"),
@@ -273,6 +276,8 @@ fn devices_are_accepted_moved_reset_and_listed_page_by_page() {
 
     assert_eq!(service.post("/v1/devices/m2/reset", &json!({}))["state"], "forgotten");
     assert!(service.device("m2").is_none());
+    assert!(service.refused(404, "GET", "/v1/devices/m2", b"").contains("m2 is not known"));
+    assert_eq!(service.get("/v1/devices/m1"), service.device("m1").unwrap());
     let status = service.get("/v1/status");
     assert_eq!(status["devices"], json!({ "accepted": 4, "pending": 0 }));
     assert_eq!((&status["attached"], &status["prefix"]), (&json!("embedded"), &json!("ota")));

@@ -141,6 +141,11 @@ pub enum DeviceCommand {
         #[arg(long)]
         pending: bool,
     },
+    /// Show one device, and how it got its last image
+    Show {
+        /// The device
+        id: DeviceId,
+    },
     /// Accept a device whose fingerprint you have compared
     #[command(after_help = "\
 Example:

@@ -46,8 +46,11 @@ struct Device {
 /// How far a device is with the campaign that rules it, as the service shows it.
 #[derive(Debug, Deserialize)]
 struct Deployment {
+    campaign: String,
     state: String,
     bytes_received: u64,
+    #[serde(default)]
+    bytes_twice: u64,
     #[serde(default)]
     payload: Option<Payload>,
     #[serde(default)]
@@ -65,6 +68,10 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
     let client = context.client()?;
     match command {
         DeviceCommand::List { pending } => list(&client, pending),
+        DeviceCommand::Show { id } => {
+            let json = client.get(&format!("/v1/devices/{id}"))?;
+            Ok(Screen::of(fields(client.read(&json)?).human(), &json))
+        }
         DeviceCommand::Accept { id, fingerprint, groups } => {
             let mut body = json!({ "fingerprint": fingerprint.to_string() });
             if let (false, Some(body)) = (groups.is_empty(), body.as_object_mut()) {
@@ -156,6 +163,30 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
     ];
     let none = if pending { "no device waits to be accepted" } else { "no devices" };
     Ok(Screen::of(table(headings, &rows, none), &json!({ "devices": devices })))
+}
+
+fn fields(device: Device) -> Fields {
+    let mut fields = Fields::new()
+        .with("device", device.id)
+        .with("state", device.state)
+        .with("fingerprint", device.fingerprint)
+        .with("class", device.class)
+        .with("groups", device.groups.into_iter().map(Value::from).collect::<Vec<_>>())
+        .with("running", device.running)
+        .with("sequence", device.sequence)
+        .with("seen", device.seen.map(UnixTime::from_secs));
+    if let Some(update) = device.deployment {
+        let received = format!(
+            "{} bytes, {} of them twice",
+            grouped(update.bytes_received),
+            grouped(update.bytes_twice)
+        );
+        fields.add("campaign", update.campaign);
+        fields.add("update", update.state);
+        fields.add("received", received);
+        fields.add("payload", payloads::cell(update.payload.as_ref(), update.given_up.as_ref()));
+    }
+    fields
 }
 
 fn row(device: Device) -> [String; 11] {

@@ -135,7 +135,24 @@ fn a_list_of_devices_tells_by_which_payload_each_got_its_last_image() {
         "running": null, "sequence": 18, "seen": null, "online_hint": true, "deployment": member,
     });
     device["deployment"]["campaign"] = json!("3b9c");
-    let (run, _) = ask(json!({ "devices": [device], "next": null }), &["device", "list"]);
+    let (run, _) = ask(json!({ "devices": [device.clone()], "next": null }), &["device", "list"]);
     let out = run.quiet().out;
     assert!(out.ends_with("18        -        -     confirmed  44,000    full, not patch 1.4.2\n"), "{out}");
+    let (run, requests) = ask(device, &["device", "show", "m3"]);
+    let want = "\
+device       m3
+state        accepted
+fingerprint  9f1c-02aa-7d3e-51b0
+class        -
+groups       all
+running      -
+sequence     18
+seen         -
+campaign     3b9c
+update       confirmed
+received     44,000 bytes, 0 of them twice
+payload      full, not patch 1.4.2
+";
+    assert_eq!(run.quiet().out, want);
+    assert_eq!(requests, ["GET /v1/devices/m3"]);
 }

@@ -76,6 +76,7 @@ fn help_is_given_in_these_words() {
         "campaign list",
         "device",
         "device list",
+        "device show",
         "device accept",
         "device import",
         "device reset",
