@@ -4,7 +4,6 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
-mod bases;
 mod build;
 mod full_payloads;
 mod golden;
@@ -16,6 +15,7 @@ mod objects;
 mod operate;
 mod patch;
 mod patch_vectors;
+mod payloads;
 mod publish;
 mod secrets;
 mod sign;
