@@ -19,6 +19,8 @@ pub enum Area {
     Index,
     /// The download's journal.
     Journal,
+    /// How far a patch is applied, in two copies, with the decoder's state where that is kept.
+    Progress,
     /// The device's record, in two copies.
     Record,
     /// The envelopes of what is in each slot.
@@ -31,12 +33,13 @@ pub enum Area {
 
 impl Area {
     /// Every area.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SlotA,
         Self::SlotB,
         Self::Staging,
         Self::Index,
         Self::Journal,
+        Self::Progress,
         Self::Record,
         Self::Manifests,
         Self::BootEnvironment,

@@ -13,6 +13,7 @@ use super::keys;
 use super::layers::{Origin, Setting, Sources, merge};
 use super::parse::{self, Url};
 use super::units;
+use crate::storage::{PatchMode, PatchOptions};
 
 /// Everything that the agent is told.
 #[derive(Clone, Debug)]
@@ -95,6 +96,8 @@ pub struct InstallConfig {
     pub reboot: Reboot,
     /// Whether releases may be installed from a folder.
     pub standalone: bool,
+    /// How patches are applied.
+    pub patch: PatchOptions,
 }
 
 /// How to start what the boot control chooses.
@@ -136,6 +139,8 @@ pub struct HookConfig {
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Payload bytes of one message: a signed document with its topic has to fit.
 const MESSAGE_BYTES: RangeInclusive<u64> = 5 * 1024..=64 * 1024;
+/// What streaming may keep of a patch.
+const PATCH_BUFFER_BYTES: RangeInclusive<u64> = 4 * 1024..=16 * 1024 * 1024;
 
 impl Config {
     /// Reads and checks the configuration.
@@ -159,6 +164,11 @@ impl Config {
             install: InstallConfig {
                 reboot: values.parsed("install.reboot", parse::reboot)?,
                 standalone: values.choice("install.standalone", [("root", true), ("off", false)])?,
+                patch: PatchOptions {
+                    mode: values.choice("install.patch", PatchMode::ALL.map(|mode| (mode.name(), mode)))?,
+                    buffer_bytes: values.size("install.patch-buffer", PATCH_BUFFER_BYTES)? as u64,
+                    ..PatchOptions::default()
+                },
             },
             health: HealthConfig {
                 limit: values.duration("health.limit", Duration::ZERO..=DAY)?,

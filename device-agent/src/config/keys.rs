@@ -124,6 +124,19 @@ pub(super) const KEYS: &[Key] = &[
         "root",
         "`root`: whoever may write storage.data may install a signed release from a folder. `off`: nobody.",
     ),
+    key(
+        "install.patch",
+        "replay",
+        "What is kept of a patch for after a power cut; nothing is fetched again in any case. `replay`: the patch, which\n\
+         is then decoded again from its start and compared. `state`: the patch and the decoder's state, which goes on at\n\
+         once. `stream`: the patch is applied as it arrives and not stored, only the state and install.patch-buffer are.",
+    ),
+    key(
+        "install.patch-buffer",
+        "256KiB",
+        "How much of a patch `stream` keeps, 4KiB to 16MiB, at least four chunks. A smaller one takes less room and more\n\
+         writing: the state is saved each time that half of it has come.",
+    ),
     key("health.limit", "10m", "How long the health checks of a new image may ask for more time, up to 24h."),
     key(
         "health.reach-limit",

@@ -13,6 +13,8 @@ use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{DecoderMemory, Filter, LzmaHeader};
 
+use super::PayloadFailure;
+
 /// What is decoded into what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoding {
@@ -26,21 +28,6 @@ pub(crate) struct Decoding {
     pub(crate) memory: DecoderMemory,
 }
 
-/// Why a payload was not decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LzmaError {
-    /// The medium's fault.
-    Disk(DiskError),
-    /// The payload's fault.
-    Malformed,
-}
-
-impl From<DiskError> for LzmaError {
-    fn from(error: DiskError) -> Self {
-        Self::Disk(error)
-    }
-}
-
 /// Bytes decoded and compared at once.
 const BLOCK_BYTES: usize = 16 * 1024;
 /// Bytes written between two flushes, so that a cut costs no more than this to do again.
@@ -48,15 +35,15 @@ const FLUSH_BYTES: u64 = 1024 * 1024;
 
 /// Decodes, writes what is not there yet, and returns the digest of what was decoded. The last part is not
 /// flushed: reading it back begins with that.
-pub(crate) fn decode(disk: &mut impl Disk, what: &Decoding) -> Result<Digest, LzmaError> {
+pub(crate) fn decode(disk: &mut impl Disk, what: &Decoding) -> Result<Digest, PayloadFailure> {
     let mut head = [0; LzmaHeader::BYTES];
     if what.transfer_size < head.len() as u64 {
-        return Err(LzmaError::Malformed);
+        return Err(PayloadFailure::Malformed);
     }
     disk.read(Area::Staging, 0, &mut head)?;
-    let header = LzmaHeader::decode(&head).map_err(|_| LzmaError::Malformed)?;
+    let header = LzmaHeader::decode(&head).map_err(|_| PayloadFailure::Malformed)?;
     if !header.fits(&what.memory, what.image_size) {
-        return Err(LzmaError::Malformed);
+        return Err(PayloadFailure::Malformed);
     }
     let disk = RefCell::new(disk);
     let failure = Cell::new(None);
@@ -67,7 +54,7 @@ pub(crate) fn decode(disk: &mut impl Disk, what: &Decoding) -> Result<Digest, Lz
         Ok(digest)
     });
     match (failure.take(), result) {
-        (Some(error), _) => Err(LzmaError::Disk(error)),
+        (Some(error), _) => Err(PayloadFailure::Disk(error)),
         (None, result) => result,
     }
 }
@@ -76,7 +63,7 @@ fn write_out<D: Disk>(
     disk: &RefCell<&mut D>,
     what: &Decoding,
     decoder: &mut Decoder<'_, '_, D>,
-) -> Result<Digest, LzmaError> {
+) -> Result<Digest, PayloadFailure> {
     let mut hash = Sha256::new();
     let (mut block, mut present) = (vec![0; BLOCK_BYTES], vec![0; BLOCK_BYTES]);
     let (mut at, mut unflushed) = (0, 0);
@@ -133,10 +120,10 @@ enum Decoder<'a, 'd, D: Disk> {
 }
 
 impl<'a, 'd, D: Disk> Decoder<'a, 'd, D> {
-    fn new(header: &LzmaHeader, staged: Staged<'a, 'd, D>) -> Result<Self, LzmaError> {
+    fn new(header: &LzmaHeader, staged: Staged<'a, 'd, D>) -> Result<Self, PayloadFailure> {
         let (size, properties) = (header.image_size, header.properties.byte());
         let reader = LzmaReader::new_with_props(staged, size, properties, header.dictionary_bytes, None);
-        let mut reader = reader.map_err(|_| LzmaError::Malformed)?;
+        let mut reader = reader.map_err(|_| PayloadFailure::Malformed)?;
         reader.set_relaxed_end_condition(false);
         Ok(match header.filter {
             Filter::None => Self::Plain(Box::new(reader)),
@@ -148,16 +135,16 @@ impl<'a, 'd, D: Disk> Decoder<'a, 'd, D> {
         })
     }
 
-    fn read_exact(&mut self, into: &mut [u8]) -> Result<(), LzmaError> {
+    fn read_exact(&mut self, into: &mut [u8]) -> Result<(), PayloadFailure> {
         let result = match self {
             Self::Plain(reader) => reader.read_exact(into),
             Self::Filtered(reader) => reader.read_exact(into),
         };
-        result.map_err(|_| LzmaError::Malformed)
+        result.map_err(|_| PayloadFailure::Malformed)
     }
 
     /// Nothing may follow: neither in the stream nor behind it.
-    fn finish(mut self) -> Result<(), LzmaError> {
+    fn finish(mut self) -> Result<(), PayloadFailure> {
         let mut more = [0];
         let ended = match &mut self {
             Self::Plain(reader) => reader.read(&mut more),
@@ -170,7 +157,7 @@ impl<'a, 'd, D: Disk> Decoder<'a, 'd, D> {
         let (staged, unused) = reader.into_parts();
         match ended {
             Ok(0) if unused.is_empty() && staged.at == staged.end => Ok(()),
-            _ => Err(LzmaError::Malformed),
+            _ => Err(PayloadFailure::Malformed),
         }
     }
 }

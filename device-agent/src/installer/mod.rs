@@ -4,11 +4,15 @@
 //! session and put into order by [`Storage`](crate::storage::Storage).
 
 mod bootloader;
+mod error;
 mod image;
 mod lzma;
+mod patch;
 mod slot;
 
 pub(crate) use bootloader::{BootControl, BootEnvironment, TrialBoot};
+pub(crate) use error::PayloadFailure;
 pub(crate) use image::hash_medium;
-pub(crate) use lzma::{Decoding, LzmaError, decode};
+pub(crate) use lzma::{Decoding, decode};
+pub(crate) use patch::{Applier, Applying};
 pub use slot::{Slot, SlotFacts};

@@ -4,12 +4,15 @@ use whimbrel_protocol::chunk::{ChunkSalt, ChunkSet, Layout};
 use whimbrel_protocol::device::{Checkpoint, Found, Opening};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::{ChunkIndex, Digest};
-use whimbrel_protocol::manifest::Codec;
+use whimbrel_protocol::limits::JOURNAL_CHUNKS;
+use whimbrel_protocol::manifest::{Codec, ImageId};
 use whimbrel_protocol::message::PageNumber;
 
 use super::Storage;
+use super::apply::Apply;
 use super::pages::Pages;
-use crate::installer::{Slot, SlotFacts};
+use super::progress::{Owner, Progress};
+use crate::installer::{Applying, Slot, SlotFacts};
 
 /// A payload on its way.
 #[derive(Debug)]
@@ -35,13 +38,22 @@ impl Download {
     }
 
     /// Every area that the payload needs room in, and how much.
-    fn needs(&self) -> Vec<(Area, u64)> {
+    fn needs(&self, apply: Option<&Apply>) -> Vec<(Area, u64)> {
         let mut needs = vec![(Area::Index, Pages::area_bytes(self.layout()))];
-        if self.area == Area::Staging {
-            needs.push((Area::Staging, self.layout().transfer_size()));
+        match apply {
+            Some(apply) => needs.extend(apply.needs()),
+            None if self.area == Area::Staging => {
+                needs.push((Area::Staging, self.layout().transfer_size()));
+            }
+            None => {}
         }
         needs.push((self.slot.area(), self.opening.image_size));
         needs
+    }
+
+    /// Whose the progress of a patch would be.
+    fn owner(&self) -> Owner {
+        Owner { index: self.index(), slot: self.slot }
     }
 }
 
@@ -63,18 +75,40 @@ impl<D: Disk> Storage<D> {
         }
         let area = match opening.transfer.codec {
             Codec::Raw => slot.area(),
-            Codec::Lzma => Area::Staging,
-            Codec::Patch => return Err(out_of_turn(Area::Staging)),
+            Codec::Lzma | Codec::Patch => Area::Staging,
         };
         self.verified = None;
         self.download = None;
+        self.apply = None;
         let download = Download { opening, slot, area };
-        self.make_room(&download.needs())?;
+        self.apply = self.prepare(&download)?;
+        self.make_room(&download.needs(self.apply.as_ref()))?;
+        // What was noted of another payload's way into the slot will not hold any more.
+        Progress::forget_others(&mut self.disk, self.apply.is_some().then(|| download.owner()))?;
         self.boot.protect(&mut self.disk, self.confirmed, slot)?;
         self.keep_envelope(&download)?;
         let found = self.resume(&download)?;
         self.download = Some(download);
         Ok(found)
+    }
+
+    /// What applies the payload, where it is a patch: on what runs, which was found to be the image that it starts from.
+    fn prepare(&mut self, download: &Download) -> Result<Option<Apply>, DiskError> {
+        let opening = &download.opening;
+        if opening.transfer.codec != Codec::Patch {
+            return Ok(None);
+        }
+        let base = self.running.area();
+        let (Some(base_image), Some(memory)) = (opening.base, opening.transfer.decoder) else {
+            return Err(out_of_turn(base));
+        };
+        let len = self.disk.len(base)?;
+        if len < base_image.size {
+            return Err(DiskError::Range { area: base, len, end: base_image.size });
+        }
+        let image = ImageId { digest: opening.image, size: opening.image_size };
+        let what = Applying { base, base_image, slot: download.slot.area(), image, memory };
+        Ok(Some(Apply::new(what, download.layout(), download.owner(), &self.patch)))
     }
 
     /// Room in all areas or in none.
@@ -116,16 +150,28 @@ impl<D: Disk> Storage<D> {
         self.disk.drop_cache(Area::Index)?;
         self.disk.drop_cache(download.area)?;
         let known = self.pages.begin(&mut self.disk, &index)?;
+        if let Some(apply) = self.apply.as_mut().filter(|apply| apply.is_streaming()) {
+            apply.resume(&mut self.disk)?;
+        }
         let journal = self.journal.load(&mut self.disk, &index);
         let claimed_asked = journal.as_ref().map_or(ChunkIndex(0), |journal| journal.asked);
         let note = self.journal.noted(&mut self.disk, &index, claimed_asked);
         let claimed = journal.as_ref().map_or(ChunkSet::empty(count), |journal| journal.claims(count));
         let asked = ChunkIndex(note.asked.0.min(count));
-        let held = match (known, &journal) {
+        let mut held = match (known, &journal) {
             (false, _) => ChunkSet::empty(count),
             (true, None) => self.rehash(download, |_| true)?,
             (true, Some(_)) => self.rehash(download, |chunk| chunk < asked || claimed.contains(chunk))?,
         };
+        let mut reach = JOURNAL_CHUNKS;
+        if let Some(apply) = self.apply.as_mut().filter(|apply| apply.is_streaming()) {
+            // What the saved state has used up is not there any more, and not missing.
+            (0..apply.floor).for_each(|chunk| {
+                held.insert(ChunkIndex(chunk));
+            });
+            apply.holds(&held);
+            reach = apply.reach();
+        }
         let news = |below: u32| -> u64 {
             let new = (0..below.min(count)).map(ChunkIndex);
             let new = new.filter(|chunk| held.contains(*chunk) && !claimed.contains(*chunk));
@@ -134,7 +180,8 @@ impl<D: Disk> Storage<D> {
         let (news, news_again) = (news(count), news(note.again.0));
         let (received, twice) =
             journal.map_or((0, 0), |journal| (journal.bytes_received, journal.bytes_twice));
-        let found = Found { held, asked, bytes_received: received + news, bytes_twice: twice + news_again };
+        let (bytes_received, bytes_twice) = (received + news, twice + news_again);
+        let found = Found { held, asked, reach, bytes_received, bytes_twice };
         if news > 0 {
             // Durable before it is claimed.
             let ledger = Checkpoint {
@@ -164,13 +211,16 @@ impl<D: Disk> Storage<D> {
             let Some(page) = Pages::page(&mut self.disk, layout, &list, number) else {
                 continue;
             };
+            let apply = self.apply.as_ref();
+            let may_be_here = |chunk| apply.is_none_or(|apply| apply.may_hold(chunk));
             for chunk in layout.page_chunks(number).map(ChunkIndex).filter(|chunk| chosen(*chunk)) {
                 let range = layout.byte_range(chunk);
                 let len = usize::try_from(range.end - range.start).unwrap_or(0);
-                let Some(bytes) = buffer.get_mut(..len) else {
+                let Some(bytes) = buffer.get_mut(..len).filter(|_| may_be_here(chunk)) else {
                     continue;
                 };
-                self.disk.read(download.area, range.start, bytes)?;
+                let at = apply.map_or(range.start, |apply| apply.place(range.start));
+                self.disk.read(download.area, at, bytes)?;
                 if page.chunk_digest(chunk).is_some_and(|want| want == salt.chunk_digest(chunk, bytes)) {
                     right.insert(chunk);
                 }
@@ -197,7 +247,10 @@ impl<D: Disk> Storage<D> {
         if end > len {
             return Err(DiskError::Range { area: download.area, len, end });
         }
-        self.disk.write(download.area, start, bytes)
+        match self.apply.as_mut().filter(|apply| apply.is_streaming()) {
+            Some(apply) => apply.take_chunks(&mut self.disk, first, bytes),
+            None => self.disk.write(download.area, start, bytes),
+        }
     }
 
     pub(super) fn note_asked(&mut self, asked: ChunkIndex) -> Result<(), DiskError> {

@@ -82,6 +82,7 @@ impl FileDisk {
             Area::Staging => "staging.bin",
             Area::Index => "index.bin",
             Area::Journal => "journal.bin",
+            Area::Progress => "progress.bin",
             Area::Record => "record.bin",
             Area::Manifests => "manifests.bin",
             Area::BootEnvironment => "boot-environment.bin",

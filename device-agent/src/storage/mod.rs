@@ -8,18 +8,22 @@
 //! made something that nobody starts (`BootControl::protect`); and nothing is believed of the medium that was
 //! not hashed there: chunks against the signed index, images against the signed digest.
 //!
-//! Where things are: `download` from room to the last chunk, `trial` from the complete payload to the confirmed
-//! image, `twin` small things in two copies, `journal` and `pages` what a download leaves for its resumption.
+//! Where things are: `download` from room to the last chunk, `apply` what becomes of a patch, `trial` from the complete
+//! payload to the confirmed image, `twin` small things in two copies, `journal`, `pages` and `progress` what is left for
+//! a resumption.
 
+mod apply;
 mod download;
 mod error;
 mod file;
 mod journal;
 mod memory;
 mod pages;
+mod progress;
 mod trial;
 mod twin;
 
+pub use apply::{PatchMode, PatchOptions};
 pub use error::{FileError, StorageError};
 pub use file::FileDisk;
 pub use memory::MemoryDisk;
@@ -34,6 +38,7 @@ use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::limits::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
 
 use crate::installer::{BootControl, BootEnvironment, Slot, SlotFacts};
+use apply::Apply;
 use download::Download;
 use journal::{JOURNAL_BYTES, Journal};
 use pages::Pages;
@@ -46,11 +51,13 @@ pub struct StorageOptions {
     /// The slot that runs, where the host knows it (from the kernel's command line, from
     /// [`Storage::boot`]). `None` believes the boot environment.
     pub running: Option<Slot>,
+    /// How patches are applied.
+    pub patch: PatchOptions,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { tries: 3, running: None }
+        Self { tries: 3, running: None, patch: PatchOptions::default() }
     }
 }
 
@@ -59,6 +66,7 @@ impl Default for StorageOptions {
 pub struct Storage<D> {
     disk: D,
     tries: u8,
+    patch: PatchOptions,
     boot: BootControl,
     record: Twin,
     /// The envelopes of slot A and slot B. Both copies of one hold the same.
@@ -71,6 +79,8 @@ pub struct Storage<D> {
     /// The slot that is started when nothing else is said.
     confirmed: Slot,
     download: Option<Download>,
+    /// The patch that is being downloaded or applied.
+    apply: Option<Apply>,
     /// What the target slot holds, where that was read from the medium since it was last written to.
     verified: Option<Verified>,
 }
@@ -118,8 +128,8 @@ pub enum LoadedRecord {
 }
 
 /// What an agent goes on from as it is read.
-const GONE_ON_FROM: [Area; 5] =
-    [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests, Area::Journal];
+const GONE_ON_FROM: [Area; 6] =
+    [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests, Area::Journal, Area::Progress];
 
 /// From one copy of a record or an envelope to the next.
 const RECORD_STRIDE: u64 = 36 * 1024;
@@ -157,6 +167,7 @@ impl<D: Disk> Storage<D> {
         Ok(Self {
             disk,
             tries: options.tries.max(1),
+            patch: options.patch,
             boot,
             record,
             envelopes,
@@ -166,6 +177,7 @@ impl<D: Disk> Storage<D> {
             running,
             confirmed: environment.confirmed,
             download: None,
+            apply: None,
             verified: None,
         })
     }
@@ -191,6 +203,7 @@ impl<D: Disk> Storage<D> {
         self.running = slot;
         self.confirmed = self.find_confirmed();
         self.download = None;
+        self.apply = None;
         self.verified = None;
         Ok(slot)
     }
@@ -212,6 +225,11 @@ impl<D: Disk> Storage<D> {
         let [a, b] = &mut self.envelopes;
         let twin = if slot == Slot::A { a } else { b };
         twin.read(&mut self.disk).ok().flatten()
+    }
+
+    /// The index digest of the payload that was on its way last, where that is still known.
+    pub fn last_payload(&mut self) -> Option<Digest> {
+        Pages::owner(&mut self.disk)
     }
 
     /// Tells what the verified envelope of `slot` says of the image in it. To be called for both slots after
@@ -280,6 +298,7 @@ impl<D: Disk> Storage<D> {
             StoreOp::SaveCheckpoint(checkpoint) => self.save_checkpoint(checkpoint),
             StoreOp::Close => {
                 self.download = None;
+                self.apply = None;
                 Ok(())
             }
         };

@@ -47,6 +47,14 @@ impl Pages {
         Ok(false)
     }
 
+    /// The index digest of the payload that the area speaks of, if it speaks of one.
+    pub(crate) fn owner(disk: &mut impl Disk) -> Option<Digest> {
+        let mut found = [0; HEADER_BYTES];
+        disk.read(Area::Index, 0, &mut found).ok()?;
+        let index = Digest(*found.last_chunk()?);
+        (found == header(&index)).then_some(index)
+    }
+
     /// Makes the area nobody's, durably, so that nothing of the payload is found again.
     pub(crate) fn forget(disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(Area::Index, 0, &[0; HEADER_BYTES])?;

@@ -5,10 +5,30 @@ use whimbrel_protocol::disk::{Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
 
+use super::apply::Apply;
 use super::download::Download;
 use super::pages::Pages;
 use super::{Storage, Verified};
-use crate::installer::{BootEnvironment, Decoding, LzmaError, TrialBoot, decode, hash_medium};
+use crate::installer::{BootEnvironment, Decoding, PayloadFailure, TrialBoot, decode, hash_medium};
+
+/// What became of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    /// The image, seen on the medium.
+    Right,
+    /// Something else came out, or nothing.
+    Wrong(InstallFailure),
+    /// The image came out, and something else is on the medium.
+    Lost,
+    /// The medium did not do it.
+    Failed(DiskError),
+}
+
+impl Made {
+    const fn is_wrong(self) -> bool {
+        matches!(self, Self::Wrong(_) | Self::Lost)
+    }
+}
 
 impl<D: Disk> Storage<D> {
     /// Whether a slot holds this image already. What runs is only ever read.
@@ -52,33 +72,63 @@ impl<D: Disk> Storage<D> {
     }
 
     fn make_image(&mut self, download: &Download) -> Result<(), InstallFailure> {
-        let (slot, image, size) = (download.slot, download.opening.image, download.opening.image_size);
-        let decoded = match download.opening.transfer.codec {
-            Codec::Raw => Ok(image),
-            Codec::Lzma => self.decode(download),
-            Codec::Patch => return Err(InstallFailure::Decode),
-        };
-        match decoded {
-            Ok(decoded) if decoded == image => {}
-            Ok(_) => return Err(self.blame(download, InstallFailure::Mismatch)),
-            Err(LzmaError::Malformed) => return Err(self.blame(download, InstallFailure::Decode)),
-            Err(LzmaError::Disk(error)) => return Err(failure_of(error)),
+        let mut made = self.make(download);
+        if made.is_wrong() && self.apply.as_ref().is_some_and(|apply| apply.is_restored() && apply.is_whole())
+        {
+            // Going over the patch from its start costs no byte of the link.
+            self.apply_again().map_err(failure_of)?;
+            made = self.make(download);
         }
-        let found = hash_medium(&mut self.disk, slot.area(), size).map_err(failure_of)?;
-        if found == Some(image) {
-            self.verified = Some(Verified { slot, image, size });
-            return Ok(());
-        }
-        Err(match download.opening.transfer.codec {
-            Codec::Raw => self.blame(download, InstallFailure::Mismatch),
+        match made {
+            Made::Right => {
+                let (image, size) = (download.opening.image, download.opening.image_size);
+                self.verified = Some(Verified { slot: download.slot, image, size });
+                Ok(())
+            }
+            Made::Wrong(verdict) => Err(self.blame(download, verdict)),
             // The decoder gave the right bytes, the slot has others.
-            Codec::Lzma | Codec::Patch => InstallFailure::Failed,
-        })
+            Made::Lost => Err(self.lost()),
+            Made::Failed(error) => Err(failure_of(error)),
+        }
     }
 
-    fn decode(&mut self, download: &Download) -> Result<Digest, LzmaError> {
+    fn make(&mut self, download: &Download) -> Made {
+        let (slot, image, size) = (download.slot, download.opening.image, download.opening.image_size);
+        let decoded = match download.opening.transfer.codec {
+            Codec::Raw => None,
+            Codec::Lzma => Some(self.decode(download)),
+            Codec::Patch => Some(self.apply_patch()),
+        };
+        match decoded {
+            None => {}
+            Some(Ok(decoded)) if decoded == image => {}
+            Some(Ok(_)) => return Made::Wrong(InstallFailure::Mismatch),
+            Some(Err(PayloadFailure::Malformed)) => return Made::Wrong(InstallFailure::Decode),
+            Some(Err(PayloadFailure::Disk(error))) => return Made::Failed(error),
+        }
+        match hash_medium(&mut self.disk, slot.area(), size) {
+            Ok(found) if found == Some(image) => Made::Right,
+            Ok(_) if decoded.is_none() => Made::Wrong(InstallFailure::Mismatch),
+            Ok(_) => Made::Lost,
+            Err(error) => Made::Failed(error),
+        }
+    }
+
+    fn apply_patch(&mut self) -> Result<Digest, PayloadFailure> {
+        let apply = self.apply.as_mut().ok_or(PayloadFailure::Malformed)?;
+        if !apply.is_streaming() {
+            apply.resume(&mut self.disk)?;
+        }
+        apply.finish(&mut self.disk)
+    }
+
+    fn apply_again(&mut self) -> Result<(), DiskError> {
+        self.apply.as_mut().map_or(Ok(()), |apply| apply.start_again(&mut self.disk))
+    }
+
+    fn decode(&mut self, download: &Download) -> Result<Digest, PayloadFailure> {
         let transfer = &download.opening.transfer;
-        let memory = transfer.decoder.ok_or(LzmaError::Malformed)?;
+        let memory = transfer.decoder.ok_or(PayloadFailure::Malformed)?;
         let what = Decoding {
             transfer_size: transfer.layout.transfer_size(),
             slot: download.slot.area(),
@@ -89,17 +139,34 @@ impl<D: Disk> Storage<D> {
     }
 
     /// What came out is wrong. Where a chunk on the medium is not what it was when it was verified, the medium
-    /// is to blame: what is right stays. Where all are right, `verdict` holds, and nothing of it is kept.
+    /// is to blame: what is right stays. Where all are right, or those of a patch that was not stored are gone,
+    /// `verdict` holds, and nothing of it is kept.
     fn blame(&mut self, download: &Download, verdict: InstallFailure) -> InstallFailure {
-        if let Err(error) = self.disk.drop_cache(download.area) {
-            return failure_of(error);
+        let keeps_chunks = self.apply.as_ref().is_none_or(Apply::is_whole);
+        let right = self.apply_again().and_then(|()| self.disk.drop_cache(download.area)).and_then(|()| {
+            if keeps_chunks {
+                self.rehash(download, |_| true).map(|right| right.is_complete())
+            } else {
+                Ok(true)
+            }
+        });
+        match right
+            .and_then(|right| if right { Pages::forget(&mut self.disk).map(|()| right) } else { Ok(right) })
+        {
+            Ok(true) => verdict,
+            Ok(false) => InstallFailure::Failed,
+            Err(error) => failure_of(error),
         }
-        match self.rehash(download, |_| true) {
-            Ok(right) if right.is_complete() => match Pages::forget(&mut self.disk) {
-                Ok(()) => verdict,
-                Err(error) => failure_of(error),
-            },
-            Ok(_) => InstallFailure::Failed,
+    }
+
+    /// The medium lost what was written. It is written again when all of the payload is there to begin with; a patch
+    /// that was not stored is given up.
+    fn lost(&mut self) -> InstallFailure {
+        let keeps_chunks = self.apply.as_ref().is_none_or(Apply::is_whole);
+        let forgotten = self.apply_again();
+        match forgotten.and_then(|()| if keeps_chunks { Ok(()) } else { Pages::forget(&mut self.disk) }) {
+            Ok(()) if keeps_chunks => InstallFailure::Failed,
+            Ok(()) => InstallFailure::Mismatch,
             Err(error) => failure_of(error),
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 0..2 | what it is: `WR` record, `WM` envelope, `WB` boot environment, `WD` boot default |
+//! | 0..2 | what it is: `WR` record, `WM` envelope, `WB` boot environment, `WD` boot default, `WP` progress of a patch |
 //! | 2..4 | format, two decimal digits |
 //! | 4..8 | bytes of the content, u32 |
 //! | 8..16 | sequence number of this write, u64 |
@@ -46,8 +46,9 @@ pub(crate) struct Twin {
     newest: Option<Place>,
 }
 
+/// Which copy, and the number of its write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+pub(crate) struct Place {
     /// 0 or 1.
     copy: u64,
     sequence: u64,
@@ -83,6 +84,23 @@ impl Twin {
         let newest = newest(self.copies(disk)?);
         self.newest = newest.as_ref().map(|copy| copy.place);
         Ok(newest.map(|copy| copy.content))
+    }
+
+    /// All valid copies, the one that counts first.
+    ///
+    /// # Errors
+    /// As [`Twin::read`].
+    pub(crate) fn read_both(&mut self, disk: &mut impl Disk) -> Result<Vec<(Place, Vec<u8>)>, DiskError> {
+        let mut copies: Vec<_> = self.copies(disk)?.into_iter().flatten().collect();
+        copies.sort_by_key(|copy| core::cmp::Reverse(copy.place.sequence));
+        self.newest = copies.first().map(|copy| copy.place);
+        Ok(copies.into_iter().map(|copy| (copy.place, copy.content)).collect())
+    }
+
+    /// Makes this copy the one that counts, because what the other one speaks of is not there: the next write goes
+    /// over the other one.
+    pub(crate) fn go_on_from(&mut self, place: Place) {
+        self.newest = Some(place);
     }
 
     /// Whether anything at all was ever written here, valid or not.

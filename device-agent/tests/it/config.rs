@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use whimbrel_agent::config::{Config, Reboot, Sources, default_file, show};
+use whimbrel_agent::storage::PatchMode;
 use whimbrel_protocol::ids::{ClassId, VendorId};
 
 use crate::rig::Ran;
@@ -50,6 +51,23 @@ fn what_is_needed_and_nothing_more_makes_a_configuration() {
     assert_eq!(config.data, folder.0.path().join("data"));
     assert_eq!(config.device.key, folder.0.path().join("data/device.cose"));
     assert_eq!(config.device.root, folder.0.path().join("root.cbor"));
+}
+
+#[test]
+fn how_patches_are_applied_is_chosen_by_word() {
+    let patch = |setting: &str| {
+        let folder = Folder::with(&format!("{MINIMAL}[install]\n{setting}\n"));
+        Config::load(&folder.sources()).map(|config| config.install.patch)
+    };
+    let (default, streamed) =
+        (patch("").unwrap(), patch("patch = \"stream\"\npatch-buffer = \"8KiB\"").unwrap());
+    assert_eq!((default.mode, default.buffer_bytes), (PatchMode::Replay, 256 * 1024));
+    assert_eq!((streamed.mode, streamed.buffer_bytes), (PatchMode::Stream, 8 * 1024));
+    assert_eq!(patch("patch = \"state\"").unwrap().mode, PatchMode::State);
+    let refused = patch("patch = \"restart\"").unwrap_err().to_string();
+    assert!(refused.contains("must be one of replay, state, stream"), "{refused}");
+    let refused = patch("patch-buffer = \"1KiB\"").unwrap_err().to_string();
+    assert!(refused.contains("must be between 4096 and 16777216 bytes"), "{refused}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{Fixture, SimDisk};
 
 use crate::power_cut_device::{End, Medium, Violation, World};
-use crate::power_cut_points::{Cuttable, FirstCut, exhaust};
+use crate::power_cut_points::{Cuttable, FirstCut, Points, exhaust};
 use crate::power_cut_service::{Release, Service};
 
 /// An image that compresses by about half, different for every seed.
@@ -54,13 +54,13 @@ const KILLED: Floor = Floor { points: 2_000, every: 7 };
 const _: () = assert!(RAW.points + LZMA.points + REVERT.points + CRASH.points + CHANGE.points >= 20_000);
 
 #[derive(Clone, Copy)]
-struct Floor {
-    points: u64,
-    every: usize,
+pub(crate) struct Floor {
+    pub(crate) points: u64,
+    pub(crate) every: usize,
 }
 
 /// Runs a scenario. `POWER_CUT_EVERY=1` in the environment cuts at every operation of the recoveries as well.
-fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) {
+pub(crate) fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) -> Points {
     let asked = std::env::var("POWER_CUT_EVERY").ok().and_then(|every| every.parse().ok());
     let every = asked.unwrap_or(floor.every);
     let points = exhaust(world, first, every);
@@ -68,6 +68,8 @@ fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) 
     let some: Vec<_> = points.violations.iter().take(5).collect();
     assert!(some.is_empty(), "{} bad points, the first ones: {some:#?}", points.violations.len());
     assert!(points.total() >= floor.points || every > floor.every, "{} points are too few", points.total());
+    assert_eq!(points.refetched, 0, "where all of the payload was durable, none is fetched again");
+    points
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn power_cuts_after_the_process_was_killed_lose_nothing_that_counts() {
 
 /// A disk that says it has flushed, and has not.
 #[derive(Clone, Debug, Default)]
-struct WithoutFlush(SimDisk);
+pub(crate) struct WithoutFlush(SimDisk);
 
 impl Disk for WithoutFlush {
     fn len(&mut self, area: Area) -> Result<u64, DiskError> {

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use core::cell::RefCell;
 
 use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{LoadedRecord, Storage, StorageOptions};
+use whimbrel_agent::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{DeviceSession, Record, SessionConfig};
 use whimbrel_protocol::disk::{Area, Disk};
@@ -74,6 +74,8 @@ impl Medium for SimDisk {
 pub(crate) struct World<D> {
     pub(crate) disk: D,
     pub(crate) service: Service,
+    /// How the device applies patches.
+    pub(crate) patch: PatchOptions,
     pub(crate) now: Instant,
     /// Images that may be started: the factory's and the signed ones.
     images: Arc<Vec<Vec<u8>>>,
@@ -93,6 +95,8 @@ pub(crate) struct World<D> {
     pub(crate) unflushed: u64,
     /// Payload bytes that reached the medium at all.
     pub(crate) delivered: u64,
+    /// All of the payload was durable when the agent looked last: nothing may be fetched any more.
+    pub(crate) has_payload: bool,
     /// Payload bytes that may have been fetched again: what was in flight and unflushed at each cut.
     pub(crate) forgivable: u64,
     /// The trial of the new image was to be armed at some time.
@@ -143,6 +147,8 @@ pub(crate) enum Violation {
     Sequence(u64),
     /// More was fetched than had to be.
     Refetched { bytes: u64, allowed: u64 },
+    /// The image as it is was fetched, although there is a patch that applies.
+    FullPayload { bytes: u64 },
     /// A flush group was larger than it may be.
     FlushGroup { bytes: u64, allowed: u64 },
 }
@@ -170,6 +176,7 @@ impl<D: Medium> World<D> {
             root: service.fixture.root(),
             known: Rc::default(),
             service,
+            patch: PatchOptions::default(),
             now: Instant::ZERO,
             unhealthy_attempts: 0,
             crashing_attempts: 0,
@@ -178,6 +185,7 @@ impl<D: Medium> World<D> {
             lives: 0,
             unflushed: 0,
             delivered: 0,
+            has_payload: false,
             forgivable: 0,
             activating: false,
             confirming: false,
@@ -275,7 +283,8 @@ impl<D: Medium> World<D> {
 
     /// One life of the agent. `None` where it could not start.
     fn live(&mut self, disk: &mut D, running: Slot) -> Option<Result<Next, Violation>> {
-        let options = StorageOptions { running: Some(running), ..StorageOptions::default() };
+        let patch = self.patch;
+        let options = StorageOptions { running: Some(running), patch, ..StorageOptions::default() };
         let mut storage = Storage::start(disk, options).ok()?;
         for slot in Slot::ALL {
             if let Some(facts) = storage.load_envelope(slot).and_then(|bytes| self.facts(&bytes, slot)) {
@@ -338,6 +347,7 @@ impl<D: Medium> World<D> {
     /// Forgets what was counted: another payload is on its way.
     pub(crate) fn count_anew(&mut self) {
         (self.delivered, self.forgivable, self.unflushed) = (0, 0, 0);
+        self.has_payload = false;
     }
 
     fn check_end(&mut self) -> Result<End, Violation> {
@@ -349,6 +359,9 @@ impl<D: Medium> World<D> {
         let refetched = self.service.served.saturating_sub(release.payload.len() as u64);
         if self.check_refetched && refetched > self.forgivable {
             return Err(Violation::Refetched { bytes: refetched, allowed: self.forgivable });
+        }
+        if self.check_refetched && self.service.served_full > 0 {
+            return Err(Violation::FullPayload { bytes: self.service.served_full });
         }
         Ok(End::Confirmed)
     }

@@ -11,7 +11,7 @@ use crate::power_cut_device::{End, World};
 
 const IMAGE_BYTES: usize = 24 * 1024;
 
-fn fail_everywhere(scenario: &str, base: &World<SimDisk>) {
+pub(crate) fn fail_everywhere(scenario: &str, base: &World<SimDisk>) {
     for fault in [DiskFault::Full, DiskFault::Failed] {
         for sticky in [false, true] {
             let mut whole = base.clone();

@@ -204,7 +204,10 @@ impl<'w, D: Medium> Life<'w, D> {
         match answer {
             StoreAnswer::Stored(Ok(())) if is_checkpoint => self.world.unflushed = 0,
             // What was found of an earlier process is durable now.
-            StoreAnswer::Opened(Ok(_)) => self.world.unflushed = 0,
+            StoreAnswer::Opened(Ok(ref found)) => {
+                self.world.unflushed = 0;
+                self.world.has_payload = found.held.is_complete();
+            }
             StoreAnswer::Stored(Ok(())) => {
                 self.world.delivered = (self.world.delivered + chunks).min(self.world.service.served);
                 self.world.unflushed += chunks;
@@ -225,6 +228,8 @@ impl<'w, D: Medium> Life<'w, D> {
                 Some(if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) })
             }
             what => {
+                // A session has all of it durable before it asks for this.
+                self.world.has_payload |= what == InstallOp::Install;
                 self.world.activating |= what == InstallOp::Activate;
                 self.world.confirming |= what == InstallOp::Confirm;
                 let result = self.storage.install(what);

@@ -40,6 +40,10 @@ pub(crate) struct Points {
     pub(crate) first: [u64; Survival::ALL.len()],
     /// Second cuts by way of survival of the second.
     pub(crate) second: [u64; Survival::ALL.len()],
+    /// Points after which all of the payload was durable: its image was being made, tried or confirmed.
+    pub(crate) with_payload: u64,
+    /// Bytes that were fetched again after those.
+    pub(crate) refetched: u64,
     /// What must not happen and did, with the point.
     pub(crate) violations: Vec<(String, Violation)>,
 }
@@ -56,12 +60,15 @@ impl Points {
             ways.map(|(way, count)| format!("{} {count:>5}", way.name())).collect::<Vec<_>>().join("  ")
         };
         println!(
-            "{scenario:<24} {:>4} operations | first {} | second {} | {:>6} points, {} bad",
+            "{scenario:<24} {:>4} operations | first {} | second {} | {:>6} points, {} bad; {} with all of the payload, \
+             {} bytes fetched again after those",
             self.operations,
             ways(&self.first),
             ways(&self.second),
             self.total(),
             self.violations.len(),
+            self.with_payload,
+            self.refetched,
         );
     }
 }
@@ -156,8 +163,13 @@ fn cut_at<D: Cuttable>(
 /// Runs to the end, and returns how many operations that took.
 fn finish<D: Cuttable>(after: &World<D>, points: &mut Points, place: &str) -> u64 {
     let mut world = after.clone();
+    let (had_payload, served) = (after.has_payload, after.service.served + after.service.served_full);
     if let Err(violation) = world.run() {
         points.violations.push((place.to_owned(), violation));
+    }
+    if had_payload {
+        points.with_payload += 1;
+        points.refetched += world.service.served + world.service.served_full - served;
     }
     world.disk.sim().operations()
 }

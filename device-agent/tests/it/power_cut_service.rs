@@ -8,8 +8,8 @@ use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{Digest, PayloadTag};
 use whimbrel_protocol::manifest::{
-    Codec, DecoderMemory, Filter, Image, Images, LzmaHeader, LzmaProperties, ReleaseManifest,
-    TransferDescriptor,
+    Codec, DecoderMemory, Filter, Image, ImageId, Images, LzmaHeader, LzmaProperties, PatchSource,
+    RUNNING_COMPONENT, ReleaseManifest, TransferDescriptor,
 };
 use whimbrel_protocol::message::{ChunkMessage, Outcome, PageMessage, PageNumber, Report};
 use whimbrel_protocol::server::{
@@ -29,6 +29,46 @@ pub(crate) struct Release {
     pub(crate) payload: Vec<u8>,
     pub(crate) transfer: TransferDescriptor,
     pub(crate) index: Index,
+    /// For a patch the image that it starts from.
+    pub(crate) base: Option<ImageId>,
+    /// For a patch the image as it is.
+    pub(crate) full: Option<Carried>,
+}
+
+/// What is transferred for an image, cut and indexed.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) transfer: TransferDescriptor,
+    pub(crate) index: Index,
+}
+
+impl Carried {
+    fn new(image: &[u8], payload: Payload) -> Self {
+        let Payload { bytes: payload, decoder, chunk_size_log2 } = payload;
+        let salt = ChunkSalt { image: Digest::of(image), transfer_size: payload.len() as u64 };
+        let layout = Layout::new(chunk_size_log2, payload.len() as u64).unwrap();
+        let index = Index::build(salt, layout, &payload);
+        let transfer = match decoder {
+            Some(decoder) => TransferDescriptor::lzma(layout, index.digest, decoder),
+            None => TransferDescriptor::raw(layout, index.digest),
+        };
+        Self { payload, transfer, index }
+    }
+}
+
+fn envelope(fixture: &Fixture, image: Image, sequence: u64) -> (Vec<u8>, Digest) {
+    let manifest = ReleaseManifest {
+        vendor: fixture.vendor,
+        class: fixture.class,
+        version: vec![1, 0, i64::try_from(sequence).unwrap()],
+        sequence,
+        images: Images::Any(image),
+        text: None,
+    };
+    let mut envelope = Envelope::<Unverified>::unsigned(&manifest.build().unwrap()).unwrap();
+    envelope.sign(&fixture.release_key).unwrap();
+    (envelope.bytes().to_vec(), envelope.claimed_digest())
 }
 
 /// What is transferred for an image.
@@ -67,26 +107,50 @@ impl Release {
 
     /// A release whose payload is what one likes it to be.
     pub(crate) fn with_payload(fixture: &Fixture, image: Vec<u8>, payload: Payload, sequence: u64) -> Self {
-        let Payload { bytes: payload, decoder, chunk_size_log2 } = payload;
-        let salt = ChunkSalt { image: Digest::of(&image), transfer_size: payload.len() as u64 };
-        let layout = Layout::new(chunk_size_log2, payload.len() as u64).unwrap();
-        let index = Index::build(salt, layout, &payload);
-        let transfer = match decoder {
-            Some(decoder) => TransferDescriptor::lzma(layout, index.digest, decoder),
-            None => TransferDescriptor::raw(layout, index.digest),
-        };
-        let manifest = ReleaseManifest {
-            vendor: fixture.vendor,
-            class: fixture.class,
-            version: vec![1, 0, i64::try_from(sequence).unwrap()],
+        let Carried { payload, transfer, index } = Carried::new(&image, payload);
+        let source = Image::new(Digest::of(&image), image.len() as u64, transfer);
+        let (envelope, digest) = envelope(fixture, source, sequence);
+        Self { envelope, digest, sequence, image, payload, transfer, index, base: None, full: None }
+    }
+
+    /// A release whose payload says that it is a patch on `base`, with the image as it is for devices without that.
+    pub(crate) fn with_patch(
+        fixture: &Fixture,
+        image: Vec<u8>,
+        payload: Payload,
+        base: ImageId,
+        sequence: u64,
+    ) -> Self {
+        let full = Carried::new(&image, Payload { bytes: image.clone(), decoder: None, chunk_size_log2: 10 });
+        let mut patch = Carried::new(&image, payload);
+        let Carried { transfer, .. } = &mut patch;
+        let decoder = transfer.decoder.expect("a patch has a decoder");
+        *transfer =
+            TransferDescriptor::patch(transfer.layout, transfer.index_digest, RUNNING_COMPONENT, decoder);
+        let way = PatchSource::new(base, patch.transfer);
+        let source =
+            Image { patches: vec![way], ..Image::new(Digest::of(&image), image.len() as u64, full.transfer) };
+        let (envelope, digest) = envelope(fixture, source, sequence);
+        let Carried { payload, transfer, index } = patch;
+        Self {
+            envelope,
+            digest,
             sequence,
-            images: Images::Any(Image::new(salt.image, image.len() as u64, transfer)),
-            text: None,
-        };
-        let mut envelope = Envelope::<Unverified>::unsigned(&manifest.build().unwrap()).unwrap();
-        envelope.sign(&fixture.release_key).unwrap();
-        let digest = envelope.claimed_digest();
-        Self { envelope: envelope.bytes().to_vec(), digest, sequence, image, payload, transfer, index }
+            image,
+            payload,
+            transfer,
+            index,
+            base: Some(base),
+            full: Some(full),
+        }
+    }
+
+    /// The payload with this tag.
+    fn carried(&self, tag: PayloadTag) -> (&[u8], &TransferDescriptor, &Index) {
+        match &self.full {
+            Some(full) if full.transfer.tag() == tag => (&full.payload, &full.transfer, &full.index),
+            _ => (&self.payload, &self.transfer, &self.index),
+        }
     }
 
     pub(crate) fn tag(&self) -> PayloadTag {
@@ -129,6 +193,8 @@ pub(crate) struct Service {
     pub(crate) reports: Vec<Report>,
     /// Payload bytes sent, of the live release.
     pub(crate) served: u64,
+    /// Payload bytes sent of the image as it is, where there is a patch.
+    pub(crate) served_full: u64,
     /// Index pages sent, of the live release.
     pub(crate) pages: u64,
     version: u64,
@@ -147,6 +213,7 @@ impl Service {
             next_release_after: None,
             reports: Vec::new(),
             served: 0,
+            served_full: 0,
             pages: 0,
             version: 0,
             assignment,
@@ -165,6 +232,7 @@ impl Service {
         self.live += 1;
         self.attempt = 1;
         self.served = 0;
+        self.served_full = 0;
         self.pages = 0;
         self.next_release_after = None;
         self.publish();
@@ -211,18 +279,22 @@ impl Service {
                 Output::Manifest(_) => down.push((Channel::Answers, self.release().envelope.clone())),
                 Output::Refuse(refusal) => down.push((Channel::Answers, refusal.encode())),
                 Output::Chunks { payload, runs, .. } => {
+                    let release = Arc::clone(self.release());
+                    let (content, transfer, _) = release.carried(payload);
+                    let is_full = payload != release.tag();
                     for (first, count) in runs {
-                        let range = self.release().transfer.layout.bytes_of(first, count);
+                        let range = transfer.layout.bytes_of(first, count);
                         let range =
                             usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-                        self.served += range.len() as u64;
-                        let bytes = &self.release().payload[range];
+                        *(if is_full { &mut self.served_full } else { &mut self.served }) +=
+                            range.len() as u64;
+                        let bytes = &content[range];
                         down.push((Channel::Answers, ChunkMessage::encode(payload, first, bytes)));
                     }
                 }
                 Output::Page { payload, page } => {
                     self.pages += 1;
-                    let index = &self.release().index;
+                    let (_, _, index) = self.release().carried(payload);
                     let bytes = match page {
                         PageNumber::List => &index.list[..],
                         PageNumber::Page(number) => index.page(number),
@@ -257,7 +329,12 @@ impl Service {
     fn feed(&self, session: &mut ServerSession, now: Instant, input: Input<'_>) {
         let key = self.fixture.device_key.public();
         let release = self.release();
-        let payloads = [LivePayload { tag: release.tag(), layout: release.transfer.layout }];
+        let full = release.full.as_ref().map(|full| &full.transfer);
+        let payloads: Vec<_> = [Some(&release.transfer), full]
+            .into_iter()
+            .flatten()
+            .map(|transfer| LivePayload { tag: transfer.tag(), layout: transfer.layout })
+            .collect();
         let campaigns = [GroupDocument {
             group: self.fixture.group.clone(),
             document: Document { version: self.version },

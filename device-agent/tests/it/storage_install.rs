@@ -203,7 +203,7 @@ fn a_trial_is_started_three_times_and_then_given_up() {
 #[test]
 fn a_trial_is_started_as_often_as_it_was_armed_with() {
     let (storage, release) = armed();
-    let options = whimbrel_agent::storage::StorageOptions { tries: 1, running: None };
+    let options = whimbrel_agent::storage::StorageOptions { tries: 1, ..Default::default() };
     let mut storage = Storage::start(storage.into_disk(), options).unwrap();
     storage.learn(Slot::B, facts(&release));
     storage.install(InstallOp::Activate).unwrap();

@@ -2,15 +2,17 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::storage::{Storage, StorageOptions, StoreAnswer};
+use whimbrel_agent::storage::{PatchOptions, Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{Checkpoint, Found, Opening, StoreFailure, StoreOp};
-use whimbrel_protocol::disk::Disk;
+use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::{ChunkIndex, Digest};
+use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
 use whimbrel_protocol::message::PageNumber;
+use whimbrel_protocol::patch::Header;
 use whimbrel_protocol::testing::Fixture;
 
-use crate::power_cut_service::Release;
+use crate::power_cut_service::{Payload, Release};
 
 pub(crate) fn fixture() -> Arc<Fixture> {
     Arc::new(Fixture::new())
@@ -31,7 +33,7 @@ pub(crate) fn opening(release: &Release) -> Opening {
         image: Digest::of(&release.image),
         image_size: release.image.len() as u64,
         transfer: release.transfer,
-        base: None,
+        base: release.base,
     }
 }
 
@@ -100,8 +102,69 @@ pub(crate) fn download<D: Disk>(storage: &mut Storage<D>, release: &Release) {
     checkpoint(storage, release, all);
 }
 
-pub(crate) fn read<D: Disk>(disk: &mut D, area: whimbrel_protocol::disk::Area) -> Vec<u8> {
+pub(crate) fn read<D: Disk>(disk: &mut D, area: Area) -> Vec<u8> {
     let mut bytes = vec![0; disk.len(area).unwrap() as usize];
     disk.read(area, 0, &mut bytes).unwrap();
     bytes
+}
+
+/// The machine has started and runs slot A, which holds `factory`; patches are applied so.
+pub(crate) fn started_with<D: Disk>(mut disk: D, factory: &[u8], patch: PatchOptions) -> Storage<D> {
+    disk.reserve(Area::SlotA, factory.len() as u64).unwrap();
+    disk.write(Area::SlotA, 0, factory).unwrap();
+    disk.flush(Area::SlotA).unwrap();
+    let mut storage = Storage::start(disk, StorageOptions { patch, ..StorageOptions::default() }).unwrap();
+    storage.boot().unwrap();
+    storage
+}
+
+/// Two images and the patch that leads from one to the other, as the publisher made it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) old: &'static [u8],
+    pub(crate) new: &'static [u8],
+    pub(crate) patch: &'static [u8],
+}
+
+/// Of 33 KB: three blocks.
+pub(crate) const MEDIUM: Pair = Pair {
+    old: include_bytes!("../../../protocol/vectors/patch/medium.old"),
+    new: include_bytes!("../../../protocol/vectors/patch/medium.new"),
+    patch: include_bytes!("../../../protocol/vectors/patch/medium.patch"),
+};
+
+/// Of 45 KB, of which 28 KB are in the patch as they are: more chunks than a small buffer takes.
+pub(crate) const FRESH: Pair = Pair {
+    old: include_bytes!("../../../protocol/vectors/patch/fresh.old"),
+    new: include_bytes!("../../../protocol/vectors/patch/fresh.new"),
+    patch: include_bytes!("../../../protocol/vectors/patch/fresh.patch"),
+};
+
+/// Of 5 KB: less than a block.
+pub(crate) const SMALL: Pair = Pair {
+    old: include_bytes!("../../../protocol/vectors/patch/small.old"),
+    new: include_bytes!("../../../protocol/vectors/patch/small.new"),
+    patch: include_bytes!("../../../protocol/vectors/patch/small.patch"),
+};
+
+impl Pair {
+    /// The old image as a manifest names it.
+    pub(crate) fn base(&self) -> ImageId {
+        ImageId { digest: Digest::of(self.old), size: self.old.len() as u64 }
+    }
+
+    pub(crate) fn decoder(&self) -> DecoderMemory {
+        Header::decode(self.patch).unwrap().0.decoder()
+    }
+
+    /// A release whose payload is the patch.
+    pub(crate) fn release(&self, fixture: &Fixture) -> Release {
+        self.release_of(fixture, self.patch.to_vec(), self.decoder())
+    }
+
+    /// A release whose payload is something else and says that it is this patch.
+    pub(crate) fn release_of(&self, fixture: &Fixture, bytes: Vec<u8>, decoder: DecoderMemory) -> Release {
+        let payload = Payload { bytes, decoder: Some(decoder), chunk_size_log2: 10 };
+        Release::with_patch(fixture, self.new.to_vec(), payload, self.base(), 1)
+    }
 }

@@ -335,8 +335,17 @@ fn a_release_with_chunks_above_the_message_size_is_not_asked_for() {
     let signed = fixture.release(image.clone(), 1, 13);
     let transfer = TransferDescriptor::raw(signed.layout, signed.index.digest);
     let (envelope, digest, index) = (signed.envelope, signed.digest, signed.index);
-    let release =
-        Release { envelope, digest, sequence: 1, image: image.clone(), payload: image, transfer, index };
+    let release = Release {
+        envelope,
+        digest,
+        sequence: 1,
+        image: image.clone(),
+        payload: image,
+        transfer,
+        index,
+        base: None,
+        full: None,
+    };
     let mut device = Device::new(&fixture, broker.port).set("download.message-size=5KiB");
     let service = Attached::start(&broker, Service::new(fixture, vec![Arc::new(release)]));
     device.start();

@@ -34,6 +34,8 @@ pub(super) struct Download {
     page_asked: Option<PageNumber>,
     /// Chunks below this one were asked for at some time.
     asked: u32,
+    /// Chunks from the first missing one on that may be asked for.
+    reach: u32,
     /// Chunks that were asked for more than once.
     again: BTreeSet<u32>,
     /// What was asked for became a hole since the last note.
@@ -100,6 +102,7 @@ impl Download {
             not_stored: BTreeSet::new(),
             page_asked: None,
             asked: found.asked.0,
+            reach: found.reach.clamp(1, JOURNAL_CHUNKS),
             again: BTreeSet::new(),
             holes_to_note: true,
             writes: VecDeque::new(),
@@ -186,7 +189,7 @@ impl Download {
 
     /// The first chunk from `from` on that is neither held nor asked for, and may be asked for.
     fn next_wanted(&self, from: u32) -> Option<u32> {
-        let limit = self.held.watermark().saturating_add(JOURNAL_CHUNKS);
+        let limit = self.held.watermark().saturating_add(self.reach);
         self.held.missing_in(from..limit).find(|chunk| !self.outstanding.contains(chunk))
     }
 
@@ -238,7 +241,7 @@ impl Download {
             .held
             .missing_in(span)
             .filter(|chunk| !self.outstanding.contains(chunk))
-            .take_while(|chunk| *chunk < self.held.watermark().saturating_add(JOURNAL_CHUNKS))
+            .take_while(|chunk| *chunk < self.held.watermark().saturating_add(self.reach))
             .take_while(|chunk| self.pages.contains_key(&Layout::page_of(ChunkIndex(*chunk))))
             .take(room as usize)
             .collect();

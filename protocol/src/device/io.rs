@@ -153,6 +153,8 @@ pub struct Found {
     pub held: ChunkSet,
     /// Chunks below this one were asked for before.
     pub asked: ChunkIndex,
+    /// Chunks from the first missing one on that the medium has room for; later ones are not asked for yet.
+    pub reach: u32,
     /// Payload bytes received by earlier runs, as far as they were noted.
     pub bytes_received: u64,
     /// Payload bytes received twice by earlier runs, as far as they were noted.

@@ -266,8 +266,13 @@ impl RamMedium {
     fn found(&mut self, opening: &Opening) -> Found {
         let layout = opening.transfer.layout;
         let count = layout.chunk_count();
-        let empty =
-            Found { held: ChunkSet::empty(count), asked: ChunkIndex(0), bytes_received: 0, bytes_twice: 0 };
+        let empty = Found {
+            held: ChunkSet::empty(count),
+            asked: ChunkIndex(0),
+            reach: count,
+            bytes_received: 0,
+            bytes_twice: 0,
+        };
         let Some(download) = &self.download else {
             return empty;
         };
@@ -309,6 +314,7 @@ impl RamMedium {
         Found {
             held,
             asked: download.asked.max(checkpoint.asked),
+            reach: count,
             bytes_received: checkpoint.bytes_received,
             bytes_twice: checkpoint.bytes_twice,
         }

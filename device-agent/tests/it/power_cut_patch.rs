@@ -1,0 +1,142 @@
+//! Power goes during every operation of an update by patch, and again during the recovery: with replay, with saved state,
+//! and applied as it arrives through a ring of four chunks.
+//!
+//! What is checked is what `power_cut_device` checks, and besides: what runs is never written to, the image as it is
+//! is never fetched, and where all of the patch was durable not a byte is fetched again.
+
+use alloc::sync::Arc;
+
+use whimbrel_agent::storage::{PatchMode, PatchOptions};
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::disk::Area;
+use whimbrel_protocol::testing::{DiskFault, DiskStep, Fixture, SimDisk, Survival};
+
+use crate::power_cut::{Floor, WithoutFlush, check};
+use crate::power_cut_device::{End, Violation, World};
+use crate::power_cut_points::{Cuttable, FirstCut, exhaust};
+use crate::power_cut_service::Service;
+use crate::storage_support::{FRESH, MEDIUM, Pair};
+
+/// Progress is noted after every block, and streaming keeps four chunks.
+fn options(mode: PatchMode) -> PatchOptions {
+    PatchOptions { mode, buffer_bytes: 4 * 1024, flush_bytes: Some(16 * 1024) }
+}
+
+/// A device that runs the pair's old image, and a release of its new one rolled out to it.
+fn world<D: Cuttable>(mode: PatchMode, pair: &Pair) -> World<D> {
+    let fixture = Arc::new(Fixture { release_key: SigningKey::ed25519(&[7; 32]), ..Fixture::new() });
+    let release = Arc::new(pair.release(&fixture));
+    let mut disk = D::default();
+    disk.sim().install(Area::SlotA, pair.old);
+    let mut world = World::new(disk, Service::new(fixture, vec![release]), pair.old);
+    world.patch = options(mode);
+    world
+}
+
+/// Points that the scenarios have at least, and what of the recovery's operations is cut: one in so many.
+const STORED: Floor = Floor { points: 4_000, every: 19 };
+const STREAMED: Floor = Floor { points: 6_000, every: 61 };
+const KILLED: Floor = Floor { points: 300, every: 61 };
+
+fn cut_everywhere(mode: PatchMode, pair: &Pair, floor: Floor) {
+    let points = check(&format!("patch, {}", mode.name()), &world(mode, pair), FirstCut::Power, floor);
+    assert!(points.with_payload > 0);
+}
+
+#[test]
+fn an_update_by_patch_with_replay_survives_power_cuts_at_every_operation() {
+    cut_everywhere(PatchMode::Replay, &MEDIUM, STORED);
+}
+
+#[test]
+fn an_update_by_patch_with_saved_state_survives_power_cuts_at_every_operation() {
+    cut_everywhere(PatchMode::State, &MEDIUM, STORED);
+}
+
+#[test]
+fn an_update_by_patch_as_it_arrives_survives_power_cuts_at_every_operation() {
+    cut_everywhere(PatchMode::Stream, &FRESH, STREAMED);
+}
+
+#[test]
+fn power_cuts_after_the_process_was_killed_lose_nothing_of_a_patch() {
+    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
+    {
+        let scenario = format!("patch, {}, killed before", mode.name());
+        check(&scenario, &world(mode, &pair), FirstCut::Process, KILLED);
+    }
+}
+
+/// What runs is the only thing that a device cannot get back.
+#[test]
+fn an_update_by_patch_never_writes_to_what_runs() {
+    for mode in PatchMode::ALL {
+        let mut world = world::<SimDisk>(mode, &FRESH);
+        world.disk.start_trace();
+        assert_eq!(world.run(), Ok(End::Confirmed));
+        let touches = |step: &&DiskStep| match step {
+            DiskStep::Reserve(area) | DiskStep::Release(area) | DiskStep::Write { area, .. } => {
+                *area == Area::SlotA
+            }
+            DiskStep::Flush(_) | DiskStep::DropCache(_) => false,
+        };
+        assert_eq!(world.disk.trace().iter().find(touches), None, "{}", mode.name());
+        assert!(world.disk.durable_content(Area::SlotA) == FRESH.old);
+    }
+}
+
+/// The same with a disk that says it has flushed, and has not.
+#[test]
+fn the_power_cut_test_of_patches_fails_without_flushes() {
+    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
+    {
+        let points = exhaust(&world::<WithoutFlush>(mode, &pair), FirstCut::Power, 0);
+        points.print(&format!("patch, {}, without flushes", mode.name()));
+        let count =
+            |is: fn(&Violation) -> bool| points.violations.iter().filter(|(_, what)| is(what)).count();
+        let wrong = count(|what| matches!(what, Violation::WrongImage(_)));
+        let refetched =
+            count(|what| matches!(what, Violation::Refetched { .. } | Violation::FullPayload { .. }));
+        println!("started something incomplete: {wrong}; fetched what it had: {refetched}");
+        assert!(wrong > 0, "{:?}", points.violations);
+    }
+}
+
+#[test]
+fn an_update_by_patch_goes_on_after_a_fault_at_any_call() {
+    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
+    {
+        let base = world::<SimDisk>(mode, &pair);
+        crate::power_cut_faults::fail_everywhere(&format!("patch, {}", mode.name()), &base);
+    }
+}
+
+/// A fault, then a power cut while the device copes with it.
+#[test]
+fn a_power_cut_after_a_fault_does_a_patch_no_harm() {
+    for (mode, pair) in [(PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)] {
+        let base = world::<SimDisk>(mode, &pair);
+        let mut whole = base.clone();
+        assert_eq!(whole.run(), Ok(End::Confirmed));
+        let mut points = 0;
+        for call in 1..=whole.disk.calls(DiskFault::Failed) {
+            let survival = Survival::ALL[call as usize % 4];
+            let mut world = base.clone();
+            world.check_refetched = false;
+            world.disk.fail_at(DiskFault::Failed, call, false);
+            world.disk.crash_after_fault(1 + call % 9);
+            match world.run() {
+                Ok(End::Dead) => {
+                    world.disk.power_cut(survival, call);
+                    world.running = None;
+                    world.boots = 0;
+                    assert_eq!(world.run(), Ok(End::Confirmed), "call {call}, {}", survival.name());
+                    points += 1;
+                }
+                other => assert_eq!(other, Ok(End::Confirmed), "call {call}"),
+            }
+        }
+        println!("patch, {}: {points} pairs of a fault and a cut", mode.name());
+        assert!(points > 100);
+    }
+}
