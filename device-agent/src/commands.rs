@@ -60,12 +60,14 @@ fn answer(
         Request::Install { path } => {
             let installed = install(home, &mut survey, Path::new(path), ask)?;
             Ok(match installed {
-                Installed::Armed { version } => {
+                Installed::Armed { version, patch_bytes } => {
+                    let made = patch_bytes
+                        .map_or_else(String::new, |bytes| format!(", made by a patch of {bytes} bytes,"));
                     let version = version.map_or_else(String::new, |version| format!("version {version} "));
                     let slot = slot_name(home.storage.target());
                     Reply::new(
                         Exit::Reboot,
-                        format!("{version}is in slot {slot} and starts with the next reboot"),
+                        format!("{version}is in slot {slot}{made} and starts with the next reboot"),
                     )
                 }
                 Installed::Running => Reply::new(Exit::Done, "this release is running already"),

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::envelope::{Envelope, Verified};
+use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{FailureCode, State};
 use whimbrel_protocol::trust::Root;
 
@@ -46,6 +47,8 @@ pub struct Survey {
     pub target_envelope: Option<Vec<u8>>,
     /// The version of the running release, where it is known.
     pub version: Option<String>,
+    /// The payload that was on its way last, where that is known.
+    pub payload: Option<TransferDescriptor>,
 }
 
 impl Home {
@@ -55,7 +58,8 @@ impl Home {
     /// [`AgentError`].
     pub fn open(config: Config) -> Result<Self, AgentError> {
         let disk = FileDisk::open(&config.data)?;
-        let storage = Storage::start(disk, StorageOptions::default())?;
+        let options = StorageOptions { patch: config.install.patch, ..StorageOptions::default() };
+        let storage = Storage::start(disk, options)?;
         Ok(Self { config, storage })
     }
 
@@ -78,7 +82,8 @@ impl Home {
             record.root = bytes;
             self.save(&record)?;
         }
-        let mut version = None;
+        let (mut version, mut payload) = (None, None);
+        let last = self.storage.last_payload();
         for slot in Slot::ALL {
             let Some(envelope) = self.verified_envelope(&root, slot) else {
                 continue;
@@ -87,6 +92,8 @@ impl Home {
             if let Some(facts) = SlotFacts::of(&envelope, device.vendor, device.class, slot) {
                 self.storage.learn(slot, facts);
             }
+            let mut payloads = envelope.manifest().payloads().into_iter().map(|payload| payload.transfer);
+            payload = payload.or(payloads.find(|transfer| Some(transfer.index_digest) == last));
             if slot == self.storage.running() {
                 version = envelope.manifest().version().map(version_text);
             }
@@ -94,7 +101,7 @@ impl Home {
         let boot = self.storage.boot_view();
         let target = self.storage.target();
         let target_envelope = self.storage.load_envelope(target);
-        Ok(Survey { root, record, boot, target_envelope, version })
+        Ok(Survey { root, record, boot, target_envelope, version, payload })
     }
 
     fn verified_envelope(&mut self, root: &Root, slot: Slot) -> Option<Envelope<Verified>> {

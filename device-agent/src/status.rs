@@ -5,6 +5,7 @@ use core::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use whimbrel_protocol::device::{BootView, Stage, Trial};
+use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{State, Status};
 
 use crate::home::{Home, Survey, slot_name};
@@ -25,6 +26,10 @@ pub struct StatusView {
     pub reason: Option<String>,
     /// Parts of the payload that are here, in percent; none before its size is known.
     pub percent: Option<u64>,
+    /// How the image on its way, or the last one, is carried: `raw`, `lzma`, `patch`; none before that is known.
+    pub codec: Option<String>,
+    /// Bytes of its payload.
+    pub payload_bytes: Option<u64>,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
@@ -130,6 +135,7 @@ impl StatusView {
             reports_waiting: record.reports.len(),
             ..Self::default()
         };
+        view.carry(survey.payload.as_ref());
         if let Some(deployment) = &record.deployment {
             let state = match deployment.stage {
                 Stage::Fetching => State::Downloading,
@@ -150,6 +156,12 @@ impl StatusView {
         view.campaign = last.map(|past| campaign_name(&past.campaign.to_hex()));
         view.attempt = last.map(|past| past.attempt);
         view
+    }
+
+    /// Takes over how the image is carried, where that is known.
+    pub(crate) fn carry(&mut self, payload: Option<&TransferDescriptor>) {
+        self.codec = payload.map(|transfer| transfer.codec.name().to_owned());
+        self.payload_bytes = payload.map(|transfer| transfer.layout.transfer_size());
     }
 
     /// Takes over what a session says of its deployment.
@@ -182,6 +194,9 @@ impl StatusView {
         if let Some(percent) = self.percent {
             let eta = self.eta_s.map_or_else(String::new, |eta| format!(", {eta} s to go"));
             line("progress", format!("{percent} %{eta}"));
+        }
+        if let (Some(codec), Some(bytes)) = (&self.codec, self.payload_bytes) {
+            line("payload", format!("{codec}, {bytes} bytes"));
         }
         line("bytes", format!("{} received, {} of them twice", self.bytes_received, self.bytes_twice));
         if let Some(rate) = self.rate_bytes_per_s {

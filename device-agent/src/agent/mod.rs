@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
 use whimbrel_protocol::ids::OpId;
+use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic;
 
@@ -96,6 +97,8 @@ pub(crate) struct Agent<'s> {
     running: RunningView,
     slot_files: [PathBuf; 2],
     payload: Option<Payload>,
+    /// How the image on its way, or the last one, is carried.
+    carried: Option<TransferDescriptor>,
 }
 
 /// Jobs without an answer yet, by kind.
@@ -155,7 +158,7 @@ impl<'s> Agent<'s> {
         let clock = around.clock;
         let running = RunningView::of(&mut home, &survey);
         let slot_files = Slot::ALL.map(|slot| home.slot_file(slot));
-        let Survey { root, record, boot, target_envelope, .. } = survey;
+        let Survey { root, record, boot, target_envelope, payload: carried, .. } = survey;
         let now = clock.now();
         let session = DeviceSession::new(config, root, boot, record, target_envelope, now, clock.today());
         let worker =
@@ -182,6 +185,7 @@ impl<'s> Agent<'s> {
             running,
             slot_files,
             payload: None,
+            carried,
         })
     }
 
@@ -380,6 +384,7 @@ impl<'s> Agent<'s> {
             running: self.running.clone(),
             ..StatusView::default()
         };
+        view.carry(self.carried.as_ref());
         self.describe(&mut view);
         view
     }

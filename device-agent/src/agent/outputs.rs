@@ -106,6 +106,7 @@ impl Agent<'_> {
                 let chunk_bytes = opening.transfer.layout.chunk_size();
                 let known = self.payload.filter(|payload| payload.release == opening.release);
                 let chunks = known.and_then(|payload| payload.chunks);
+                self.carried = Some(opening.transfer);
                 self.payload = Some(Payload { release: opening.release, chunk_bytes, chunks });
                 if chunk_bytes > self.around.config.download.message_bytes_max as u64 {
                     // Asking would only bring packets that end the connection.

@@ -13,6 +13,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 pub use error::InstallError;
+use tracing::info;
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{
     Checkpoint, Deployment, InstallFailure, InstallOp, Opening, Place, Record, Stage, StoreFailure, StoreOp,
@@ -21,7 +22,7 @@ use whimbrel_protocol::device::{
 use whimbrel_protocol::envelope::{Envelope, Verified};
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, Digest};
 use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
-use whimbrel_protocol::manifest::{FetchPlan, Identity, Interpreter, Procedure, Step};
+use whimbrel_protocol::manifest::{Codec, FetchPlan, Identity, Interpreter, Procedure, Step};
 use whimbrel_protocol::message::{CampaignState, Order, Policy};
 use whimbrel_protocol::time::UnixTime;
 
@@ -38,6 +39,8 @@ pub enum Installed {
     Armed {
         /// The release's version.
         version: Option<String>,
+        /// Bytes of the patch that it was made from; none where it was the full payload.
+        patch_bytes: Option<u64>,
     },
     /// The device runs this release already.
     Running,
@@ -65,9 +68,11 @@ pub fn install(
         return Ok(Installed::Running);
     }
     check_sequence(survey, &envelope)?;
-    let image_size = Run { home, survey, folder, envelope: &envelope, verified: None }.execute(ask)?;
+    let mut run = Run { home, survey, folder, envelope: &envelope, verified: None, patch_bytes: None };
+    let image_size = run.execute(ask)?;
+    let patch_bytes = run.patch_bytes;
     arm(home, survey, &envelope, image_size)?;
-    Ok(Installed::Armed { version: envelope.manifest().version().map(version_text) })
+    Ok(Installed::Armed { version: envelope.manifest().version().map(version_text), patch_bytes })
 }
 
 fn read_envelope(home: &Home, survey: &Survey, path: &Path) -> Result<Envelope<Verified>, InstallError> {
@@ -95,6 +100,8 @@ struct Run<'a> {
     envelope: &'a Envelope<Verified>,
     /// What was installed and read back, so that it is not hashed once more.
     verified: Option<(Digest, u64)>,
+    /// Bytes of the patch that gave the image, if one did.
+    patch_bytes: Option<u64>,
 }
 
 impl Run<'_> {
@@ -114,7 +121,7 @@ impl Run<'_> {
                         interpreter.answer(equal != negate);
                     }
                     Step::Fetch(plan) => {
-                        self.fetch(&plan, ask.take())?;
+                        self.fetch(&plan, &mut ask)?;
                         interpreter.answer(true);
                     }
                     Step::Done { invoke } => {
@@ -145,20 +152,28 @@ impl Run<'_> {
         }
     }
 
-    /// Brings the payload onto the medium and makes the image of it.
-    fn fetch(&mut self, plan: &FetchPlan, ask: Option<impl FnOnce() -> Verdict>) -> Result<(), AgentError> {
+    /// Brings the payload onto the medium and makes the image of it. A patch that is not there, does not apply or wants
+    /// too much memory counts as fetched: the match behind it fails, and the manifest goes on to the next way.
+    fn fetch(
+        &mut self,
+        plan: &FetchPlan,
+        ask: &mut Option<impl FnOnce() -> Verdict>,
+    ) -> Result<(), AgentError> {
         let running = &self.survey.boot.running;
         let sequence = self.envelope.manifest().sequence_number();
         if sequence == running.sequence && sequence > 0 && running.image != Some(plan.image_digest) {
             return Err(InstallError::Equivocation { sequence }.into());
         }
-        let need = plan.transfer.decoder.map_or(0, |decoder| u64::from(decoder.memory_bytes));
-        let limit = self.home.config.download.decoder_memory_bytes_max;
-        if need > limit {
-            return Err(InstallError::Memory { need, limit }.into());
-        }
-        let payload = Payload::check(self.folder, plan)?;
-        match ask.map_or(Verdict::Good, |ask| ask()) {
+        let is_patch = plan.transfer.codec == Codec::Patch;
+        let payload = match self.payload(plan) {
+            Ok(payload) => payload,
+            Err(error) if is_patch => {
+                info!(reason = %error, "patch not used");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match ask.take().map_or(Verdict::Good, |ask| ask()) {
             Verdict::Good => {}
             Verdict::Later => return Err(InstallError::Hook("asks to wait: try again later").into()),
             Verdict::Bad => return Err(InstallError::Hook("refuses").into()),
@@ -181,6 +196,11 @@ impl Run<'_> {
         match self.home.storage.install(InstallOp::Install) {
             Ok(()) => {
                 self.verified = Some((plan.image_digest, plan.image_size));
+                self.patch_bytes = is_patch.then(|| plan.transfer.layout.transfer_size());
+                Ok(())
+            }
+            Err(InstallFailure::Decode | InstallFailure::Mismatch) if is_patch => {
+                info!(reason = "it does not give the image", "patch not used");
                 Ok(())
             }
             Err(InstallFailure::NoRoom) => Err(self.no_room()),
@@ -188,6 +208,16 @@ impl Run<'_> {
             Err(InstallFailure::Mismatch) => Err(self.failed("comparing the image with its signed digest")),
             Err(_) => Err(self.failed("writing the image")),
         }
+    }
+
+    /// The payload's file, where it is what was signed and this device can decode it.
+    fn payload(&self, plan: &FetchPlan) -> Result<Payload, InstallError> {
+        let need = plan.transfer.decoder.map_or(0, |decoder| u64::from(decoder.memory_bytes));
+        let limit = self.home.config.download.decoder_memory_bytes_max;
+        if need > limit {
+            return Err(InstallError::Memory { need, limit });
+        }
+        Payload::check(self.folder, plan)
     }
 
     /// Writes the index and the chunks that are missing.

@@ -3,7 +3,9 @@
 use alloc::sync::Arc;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+use whimbrel_agent::storage::PatchMode;
 use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::ids::ClassId;
@@ -14,9 +16,10 @@ use whimbrel_protocol::testing::Fixture;
 use crate::broker::{Mosquitto, eventually};
 use crate::power_cut_service::{Release, Service};
 use crate::rig::{Attached, Device, noise, write_release};
+use crate::storage_support::FRESH;
 
 /// A device without a broker, and a stick.
-fn device_and_stick() -> (Fixture, Device, std::path::PathBuf) {
+fn device_and_stick() -> (Fixture, Device, PathBuf) {
     let fixture = Fixture::new();
     let device = Device::new(&fixture, 1);
     let stick = device.path("stick");
@@ -56,6 +59,80 @@ fn a_release_is_installed_started_and_committed_by_hand() {
         let again = device.run(&["install", stick]);
         assert_eq!((again.code, again.stdout.as_str()), (Some(0), "this release is running already\n"));
     }
+}
+
+/// Of a release with a patch, which of its two files are on the stick, and what else is wrong there.
+#[test]
+fn the_manifest_chooses_between_the_patch_and_the_full_payload_on_the_stick() {
+    let patched = format!(", made by a patch of {} bytes,", FRESH.patch.len());
+    let whole = FRESH.new.len() as u64;
+    let spoil = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[700] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    for (what, says, codec) in [
+        ("only the patch", Some(&*patched), "patch"),
+        ("only the full payload", Some(""), "raw"),
+        ("both, and another image runs", Some(""), "raw"),
+        ("both, and the patch is damaged", Some(""), "raw"),
+        ("both, and little memory", Some(""), "raw"),
+        ("neither", None, ""),
+    ] {
+        let (fixture, mut device, stick) = device_and_stick();
+        let slot_a = device.path("data").join("slot-a.img");
+        fs::write(&slot_a, FRESH.old).unwrap();
+        let release = FRESH.release(&fixture);
+        let [patch, full] = write_release_with_patch(&stick, &release);
+        match what {
+            "only the patch" => fs::remove_file(&full).unwrap(),
+            "only the full payload" => fs::remove_file(&patch).unwrap(),
+            "neither" => [&patch, &full].into_iter().for_each(|path| fs::remove_file(path).unwrap()),
+            "both, and another image runs" => spoil(&slot_a),
+            "both, and the patch is damaged" => spoil(&patch),
+            _ => device = device.set("download.decoder-memory=64KiB"),
+        }
+        if what.contains("memory") && FRESH.decoder().memory_bytes <= 64 * 1024 {
+            continue;
+        }
+        let install = device.run(&["install", stick.to_str().unwrap()]);
+        let Some(says) = says else {
+            install.assert_refused("cannot read");
+            continue;
+        };
+        assert_eq!(install.code, Some(4), "{what}: {install:?}");
+        let line = format!("version 1.0.1 is in slot b{says} and starts with the next reboot\n");
+        assert_eq!(install.stdout, line, "{what}");
+        assert!(device.slot_holds("b", FRESH.new), "{what}");
+        let status = device.status();
+        assert_eq!(status["codec"], codec, "{what}");
+        let bytes = if codec == "patch" { FRESH.patch.len() as u64 } else { whole };
+        assert_eq!(status["payload_bytes"], bytes, "{what}");
+    }
+}
+
+#[test]
+fn a_release_is_installed_from_a_stick_by_patch_in_every_mode() {
+    for mode in PatchMode::ALL {
+        let (fixture, device, stick) = device_and_stick();
+        let device = device.set(&format!("install.patch={}", mode.name())).set("install.patch-buffer=4KiB");
+        fs::write(device.path("data").join("slot-a.img"), FRESH.old).unwrap();
+        write_release_with_patch(&stick, &FRESH.release(&fixture));
+        assert_eq!(device.run(&["install", stick.to_str().unwrap()]).code, Some(4));
+        assert!(device.slot_holds("b", FRESH.new), "{}", mode.name());
+        let staged = fs::metadata(device.path("data").join("staging.bin")).unwrap().len();
+        assert_eq!(staged <= 4 * 1024, mode == PatchMode::Stream, "{}: {staged}", mode.name());
+    }
+}
+
+/// Writes both payloads; gives their paths.
+fn write_release_with_patch(stick: &Path, release: &Release) -> [PathBuf; 2] {
+    write_release(stick, release);
+    let full = release.full.as_ref().unwrap();
+    let path = |index: &whimbrel_protocol::ids::Digest| stick.join(format!("{index}.payload"));
+    let [patch, full_path] = [path(&release.transfer.index_digest), path(&full.transfer.index_digest)];
+    fs::write(&full_path, &full.payload).unwrap();
+    [patch, full_path]
 }
 
 #[test]
@@ -121,6 +198,8 @@ fn releases_that_this_device_must_not_take_are_refused_by_name() {
             payload: good.image.clone(),
             transfer: TransferDescriptor::raw(layout, index.digest),
             index,
+            base: None,
+            full: None,
         }
     };
     write_release(&stick, &forge(fixture.class, &other_key));
