@@ -55,6 +55,10 @@ impl Counters {
                 self.count("silences");
                 warn!(chunks, "nothing came for too long");
             }
+            Event::PatchFailed { payload, why } => {
+                self.count("patch-failures");
+                warn!(%payload, reason = why.name(), detail = ?why, "patch not used");
+            }
             Event::StoreFailed(StoreFailure::NoRoom) => {
                 self.count("no-room");
                 error!("no room on the medium: the update goes on when there is");

@@ -151,5 +151,6 @@ const _: () = assert!(
             + (GROUPS_MAX + 1) * 1024
             + REPORTS_MAX * 1024
             + OUTCOMES_MAX * 32
+            + PATCHES_MAX * 32
             + SCOPES_MAX * 48
 );

@@ -264,7 +264,7 @@ fn arm(
     let mut deployment =
         begun.filter(|known| known.order.release == envelope.digest()).unwrap_or_else(|| {
             let order = local_order(home, &survey.record, envelope, image_size);
-            Deployment { order, stage: Stage::Installed, arms: 0, bytes_received: 0, bytes_twice: 0 }
+            Deployment::new(order, Stage::Installed)
         });
     deployment.stage = Stage::Installed;
     survey.record.deployment = Some(deployment.clone());

@@ -20,6 +20,9 @@ impl DeviceSession {
         let Some(deployment) = self.record.deployment.take() else {
             return;
         };
+        // What became of it is good, and still somebody has to know that a patch of theirs is not.
+        let patch_failed = outcome == Outcome::Confirmed && !deployment.given_up.is_empty();
+        let failure = failure.or(patch_failed.then_some(FailureCode::Patch));
         let order = deployment.order;
         if deployment.stage == Stage::Fetching && (was_downloading || failure.is_some()) {
             self.store(StoreOp::Close);

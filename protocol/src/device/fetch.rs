@@ -17,6 +17,8 @@ use crate::topic::Channel;
 pub(super) struct Downloading {
     pub(super) run: Boxed<Run>,
     pub(super) download: Download,
+    /// Bytes received, and received twice, of patches that were given up before.
+    before: (u64, u64),
     /// The service or the medium asked for a pause.
     pub(super) paused: Option<(Instant, DeferReason)>,
     /// A checkpoint is being saved.
@@ -35,10 +37,11 @@ pub(super) struct Downloading {
 pub(super) const FLUSH_MS: u64 = 30_000;
 
 impl Downloading {
-    pub(super) fn new(run: Boxed<Run>, download: Download, now: Instant) -> Self {
+    pub(super) fn new(run: Boxed<Run>, download: Download, before: (u64, u64), now: Instant) -> Self {
         Self {
             run,
             download,
+            before,
             paused: None,
             checkpoint: None,
             unflushed_since: None,
@@ -46,6 +49,15 @@ impl Downloading {
             probe: None,
             pauses: 0,
         }
+    }
+
+    /// Bytes received, and received twice, of everything that was fetched in the deployment.
+    pub(super) fn ledger(&self) -> (u64, u64) {
+        let (received, twice) = self.before;
+        (
+            received.saturating_add(self.download.bytes_received),
+            twice.saturating_add(self.download.bytes_twice),
+        )
     }
 }
 
@@ -212,7 +224,7 @@ impl DeviceSession {
             self.work = work;
             return false;
         };
-        let (received, twice) = (work.download.bytes_received, work.download.bytes_twice);
+        let (received, twice) = work.ledger();
         if let Some(deployment) = &mut self.record.deployment {
             // Not urgent enough for a save of its own: the journal has it too.
             (deployment.bytes_received, deployment.bytes_twice) = (received, twice);

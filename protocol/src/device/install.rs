@@ -2,7 +2,7 @@
 
 use super::DeviceSession;
 use super::config::Trial;
-use super::io::{InstallFailure, InstallOp, StoreFailure};
+use super::io::{InstallFailure, InstallOp, Place, StoreFailure};
 use super::record::{Deployment, Stage};
 use super::work::Work;
 use crate::ids::OpId;
@@ -119,9 +119,12 @@ impl DeviceSession {
             Work::Matching { run, op: expected, place, want, negate } if op == expected => match result {
                 Ok(()) => self.matched(run, place, want, true, negate),
                 Err(InstallFailure::Mismatch) => self.matched(run, place, want, false, negate),
+                // A base that can't be read is none.
+                Err(_) if place == Place::Running => self.matched(run, place, want, false, negate),
                 Err(_) => self.defer(StoreFailure::Failed),
             },
             Work::Installing { mut run, op: expected } if op == expected => match result {
+                Err(failure) if let Some(why) = self.patch_failure(&run, failure) => self.give_up(run, why),
                 Ok(()) => {
                     run.verified = run.plan.as_ref().map(|plan| (plan.image_digest, plan.image_size));
                     run.fetched(true);

@@ -8,7 +8,7 @@ use crate::chunk::ChunkSet;
 use crate::codec::DecodeError;
 use crate::cose::SignatureError;
 use crate::envelope::VerifyError;
-use crate::ids::{CampaignId, ChunkIndex, Digest, OpId, ShortDigest};
+use crate::ids::{CampaignId, ChunkIndex, Digest, OpId, PayloadTag, ShortDigest};
 use crate::manifest::{ImageId, RUNNING_COMPONENT, TransferDescriptor};
 use crate::message::{DeferReason, FailureCode, Outcome, PageNumber, RefusalCode, State};
 use crate::time::UnixTime;
@@ -295,6 +295,13 @@ pub enum Event {
         /// Chunks that were outstanding.
         chunks: u32,
     },
+    /// A patch is not used; what the manifest says next is tried.
+    PatchFailed {
+        /// Which payload.
+        payload: PayloadTag,
+        /// Why.
+        why: PatchFailure,
+    },
     /// The medium did not do what was asked.
     StoreFailed(StoreFailure),
     /// Too much arrived that was not asked for; the connection is closed.
@@ -311,6 +318,40 @@ pub enum Event {
         /// Version that is current.
         current: u64,
     },
+}
+
+/// Why a patch is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchFailure {
+    /// Its decoder needs more memory than there is.
+    Memory {
+        /// Bytes that it needs.
+        need_bytes: u64,
+        /// Bytes that there are.
+        limit_bytes: u64,
+    },
+    /// There is no room for it.
+    NoRoom,
+    /// It does not decode, or is not the patch that the manifest describes.
+    Decode,
+    /// What came out is not the image.
+    Mismatch,
+    /// The medium failed again and again while it was applied.
+    Medium,
+}
+
+impl PatchFailure {
+    /// The name that counters and logs use; stable.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+            Self::NoRoom => "no-room",
+            Self::Decode => "decode",
+            Self::Mismatch => "mismatch",
+            Self::Medium => "medium",
+        }
+    }
 }
 
 /// Why a message was not acted on, sorted by blame (SPEC section 10).

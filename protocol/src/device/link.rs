@@ -60,7 +60,7 @@ const SILENCES_MAX: u32 = 3;
 /// How soon to say hello after enrolling.
 const ENROLLED_MS: u64 = 2_000;
 /// Codecs that are understood: raw and lzma.
-const CODECS: u64 = 0b11;
+const CODECS: u64 = 0b111;
 
 impl Link {
     pub(super) fn heard(&mut self, now: Instant) {

@@ -13,7 +13,8 @@
 //!
 //! In the order of an update: `link` connection, hello and subscriptions; `documents` signed documents and
 //! their versions; `orders` which one rules; `release` its manifest; `fetch` the running download, `download`
-//! which chunks, `meter` how many at a time; `install` from a complete payload to a confirmed image; `ending`
+//! which chunks, `meter` how many at a time; `patch` when another
+//! payload is taken instead; `install` from a complete payload to a confirmed image; `ending`
 //! outcomes and reports. `work` is what the session is busy with. This file holds the state they share.
 
 mod checkpoint;
@@ -27,6 +28,7 @@ mod io;
 mod link;
 mod meter;
 mod orders;
+mod patch;
 mod record;
 mod release;
 mod work;
@@ -40,14 +42,15 @@ use sha2::{Digest as _, Sha256};
 pub use checkpoint::{BITMAP_BYTES, Checkpoint, JournalSector, SECTOR_BYTES};
 pub use config::{BootView, Running, SessionConfig, Trial};
 pub use io::{
-    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, Place, Publish, Reason, StoreFailure,
-    StoreOp,
+    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, PatchFailure, Place, Publish, Reason,
+    StoreFailure, StoreOp,
 };
-pub use record::{Deployment, Past, Record, Scope, ScopeVersion, Stage};
+pub use record::{Deployment, GivenUp, Past, Record, Scope, ScopeVersion, Stage};
 
 use documents::Documents;
 use link::Link;
 use meter::Meter;
+use patch::Bases;
 use work::Work;
 
 use crate::ids::{Nonce, OpId};
@@ -70,6 +73,10 @@ pub struct DeviceSession {
     work: Work,
     /// The envelope of the deployment in progress, where it is at hand.
     envelope: Option<Vec<u8>>,
+    /// What is known of the running slot.
+    bases: Bases,
+    /// Times in a row that the medium failed while a patch was applied.
+    medium_failures: u32,
     meter: Meter,
     clock: Clock,
     jitter: Jitter,
@@ -136,6 +143,8 @@ impl DeviceSession {
             saving: Saving::default(),
             link: Link::default(),
             work: Work::Idle,
+            bases: Bases::default(),
+            medium_failures: 0,
             meter: Meter::default(),
             clock: Clock { floor, at: now },
             nonces: 0,

@@ -144,13 +144,7 @@ impl DeviceSession {
     fn begin_deployment(&mut self, order: Order) {
         self.last = None;
         self.change(|record| {
-            record.deployment = Some(Deployment {
-                order,
-                stage: Stage::Fetching,
-                arms: 0,
-                bytes_received: 0,
-                bytes_twice: 0,
-            });
+            record.deployment = Some(Deployment::new(order, Stage::Fetching));
         });
     }
 }

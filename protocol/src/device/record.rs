@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ids::{CampaignId, GroupName, ShortDigest};
+use crate::ids::{CampaignId, GroupName, PayloadTag, ShortDigest};
 use crate::limits::{
-    GROUP_NAME_MAX, GROUPS_MAX, OUTCOMES_MAX, RECORD_BYTES_MAX, REPORTS_MAX, ROOT_BYTES_MAX, SCOPES_MAX,
-    SIGNED_BYTES_MAX,
+    GROUP_NAME_MAX, GROUPS_MAX, OUTCOMES_MAX, PATCHES_MAX, RECORD_BYTES_MAX, REPORTS_MAX, ROOT_BYTES_MAX,
+    SCOPES_MAX, SIGNED_BYTES_MAX,
 };
 use crate::message::{FailureCode, Order, Outcome};
 use crate::time::UnixTime;
@@ -59,6 +59,20 @@ pub struct Deployment {
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
     pub bytes_twice: u64,
+    /// Patches that did not become the image, oldest first: none of them is fetched again. At most
+    /// [`PATCHES_MAX`].
+    pub given_up: Vec<GivenUp>,
+}
+
+/// A patch that did not become the image, with its part of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The patch.
+    pub payload: PayloadTag,
+    /// Bytes of it that were received.
+    pub bytes_received: u64,
+    /// Bytes of it that were asked for more than once and received.
+    pub bytes_twice: u64,
 }
 
 /// How one attempt ended here. What ended is not begun again.
@@ -99,15 +113,21 @@ pub struct Record {
     pub next_report: u64,
 }
 
-/// Version of this format; a reader takes those it knows.
+/// Versions of this format; a reader takes those it knows.
+///
+/// The second one adds the patches that were given up, and is written while there are any: whoever goes back to an
+/// agent that does not know it has then given up none.
 const FORMAT: u64 = 1;
+const FORMAT_GIVEN_UP: u64 = 2;
 
 impl Record {
     /// The bytes to save.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(11).uint(FORMAT).bytes(&self.root).uint(self.time.as_secs());
+        let given_up = self.deployment.as_ref().is_some_and(|deployment| !deployment.given_up.is_empty());
+        let format = if given_up { FORMAT_GIVEN_UP } else { FORMAT };
+        writer.array(11).uint(format).bytes(&self.root).uint(self.time.as_secs());
         writer.array(self.scopes.len());
         for scope in &self.scopes {
             writer.array(3);
@@ -147,7 +167,7 @@ impl Record {
         let reader = &mut Reader::new("record", bytes, RECORD_BYTES_MAX)?;
         reader.array_of("record", 11)?;
         let format = reader.uint("record format")?;
-        if format != FORMAT {
+        if ![FORMAT, FORMAT_GIVEN_UP].contains(&format) {
             return Err(DecodeError::Version { got: u8::try_from(format).unwrap_or(u8::MAX) });
         }
         let root = reader.bytes("root", ROOT_BYTES_MAX)?.to_vec();
@@ -169,7 +189,10 @@ impl Record {
             Ok((group, reader.bytes("campaign", SIGNED_BYTES_MAX)?.to_vec()))
         })?;
         let min_sequence = reader.uint("minimum sequence")?;
-        let deployment = if reader.is_null()? { None } else { Some(Deployment::read(reader)?) };
+        let deployment = if reader.is_null()? { None } else { Some(Deployment::read(reader, format)?) };
+        if format == FORMAT_GIVEN_UP && deployment.is_none() {
+            return Err(DecodeError::Value { what: "record format" });
+        }
         let outcomes = list(reader, "outcomes", OUTCOMES_MAX, |reader| {
             reader.array_of("outcome", 4)?;
             let campaign = CampaignId(reader.byte_array("campaign")?);
@@ -221,6 +244,20 @@ impl Record {
 }
 
 impl Deployment {
+    /// A deployment that begins.
+    #[must_use]
+    pub fn new(order: Order, stage: Stage) -> Self {
+        Self { order, stage, arms: 0, bytes_received: 0, bytes_twice: 0, given_up: Vec::new() }
+    }
+
+    /// The part of the ledger that patches have which were given up: bytes received, and received twice.
+    #[must_use]
+    pub fn spent(&self) -> (u64, u64) {
+        self.given_up.iter().fold((0, 0), |(received, twice): (u64, u64), patch| {
+            (received.saturating_add(patch.bytes_received), twice.saturating_add(patch.bytes_twice))
+        })
+    }
+
     fn write(&self, writer: &mut Writer) {
         let (stage, code) = match self.stage {
             Stage::Fetching => (0, 0),
@@ -228,13 +265,20 @@ impl Deployment {
             Stage::Armed => (2, 0),
             Stage::Reverting(code) => (3, code as u64),
         };
-        writer.array(6);
+        writer.array(if self.given_up.is_empty() { 6 } else { 7 });
         self.order.write(writer);
         writer.uint(stage).uint(code).uint(self.arms).uint(self.bytes_received).uint(self.bytes_twice);
+        if !self.given_up.is_empty() {
+            writer.array(self.given_up.len());
+            for patch in &self.given_up {
+                writer.array(3).bytes(&patch.payload.0);
+                writer.uint(patch.bytes_received).uint(patch.bytes_twice);
+            }
+        }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.array_of("deployment", 6)?;
+    fn read(reader: &mut Reader<'_>, format: u64) -> Result<Self, DecodeError> {
+        reader.array_of("deployment", if format == FORMAT { 6 } else { 7 })?;
         let order = Order::read(reader)?;
         let stage = reader.uint("stage")?;
         let code = reader.uint("failure")?;
@@ -247,14 +291,25 @@ impl Deployment {
             ),
             _ => return Err(DecodeError::Value { what: "stage" }),
         };
-        Ok(Self {
-            order,
-            stage,
-            arms: reader.uint("arms")?,
+        let arms = reader.uint("arms")?;
+        let bytes_received = reader.uint("bytes received")?;
+        let bytes_twice = reader.uint("bytes received twice")?;
+        let given_up = if format == FORMAT { Vec::new() } else { read_given_up(reader)? };
+        Ok(Self { order, stage, arms, bytes_received, bytes_twice, given_up })
+    }
+}
+
+fn read_given_up(reader: &mut Reader<'_>) -> Result<Vec<GivenUp>, DecodeError> {
+    let given_up = list(reader, "patches given up", PATCHES_MAX, |reader| {
+        reader.array_of("patch given up", 3)?;
+        Ok(GivenUp {
+            payload: PayloadTag(reader.byte_array("payload tag")?),
             bytes_received: reader.uint("bytes received")?,
             bytes_twice: reader.uint("bytes received twice")?,
         })
-    }
+    })?;
+    // Without any, the first format is the only one.
+    if given_up.is_empty() { Err(DecodeError::Value { what: "patches given up" }) } else { Ok(given_up) }
 }
 
 fn write_scope(writer: &mut Writer, scope: &Scope) {

@@ -2,14 +2,17 @@
 
 use super::download::Download;
 use super::fetch::Downloading;
-use super::io::{Event, Found, InstallOp, Opening, Place, Reason, StoreFailure, StoreOp};
+use super::io::{Event, Found, InstallOp, Opening, PatchFailure, Place, Reason, StoreFailure, StoreOp};
+use super::record::Deployment;
 use super::work::{RETRY_CAP_MS, RETRY_MS, Work};
 use super::{Boxed, DeviceSession};
 use crate::cose::Accept;
 use crate::envelope::{Envelope, Verified, VerifyError};
 use crate::ids::{Digest, OpId};
 use crate::manifest::consts::command::{CLASS_IDENTIFIER, VENDOR_IDENTIFIER};
-use crate::manifest::{FetchPlan, Identity, Interpreter, ManifestError, Procedure, RunError, Step};
+use crate::manifest::{
+    Codec, FetchPlan, Identity, ImageId, Interpreter, ManifestError, Procedure, RunError, Step,
+};
 use crate::message::{DocumentRequest, FailureCode, Order, Outcome};
 use crate::topic::Channel;
 
@@ -32,6 +35,11 @@ impl Run {
     /// The payload was fetched and installed, or was not.
     pub(super) fn fetched(&mut self, good: bool) {
         self.interpreter.answer(good);
+    }
+
+    /// Whether what is fetched is a patch.
+    pub(super) fn fetches_patch(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.transfer.codec == Codec::Patch)
     }
 }
 
@@ -148,10 +156,17 @@ impl DeviceSession {
                 }
                 Ok(Step::ImageMatch { component, digest, size, negate }) => {
                     let place = Place::of(component);
+                    if place == Place::Running
+                        && let Some(holds) = self.runs(ImageId { digest, size })
+                    {
+                        run.interpreter.answer(holds != negate);
+                        continue;
+                    }
                     let op = self.install(InstallOp::Match { place, image: digest, size });
                     self.work = Work::Matching { run, op, place, want: (digest, size), negate };
                     return;
                 }
+                Ok(Step::Fetch(plan)) if self.leaves_out(&plan) => run.fetched(true),
                 Ok(Step::Fetch(plan)) => return self.open(run, plan),
                 Ok(Step::Done { invoke }) => match run.procedure {
                     Procedure::Update => {
@@ -193,7 +208,9 @@ impl DeviceSession {
         equal: bool,
         negate: bool,
     ) {
-        if equal && place == Place::Target {
+        if place == Place::Running {
+            self.base_read(ImageId { digest: want.0, size: want.1 }, equal);
+        } else if equal {
             run.verified = Some(want);
         }
         run.interpreter.answer(equal != negate);
@@ -242,10 +259,19 @@ impl DeviceSession {
             self.work = Work::Opening { run, op: expected };
             return;
         };
+        let tag = plan.transfer.tag();
         match result {
             Ok(found) => {
                 let download = Download::new(plan.image_digest, &plan.transfer, found);
-                self.work = Work::Downloading(Boxed::new(Downloading::new(run, download, self.now)));
+                let before = self.record.deployment.as_ref().map_or((0, 0), Deployment::spent);
+                self.work = Work::Downloading(Boxed::new(Downloading::new(run, download, before, self.now)));
+            }
+            // What has no room changed nothing, and may not be needed.
+            Err(StoreFailure::NoRoom) if run.fetches_patch() => {
+                let (mut run, payload) = (run, tag);
+                self.tell(Event::PatchFailed { payload, why: PatchFailure::NoRoom });
+                run.fetched(true);
+                self.step(run);
             }
             Err(failure) => {
                 self.tell(Event::StoreFailed(failure));

@@ -26,6 +26,8 @@ pub(super) enum Work {
     Downloading(Boxed<Downloading>),
     /// The image is being written and checked.
     Installing { run: Boxed<Run>, op: OpId },
+    /// Waits until it is durable that a patch is not tried again.
+    GivingUp(Boxed<Run>),
     /// Waits until it is durable that the image is installed.
     Installed,
     /// The trial boot is being armed.
@@ -71,7 +73,7 @@ impl Work {
                 None if work.download.is_complete() => (State::Downloaded, None),
                 None => (State::Downloading, None),
             },
-            Self::Installing { .. } => (State::Installing, None),
+            Self::Installing { .. } | Self::GivingUp(_) => (State::Installing, None),
             Self::Installed | Self::Activating(_) | Self::Armed | Self::Rebooting(_) => {
                 (State::Rebooting, None)
             }
@@ -94,6 +96,7 @@ impl DeviceSession {
             }
             Work::Offered(_) => self.fetch_manifest(),
             Work::Downloading(_) => self.pump(),
+            Work::GivingUp(_) => self.gave_up(),
             Work::Installed => self.activate(),
             Work::Armed => {
                 self.reboot();
@@ -227,7 +230,7 @@ impl DeviceSession {
     /// Bytes received and bytes received twice.
     pub(super) fn ledger(&self) -> (u64, u64) {
         match (&self.work, &self.record.deployment) {
-            (Work::Downloading(work), _) => (work.download.bytes_received, work.download.bytes_twice),
+            (Work::Downloading(work), _) => work.ledger(),
             (_, Some(deployment)) => (deployment.bytes_received, deployment.bytes_twice),
             _ => self.last_ledger,
         }

@@ -107,6 +107,8 @@ failure_codes! {
     Hook = 19, "hook";
     /// The person at the device asked for it.
     Local = 20, "local";
+    /// A patch did not become the image; where the outcome is good, another payload did.
+    Patch = 21, "patch";
 }
 
 impl FailureCode {

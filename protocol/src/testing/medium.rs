@@ -36,6 +36,10 @@ pub struct RamMedium {
     pub without_flush: bool,
     /// Times a record was saved.
     pub saves: u64,
+    /// Patches find no room, as if there were none but in the slots.
+    pub without_staging: bool,
+    /// Applying a patch fails with this while it is set.
+    pub apply_fault: Option<InstallFailure>,
     /// Times the running slot was hashed.
     pub running_hashed: u64,
     /// Patches that were applied, whatever came of it.
@@ -91,6 +95,14 @@ impl RamMedium {
         let slot =
             Slot { bytes: image.to_vec(), image: Some(Digest::of(image)), bootable: true, ..Slot::default() };
         medium.slots = [slot, Slot::default()];
+        medium
+    }
+
+    /// The same with an image that no release put there.
+    #[must_use]
+    pub fn running_unknown(image: &[u8]) -> Self {
+        let mut medium = Self::running(image);
+        medium.slot(0).image = None;
         medium
     }
 
@@ -204,6 +216,9 @@ impl RamMedium {
             };
         }
         match op {
+            StoreOp::Open(opening) if self.without_staging && opening.base.is_some() => {
+                return Stored::Opened(Err(StoreFailure::NoRoom));
+            }
             StoreOp::Open(opening) => return Stored::Opened(Ok(self.open(*opening))),
             StoreOp::SaveRecord(bytes) => {
                 self.saves += 1;
@@ -362,6 +377,9 @@ impl RamMedium {
                 }
                 if let Some(patch) = self.download.as_ref().and_then(|download| download.staging.clone()) {
                     self.applied += 1;
+                    if let Some(fault) = self.apply_fault {
+                        return Err(fault);
+                    }
                     let image = apply(&patch, &opening, &mut self.running_image())?;
                     self.slot(target).bytes = image;
                 }

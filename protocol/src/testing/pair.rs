@@ -35,6 +35,8 @@ pub struct PairOptions {
     pub accepted: bool,
     /// Refuses chunk requests as busy: one in this many; 0 for none.
     pub busy_one_in: u64,
+    /// Most memory for decoding, in KiB; `None` for the usual.
+    pub memory_max_kib: Option<u64>,
 }
 
 impl Default for PairOptions {
@@ -46,6 +48,7 @@ impl Default for PairOptions {
             power_cut_every_ms: 0,
             accepted: true,
             busy_one_in: 0,
+            memory_max_kib: None,
         }
     }
 }
@@ -117,8 +120,13 @@ impl Pair {
     /// A device that runs an image of zeros, and a service that has nothing yet.
     #[must_use]
     pub fn new(options: PairOptions) -> Self {
+        Self::on(options, RamMedium::running(&[0; 100]))
+    }
+
+    /// A device with this medium, and a service that has nothing yet.
+    #[must_use]
+    pub fn on(options: PairOptions, mut medium: RamMedium) -> Self {
         let fixture = Fixture::new();
-        let mut medium = RamMedium::running(&[0; 100]);
         medium.boot();
         let mut jitter = Jitter::new(options.seed);
         let config = Self::config(&fixture, &options, 0);
@@ -217,7 +225,9 @@ impl Pair {
         let number = options.seed.wrapping_mul(1_000_003).wrapping_add(lives).to_le_bytes();
         seed.iter_mut().zip(number).for_each(|(to, from)| *to = from);
         let key = fixture.device_key.clone();
-        SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed)
+        let usual = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed);
+        let memory_max_kib = options.memory_max_kib.unwrap_or(usual.memory_max_kib);
+        SessionConfig { memory_max_kib, ..usual }
     }
 
     fn after(&mut self, mean_ms: u64) -> Option<Instant> {

@@ -18,7 +18,7 @@ use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::ReleaseManifest;
 use whimbrel_protocol::trust::Root;
 
-use crate::samples::{ed25519_key, p256_key, release, release_per_slot, root, signed};
+use crate::samples::{ed25519_key, p256_key, release, release_per_slot, release_with_patches, root, signed};
 
 const KINDS: [Kind; 7] =
     [Kind::Root, Kind::Campaign, Kind::Assignment, Kind::Beacon, Kind::Answer, Kind::Report, Kind::Enrolment];
@@ -241,7 +241,7 @@ fn suit_validator_keys(key: &SigningKey) -> Vec<u8> {
 
 fn envelopes(key: &SigningKey) -> Vec<(ReleaseManifest, Vec<u8>)> {
     let without_text = ReleaseManifest { text: None, ..release() };
-    [release(), without_text, release_per_slot()]
+    [release(), without_text, release_per_slot(), release_with_patches(2), release_with_patches(8)]
         .into_iter()
         .map(|release| {
             let bytes = signed(&release, &[key]).bytes().to_vec();

@@ -5,13 +5,13 @@ use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::envelope::{Envelope, Verified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
-    Command, Condition, Content, FetchPlan, Identity, Index, Interpreter, ManifestError, Parameter, Policy,
-    Procedure, ReleaseManifest, ReportReason, RunError, Section, Severable, Step, TransferDescriptor,
+    Command, Condition, Content, FetchPlan, Identity, ImageId, Index, Interpreter, ManifestError, Parameter,
+    Policy, Procedure, ReleaseManifest, ReportReason, RunError, Section, Severable, Step, TransferDescriptor,
 };
 
 use crate::samples::{
-    class, condition, content, ed25519_key, fetch, image, image_match, release, release_per_slot, sequence,
-    set, signed, source, vendor, verified, with_install,
+    base, class, condition, content, ed25519_key, fetch, image, image_match, patch_transfer, release,
+    release_per_slot, release_with_patches, sequence, set, signed, source, vendor, verified, with_install,
 };
 
 pub(crate) fn identity() -> Identity {
@@ -303,6 +303,62 @@ fn a_failed_validation_is_the_end() {
     });
     assert_eq!(asked.len(), 3);
     assert_eq!(end, failed(Section::Validate, 3));
+}
+
+/// What a fetch of a patch is told, and how the next branch follows where it was of no use.
+#[test]
+fn a_patch_is_fetched_where_its_base_runs_and_the_full_payload_where_none_does() {
+    let envelope = verified_release(&release_with_patches(2));
+    let holds = |seed: u8| {
+        let ImageId { digest, size } = base(seed);
+        Step::ImageMatch { component: 1, digest, size, negate: false }
+    };
+    let patch = |seed: u8| {
+        let transfer = patch_transfer(seed + 100);
+        let base = Some(base(seed));
+        Step::Fetch(FetchPlan { uri: transfer.uri(), transfer, base, ..plan(1) })
+    };
+    let (full, whole) = (Step::Fetch(plan(1)), matches(1));
+    let table = [
+        // The first base, the second, neither.
+        (vec![true, true, true, true], vec![holds(11), patch(11), whole.clone(), whole.clone()]),
+        (
+            vec![false, true, true, true, true],
+            vec![holds(11), holds(12), patch(12), whole.clone(), whole.clone()],
+        ),
+        (
+            vec![false, false, true, true, true],
+            vec![holds(11), holds(12), full.clone(), whole.clone(), whole.clone()],
+        ),
+        // The first patch does not become the image, the second base is another one.
+        (
+            vec![true, true, false, false, true, true, true],
+            vec![holds(11), patch(11), whole.clone(), holds(12), full.clone(), whole.clone(), whole.clone()],
+        ),
+        // Two patches for what runs, none of them good.
+        (
+            vec![true, true, false, true, true, false, true, true, true],
+            vec![
+                holds(11),
+                patch(11),
+                whole.clone(),
+                holds(12),
+                patch(12),
+                whole.clone(),
+                full,
+                whole.clone(),
+                whole,
+            ],
+        ),
+    ];
+    for (answers, steps) in table {
+        let mut given = answers.iter();
+        let reply = |_: &Step| *given.next().expect("an answer");
+        let (asked, end) = run_with(&envelope, &identity(), Procedure::Update, reply);
+        assert_eq!((asked, end), (steps, DONE), "{answers:?}");
+    }
+    let (asked, end) = run_with(&envelope, &identity(), Procedure::Invoke, |_| true);
+    assert_eq!((asked, end), (vec![matches(1)], Ok(Step::Done { invoke: true })));
 }
 
 #[test]

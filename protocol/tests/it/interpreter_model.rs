@@ -3,23 +3,32 @@
 use proptest::prelude::*;
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{
-    Command, Condition, Content, FetchPlan, Identity, Index, Parameter, Policy, Procedure, Section, Sequence,
-    Severable, Step, TransferDescriptor,
+    Codec, Command, Condition, Content, FetchPlan, Identity, ImageId, Index, Parameter, Policy, Procedure,
+    Section, Sequence, Severable, Step, TransferDescriptor,
 };
 
 use crate::interpreter::{identity, run_with, soft};
 use crate::samples::{condition, content, fetch, image_match, set, source, verified};
+use crate::walk_patches::{base_is, matched, patch, select, two};
 
 /// A second opinion: the drafts' words as plain recursion, without the walk and the stack.
 struct Model<'a> {
     identity: Identity,
+    at: usize,
+    values: [Values; 2],
+    base: Option<ImageId>,
+    answers: &'a mut dyn FnMut() -> bool,
+    asked: Vec<Step>,
+}
+
+/// What is set for one component.
+#[derive(Default)]
+struct Values {
     digest: Option<Digest>,
     size: Option<u64>,
     slot: Option<u64>,
     uri: Option<String>,
     transfer: Option<TransferDescriptor>,
-    answers: &'a mut dyn FnMut() -> bool,
-    asked: Vec<Step>,
 }
 
 enum Stop {
@@ -35,31 +44,37 @@ impl Model<'_> {
                 Command::Condition(condition, _) => {
                     let holds = match condition {
                         Condition::VendorIdentifier | Condition::ClassIdentifier => true,
-                        Condition::ComponentSlot => self.slot == Some(self.identity.target_slot),
+                        Condition::ComponentSlot => {
+                            self.values[self.at].slot == Some(self.identity.target_slot)
+                        }
                         Condition::Abort => false,
                         Condition::ImageMatch | Condition::ImageNotMatch => {
-                            self.asked.push(Step::ImageMatch {
-                                component: 0,
-                                digest: self.digest.unwrap(),
-                                size: self.size.unwrap(),
-                                negate: *condition == Condition::ImageNotMatch,
-                            });
-                            (self.answers)()
+                            let values = &self.values[self.at];
+                            let (digest, size) = (values.digest.unwrap(), values.size.unwrap());
+                            let negate = *condition == Condition::ImageNotMatch;
+                            self.asked.push(Step::ImageMatch { component: self.at, digest, size, negate });
+                            let holds = (self.answers)();
+                            if holds && !negate && self.at == 1 {
+                                self.base = Some(ImageId { digest, size });
+                            }
+                            holds
                         }
                     };
                     if !holds {
                         return Err(Stop::Condition(condition.label()));
                     }
                 }
-                Command::SetComponentIndex(_) => {}
+                Command::SetComponentIndex(Index::One(index)) => self.at = *index as usize,
+                Command::SetComponentIndex(_) => self.at = 0,
                 Command::OverrideParameters(parameters) => {
+                    let values = &mut self.values[self.at];
                     for parameter in parameters {
                         match parameter {
-                            Parameter::ImageDigest(digest) => self.digest = Some(*digest),
-                            Parameter::ImageSize(size) => self.size = Some(*size),
-                            Parameter::ComponentSlot(slot) => self.slot = Some(*slot),
-                            Parameter::Uri(uri) => self.uri = Some(uri.clone()),
-                            Parameter::FetchArguments(transfer) => self.transfer = Some(*transfer),
+                            Parameter::ImageDigest(digest) => values.digest = Some(*digest),
+                            Parameter::ImageSize(size) => values.size = Some(*size),
+                            Parameter::ComponentSlot(slot) => values.slot = Some(*slot),
+                            Parameter::Uri(uri) => values.uri = Some(uri.clone()),
+                            Parameter::FetchArguments(transfer) => values.transfer = Some(*transfer),
                             Parameter::SoftFailure(value) => *soft = *value,
                             _ => {}
                         }
@@ -95,13 +110,17 @@ impl Model<'_> {
                     }
                 }
                 Command::Fetch(_) => {
+                    let values = &self.values[self.at];
+                    let transfer = values.transfer.unwrap();
+                    // What the walk lets through has a base that was found.
+                    let base = (transfer.codec == Codec::Patch).then(|| self.base.unwrap());
                     self.asked.push(Step::Fetch(FetchPlan {
-                        component: 0,
-                        image_digest: self.digest.unwrap(),
-                        image_size: self.size.unwrap(),
-                        uri: self.uri.clone().unwrap(),
-                        transfer: self.transfer.unwrap(),
-                        base: None,
+                        component: self.at,
+                        image_digest: values.digest.unwrap(),
+                        image_size: values.size.unwrap(),
+                        uri: values.uri.clone().unwrap(),
+                        transfer,
+                        base,
                     }));
                     if !(self.answers)() {
                         return Err(Stop::Directive);
@@ -123,11 +142,9 @@ fn model(
 ) -> (Vec<Step>, Option<bool>) {
     let mut model = Model {
         identity: identity(),
-        digest: None,
-        size: None,
-        slot: None,
-        uri: None,
-        transfer: None,
+        at: 0,
+        values: Default::default(),
+        base: None,
         answers,
         asked: Vec::new(),
     };
@@ -140,6 +157,7 @@ fn model(
             continue;
         };
         for sequence in [&content.shared, own] {
+            model.at = 0;
             match model.execute(sequence, &mut false) {
                 Ok(()) => {}
                 Err(Stop::Invoke) => return (model.asked, Some(true)),
@@ -207,6 +225,52 @@ fn likely_contents() -> impl Strategy<Value = Content> {
     )
 }
 
+/// Install sections with two components: mostly such as the walk accepts, because a base was matched before.
+fn with_two_components() -> impl Strategy<Value = Content> {
+    let leaf = prop_oneof![
+        3 => (0u64..2).prop_map(select),
+        2 => Just(image_match()),
+        1 => Just(condition(Condition::ImageNotMatch)),
+        1 => Just(condition(Condition::Abort)),
+        2 => (1u8..4).prop_map(base_is),
+        2 => (1u8..9).prop_map(patch),
+        2 => (1u8..9).prop_map(source),
+    ];
+    let branch = (prop::collection::vec(leaf, 0..4), any::<bool>(), any::<bool>(), 0u64..2).prop_map(
+        |(more, fetches, ends, at)| {
+            let mut commands = vec![select(at)];
+            commands.extend(more);
+            if fetches {
+                commands.extend([select(0), fetch(), image_match()]);
+            }
+            if ends {
+                commands.push(condition(Condition::Abort));
+            }
+            Sequence(commands)
+        },
+    );
+    let nested = prop_oneof![
+        3 => (prop::collection::vec(branch.clone(), 2..4), any::<bool>())
+            .prop_map(|(branches, or_nothing)| Command::TryEach { branches, or_nothing }),
+        1 => (branch.clone(), any::<bool>()).prop_map(|(mut sequence, ends_softly)| {
+            sequence.0.insert(0, soft(ends_softly));
+            Command::RunSequence(sequence)
+        }),
+    ];
+    (prop::collection::vec((nested, branch), 1..3), any::<bool>()).prop_map(|(parts, matched_before)| {
+        let mut content = two(&[select(0), source(1)]);
+        let Some(Severable::Inline(install)) = &mut content.install else { unreachable!("two makes one") };
+        if matched_before {
+            install.0.extend(matched(1));
+        }
+        for (nested, flat) in parts {
+            install.0.push(nested);
+            install.0.extend(flat.0);
+        }
+        content
+    })
+}
+
 fn commands_of(sequence: &Sequence) -> usize {
     sequence
         .0
@@ -224,7 +288,7 @@ proptest! {
 
     #[test]
     fn the_interpreter_agrees_with_plain_recursion_and_ends(
-        content in likely_contents(),
+        content in prop_oneof![likely_contents(), with_two_components()],
         answers in prop::collection::vec(prop::bool::weighted(0.7), 1..40),
         update in any::<bool>(),
     ) {

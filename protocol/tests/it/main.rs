@@ -15,6 +15,7 @@ mod interpreter_model;
 mod manifest;
 mod manifest_properties;
 mod messages;
+mod patches;
 mod samples;
 mod serving;
 mod session;
@@ -22,6 +23,7 @@ mod sim_disk;
 mod suit_vectors;
 mod trust;
 mod walk;
+mod walk_patches;
 
 /// A file without its `mod` line would be tests that nobody runs.
 #[test]

@@ -4,11 +4,13 @@ use whimbrel_protocol::chunk::Layout;
 use whimbrel_protocol::codec::{DecodeError, Writer};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{
-    Codec, ComponentId, Feature, ImageId, Images, ManifestError, ReleaseError, ReleaseManifest, ReportReason,
-    Section, Text, TransferDescriptor,
+    Codec, ComponentId, Feature, ImageId, Images, ManifestError, PatchSource, ReleaseError, ReleaseManifest,
+    ReportReason, Section, Text, TransferDescriptor,
 };
 
-use crate::samples::{class, image, release, release_per_slot, signed, vendor};
+use crate::samples::{
+    base, class, image, patch_transfer, release, release_per_slot, release_with_patches, signed, vendor,
+};
 
 /// Every byte of the manifest of one image, so that the format can't change unnoticed.
 #[test]
@@ -76,8 +78,85 @@ fn envelopes_stay_small() {
         size(ReleaseManifest { text: None, ..release() }),
         size(release()),
         size(ReleaseManifest { text: None, ..release_per_slot() }),
+        size(ReleaseManifest { text: None, ..release_with_patches(1) }),
     ];
-    assert_eq!(sizes, [346, 383, 521]);
+    assert_eq!(sizes, [346, 383, 521, 512]);
+}
+
+/// As many patches as there may be fit, with text and with as many signatures as there may be.
+#[test]
+fn the_most_patches_fit_an_envelope() {
+    let keys: Vec<_> = (1..=4).map(crate::samples::ed25519_key).collect();
+    let envelope = signed(&release_with_patches(8), &keys.iter().collect::<Vec<_>>());
+    let len = envelope.bytes().len();
+    assert!(len < 4096 / 2 + 256, "{len}");
+    let too_many = release_with_patches(9).build().map(drop);
+    assert_eq!(too_many, Err(ReleaseError::Patches { got: 9, limit: 8 }));
+}
+
+/// Every byte of what patches add, so that the format can't change unnoticed.
+#[test]
+fn the_manifest_of_one_image_with_patches_is_frozen() {
+    let manifest = ReleaseManifest { text: None, ..release_with_patches(1) }.build().unwrap();
+    let bytes = |seed: u8| hex::encode([seed; 32]);
+    let expected = [
+        "a7 0101 0211",
+        "03586e a2",                                    // 3: common
+        "02 82 81 43617070 82 43617070 4372756e",       // 2: components [['app'], ['app', 'run']]
+        "04 585a 88",                                   // 4: shared sequence, 4 commands
+        "0c 00",                                        // 12: component 0
+        "14 a4",                                        // 20: override parameters
+        &format!("01 50{}", vendor().to_hex()),         // 1: vendor id
+        &format!("02 50{}", class().to_hex()),          // 2: class id
+        &format!("03 5824 822f5820{}", bytes(1)),       // 3: image digest, SHA-256
+        "0e 1a00020000",                                // 14: image size 131,072
+        "01 0f 02 0f",                                  // 1, 2: conditions vendor and class
+        "06 44 83010402",                               // 6: set version [1, 4, 2]
+        "07 45 84 0c00 030f",                           // 7: validate: component 0, image match
+        "09 45 84 0c00 1702",                           // 9: invoke
+        "14 58f0 84 0c00",                              // 20: install: component 0
+        "0f 82",                                        // 15: try each of two
+        "588b 8e 0c01",                                 // component 1
+        "14 a2",                                        // 20: override parameters
+        &format!("03 5824 822f5820{}", bytes(11)),      // 3: digest of the base
+        "0e 1a0001fbdb",                                // 14: size of the base
+        "03 05",                                        // 3: image match
+        "0c 00",                                        // component 0
+        "14 a2",                                        // 20: override parameters
+        "15 73 6d713a36663666366636663666366636663666", // 21: URI "mq:6f6f6f6f6f6f6f6f"
+        "1819 5836 a6 0102 0201",                       // 25: fetch arguments: patch on component 1
+        "030c 04 1907d0",                               // chunks of 2^12, 2,000 bytes
+        &format!("05 5820{}", bytes(111)),              // index digest
+        "06 82 19a000 194000",                          // decoder memory and dictionary
+        "15 02 03 0f",                                  // fetch, image match
+        "585c 88 0c00",                                 // the full payload, component 0
+        "14 a2 15 73 6d713a36353635363536353635363536353635",
+        "1819 583a a5 0101 030c 041a00011170",
+        &format!("05 5820{}", bytes(101)),
+        "06 82 1a000493e0 1a00010000",
+        "15 02 03 0f",
+    ];
+    assert_eq!(hex::encode(manifest.bytes()), expected.concat().replace(' ', ""));
+    let payloads = manifest.payloads();
+    let bases: Vec<_> = payloads.iter().map(|payload| payload.base).collect();
+    assert_eq!(bases, [Some(base(11)), None]);
+    assert_eq!(manifest.images(), [ImageId { digest: Digest([1; 32]), size: 131_072 }]);
+}
+
+#[test]
+fn what_is_no_patch_is_refused_in_its_place() {
+    let with = |images: Images| ReleaseManifest { images, ..release() }.build().map(drop);
+    let mut full = image(1);
+    full.patches = vec![PatchSource::new(base(9), image(2).transfer)];
+    let error = ReleaseError::Codec { got: Codec::Lzma, patch: true };
+    assert_eq!(with(Images::Any(full.clone())), Err(error));
+    full.patches[0].transfer = patch_transfer(9);
+    assert_eq!(with(Images::Any(full.clone())), Ok(()));
+    let per_slot = Images::PerSlot([(0, full.clone()), (1, image(2))]);
+    assert_eq!(with(per_slot), Err(ReleaseError::PatchPerSlot));
+    full.patches[0].transfer.base = Some(2);
+    let error = ManifestError::PatchBase { component: 2 };
+    assert_eq!(with(Images::Any(full)), Err(error.into()));
 }
 
 #[test]

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use whimbrel_protocol::codec::{DecodeError, Item, Reader};
 use whimbrel_protocol::cose::{Kind, Sign1, sign_attached};
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, Digest, Nonce, PayloadTag, ShortDigest};
+use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
 use whimbrel_protocol::message::{
     Answer, Assignment, Beacon, Campaign, ChunkMessage, ChunkRequest, DeferReason, DocumentRequest,
     Enrolment, FailureCode, GroupVersion, Hello, HelloAnswer, Outcome, PageMessage, PageNumber, PageRequest,
     Refusal, RefusalCode, Report, Request, State, Status,
 };
-use whimbrel_protocol::testing::{Fixture, OrderOptions};
+use whimbrel_protocol::testing::{Fixture, FixturePatch, OrderOptions};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/messages")
@@ -36,6 +37,17 @@ fn hello() -> Hello {
         nonce: Nonce([0x22; 8]),
         report: Some(ShortDigest([0x33; 8])),
     }
+}
+
+/// Two patches of which only sizes and digests matter here.
+fn release_with_patches(fixture: &Fixture) -> Vec<u8> {
+    let decoder = DecoderMemory { memory_bytes: 40_960, dictionary_bytes: 16_384 };
+    let patch = |seed: u8| FixturePatch {
+        base: ImageId { digest: Digest::of(&[seed]), size: 4_900 + u64::from(seed) },
+        bytes: vec![seed; 1_000 + usize::from(seed)],
+        decoder,
+    };
+    fixture.release_with_patches(vec![0x5a; 5_000], 42, 10, &[patch(1), patch(2)]).envelope
 }
 
 fn answer() -> HelloAnswer {
@@ -216,6 +228,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>, Vec<Part>)> {
         ),
         ("root", fixture.root_bytes(), vec![Part::Cbor]),
         ("release", release.envelope, vec![Part::Cbor]),
+        ("release-with-patches", release_with_patches(&fixture), vec![Part::Cbor]),
     ]
 }
 

@@ -7,8 +7,8 @@ use whimbrel_protocol::cose::{Accept, PublicKey, SigningKey};
 use whimbrel_protocol::envelope::{Envelope, Unverified, Verified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
-    Command, ComponentId, Condition, Content, DecoderMemory, Image, Images, Manifest, Parameter, Policy,
-    ReleaseManifest, Sequence, Severable, Summary, Text, TransferDescriptor,
+    Command, ComponentId, Condition, Content, DecoderMemory, Image, ImageId, Images, Manifest, Parameter,
+    PatchSource, Policy, ReleaseManifest, Sequence, Severable, Summary, Text, TransferDescriptor,
 };
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::trust::{RoleKeys, Root};
@@ -81,6 +81,22 @@ pub(crate) fn release() -> ReleaseManifest {
 
 pub(crate) fn release_per_slot() -> ReleaseManifest {
     ReleaseManifest { images: Images::PerSlot([(0, image(1)), (1, image(2))]), ..release() }
+}
+
+pub(crate) fn base(seed: u8) -> ImageId {
+    ImageId { digest: Digest([seed; 32]), size: 130_000 + u64::from(seed) }
+}
+
+pub(crate) fn patch_transfer(seed: u8) -> TransferDescriptor {
+    let decoder = DecoderMemory { memory_bytes: 40_960, dictionary_bytes: 16_384 };
+    TransferDescriptor::patch(Layout::new(12, 2_000).unwrap(), Digest([seed; 32]), 1, decoder)
+}
+
+/// With patches on bases 11, 12, ...
+pub(crate) fn release_with_patches(count: u8) -> ReleaseManifest {
+    let patches = (11..11 + count).map(|seed| PatchSource::new(base(seed), patch_transfer(seed + 100)));
+    let image = Image { patches: patches.collect(), ..image(1) };
+    ReleaseManifest { images: Images::Any(image), ..release() }
 }
 
 /// The release, signed by `keys` in turn.

@@ -13,7 +13,7 @@ use crate::output::{Fields, Value};
 /// What a journal sector begins with.
 const JOURNAL_MAGIC: &[u8] = b"WJ01";
 /// What a record begins with: an array of 11, then its format.
-const RECORD_HEAD: &[u8] = &[0x8b, 0x01];
+const RECORD_HEADS: [&[u8]; 2] = [&[0x8b, 0x01], &[0x8b, 0x02]];
 
 /// Whether some sector of a journal begins in `bytes`.
 pub(super) fn is_journal(bytes: &[u8]) -> bool {
@@ -61,7 +61,8 @@ fn describe_sector(fields: Fields, sector: &JournalSector, newest: Option<u64>) 
 /// Explains a device's record; `None` where the bytes do not begin as one.
 pub(super) fn explain_record(bytes: &[u8]) -> Option<Explained> {
     let record = || Record::decode(bytes).map(|record| describe_record(&record));
-    bytes.starts_with(RECORD_HEAD).then(|| Explained::of("device record", record()))
+    let begins = RECORD_HEADS.iter().any(|head| bytes.starts_with(head));
+    begins.then(|| Explained::of("device record", record()))
 }
 
 fn describe_record(record: &Record) -> Fields {
@@ -95,11 +96,13 @@ fn describe_deployment(deployment: &Deployment) -> Fields {
         Stage::Armed => "trial armed".into(),
         Stage::Reverting(failure) => format!("reverting: {}", failure.name()),
     };
+    let given_up = deployment.given_up.iter().map(|patch| patch.payload.to_hex().into());
     Fields::new()
         .with("stage", stage)
         .with("trials_armed", Value::Count(deployment.arms))
         .with("bytes_received", Value::Bytes(deployment.bytes_received))
         .with("bytes_twice", Value::Bytes(deployment.bytes_twice))
+        .with("patches_given_up", given_up.collect::<Vec<Value>>())
         .with("order", order(&deployment.order))
 }
 

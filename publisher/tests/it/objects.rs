@@ -132,6 +132,7 @@ fn record() -> Record {
             arms: 1,
             bytes_received: 250_001,
             bytes_twice: 4096,
+            given_up: Vec::new(),
         }),
         outcomes: vec![Past {
             campaign: CampaignId([9; 8]),
