@@ -64,6 +64,12 @@ pub const DECODER_MEMORY_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub const DICTIONARY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 /// Most patches that a release of ours offers beside the full payload.
 pub const PATCHES_MAX: usize = 8;
+/// Most bytes of an image that a patch starts from or makes: positions in it have 32 bits.
+pub const PATCH_IMAGE_BYTES_MAX: u64 = u32::MAX as u64 - 0xffff; // SPEC 5.5
+/// log2 of the bytes of a patch's dictionary.
+pub const PATCH_DICTIONARY_LOG2: core::ops::RangeInclusive<u8> = 8..=22; // SPEC 5.5
+/// log2 of the models of each kind of a patch's decoder.
+pub const PATCH_MODELS_LOG2: core::ops::RangeInclusive<u8> = 8..=20; // SPEC 5.5
 /// Most bytes of a URI in a manifest.
 pub const URI_BYTES_MAX: usize = 256;
 /// Most integers of a version.

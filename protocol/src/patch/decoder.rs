@@ -1,7 +1,7 @@
 //! From patch bytes to image bytes.
 
-use alloc::vec::Vec;
-
+use super::engine::{Engine, Nothing};
+use super::range::{RangeDecoder, RangeState, START_BYTES, TAIL_BYTES_MAX};
 use super::{DecodeFailure, Header, PatchError};
 
 /// The old image, read at random.
@@ -31,14 +31,22 @@ impl Base for &[u8] {
 }
 
 /// Bytes of input that have to be at hand for one step, unless the input ends.
+///
+/// A chunk of 64 bytes takes at most 64 x 9 + 32 decisions of at most 12 bits each, anything else fewer.
 pub const INPUT_MARGIN: usize = 1024;
 
 /// Decodes one patch.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     header: Header,
-    consumed: u64,
-    produced: u64,
+    pub(super) engine: Engine,
+    /// None before the first bytes have come.
+    pub(super) range: Option<RangeState>,
+    pub(super) consumed: u64,
+    /// Bytes of `engine.ready` that were given out.
+    pub(super) given: usize,
+    /// Zeros that were read beyond the end.
+    pub(super) beyond: usize,
 }
 
 impl Decoder {
@@ -47,7 +55,7 @@ impl Decoder {
     /// The patch bytes that it is fed begin after the header.
     #[must_use]
     pub fn new(header: Header) -> Self {
-        Self { header, consumed: 0, produced: 0 }
+        Self { header, engine: Engine::new(&header), range: None, consumed: 0, given: 0, beyond: 0 }
     }
 
     /// What the patch says of itself.
@@ -65,7 +73,7 @@ impl Decoder {
     /// Bytes of the image that came out.
     #[must_use]
     pub fn produced(&self) -> u64 {
-        self.produced
+        u64::from(self.engine.produced()) - (self.engine.ready.len() - self.given) as u64
     }
 
     /// Decodes into `out`; returns how many bytes of `input` were used and of `out` were filled.
@@ -75,8 +83,8 @@ impl Decoder {
     /// `(_, 0)` with room in `out` means that more input is needed, or that the image is complete.
     ///
     /// # Errors
-    /// [`DecodeFailure`]. The decoder is of no use afterwards, unless the base failed: then the call can be repeated
-    /// from a restored state.
+    /// [`DecodeFailure`]. The decoder is of no use afterwards; where the old image was to blame, decoding can go on
+    /// from a saved state.
     pub fn decode<B: Base>(
         &mut self,
         input: &[u8],
@@ -84,25 +92,55 @@ impl Decoder {
         base: &mut B,
         out: &mut [u8],
     ) -> Result<(usize, usize), DecodeFailure<B::Error>> {
-        let _ = base;
-        let left = usize::try_from(self.header.image.size - self.produced).unwrap_or(usize::MAX);
-        let usable = if last { input.len() } else { input.len().saturating_sub(INPUT_MARGIN) };
-        let count = usable.min(out.len()).min(left);
-        if last && count == 0 && left > 0 && !out.is_empty() {
-            return Err(PatchError::Truncated { produced: self.produced }.into());
+        let (mut used, mut filled) = (0, 0);
+        loop {
+            filled += self.give(out.get_mut(filled..).unwrap_or_default());
+            let at_hand = input.len() - used;
+            if filled == out.len() || self.is_complete() || (!last && at_hand < INPUT_MARGIN) {
+                return Ok((used, filled));
+            }
+            let rest = input.get(used..).unwrap_or_default();
+            let Some(range) = self.range else {
+                // An encoder leaves zeros at the end out, also these.
+                let mut start = [0; START_BYTES];
+                for (place, byte) in start.iter_mut().zip(rest) {
+                    *place = *byte;
+                }
+                self.range = Some(RangeState::start(start));
+                self.beyond = START_BYTES.saturating_sub(rest.len());
+                used += START_BYTES.min(rest.len());
+                self.consumed += START_BYTES.min(rest.len()) as u64;
+                continue;
+            };
+            let mut coder = RangeDecoder::new(range, rest);
+            self.given = 0;
+            self.engine.step(&mut coder, &mut Nothing, base)?;
+            let step = coder.used();
+            self.range = Some(coder.state());
+            self.beyond += step.saturating_sub(rest.len());
+            if self.beyond > TAIL_BYTES_MAX {
+                return Err(PatchError::Truncated { produced: self.produced() }.into());
+            }
+            used += step.min(rest.len());
+            self.consumed += step.min(rest.len()) as u64;
         }
-        if let (Some(out), Some(input)) = (out.get_mut(..count), input.get(..count)) {
-            out.copy_from_slice(input);
+    }
+
+    /// Hands out what is ready.
+    fn give(&mut self, out: &mut [u8]) -> usize {
+        let ready = self.engine.ready.get(self.given..).unwrap_or_default();
+        let count = ready.len().min(out.len());
+        for (place, byte) in out.iter_mut().zip(ready) {
+            *place = *byte;
         }
-        self.consumed += count as u64;
-        self.produced += count as u64;
-        Ok((count, count))
+        self.given += count;
+        count
     }
 
     /// Whether the image is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.produced == self.header.image.size
+        self.engine.is_complete() && self.given == self.engine.ready.len()
     }
 
     /// Checks the end: the image is complete and nothing of the patch is left, of which `unused` bytes were not used.
@@ -111,33 +149,8 @@ impl Decoder {
     /// [`PatchError::Truncated`], [`PatchError::Trailing`].
     pub fn finish(&self, unused: u64) -> Result<(), PatchError> {
         if !self.is_complete() {
-            return Err(PatchError::Truncated { produced: self.produced });
+            return Err(PatchError::Truncated { produced: self.produced() });
         }
         if unused > 0 { Err(PatchError::Trailing) } else { Ok(()) }
-    }
-
-    /// The whole state, to go on from after a restart.
-    #[must_use]
-    pub fn save(&self) -> Vec<u8> {
-        [self.consumed.to_le_bytes(), self.produced.to_le_bytes()].concat()
-    }
-
-    /// Bytes that [`save`](Self::save) gives, at most.
-    #[must_use]
-    pub fn state_bytes_max(header: &Header) -> u64 {
-        u64::from(header.memory_bytes())
-    }
-
-    /// Goes on from a saved state of the same patch.
-    ///
-    /// # Errors
-    /// [`PatchError::State`].
-    pub fn restore(header: Header, state: &[u8]) -> Result<Self, PatchError> {
-        let (consumed, produced) = state.split_first_chunk().ok_or(PatchError::State)?;
-        let produced = u64::from_le_bytes(produced.try_into().map_err(|_| PatchError::State)?);
-        if produced > header.image.size {
-            return Err(PatchError::State);
-        }
-        Ok(Self { header, consumed: u64::from_le_bytes(*consumed), produced })
     }
 }

@@ -3,14 +3,19 @@
 use alloc::vec::Vec;
 
 use super::PatchError;
+use super::engine::Engine;
+use super::map::Map;
+use super::table::Table;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::Digest;
+use crate::limits::{PATCH_DICTIONARY_LOG2, PATCH_IMAGE_BYTES_MAX, PATCH_MODELS_LOG2};
 use crate::manifest::{DecoderMemory, ImageId};
 
 /// Whose machine code an image holds mostly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// None that is known, or no code.
+    #[default]
     None = 0,
     /// ARM, 64 bit.
     Arm64 = 1,
@@ -43,22 +48,26 @@ impl Architecture {
 
     /// The architecture with this number.
     #[must_use]
-    pub fn from_number(number: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|architecture| *architecture as u64 == number)
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|architecture| *architecture as u32 == number)
     }
 }
 
 /// The sizes that a decoder's memory depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Bytes of the dictionary: recent output.
-    pub dictionary_bytes: u32,
-    /// Most entries of the match map.
+    /// log2 of the bytes of the dictionary: recent output.
+    pub dictionary_log2: u8,
+    /// log2 of the models of literals.
+    pub literals_log2: u8,
+    /// log2 of the models of whether predictions are right.
+    pub flags_log2: u8,
+    /// log2 of the models of what wrong predictions should have been.
+    pub bytes_log2: u8,
+    /// Most entries of a match map, at most 65,535.
     pub map_entries: u32,
-    /// Entries of the table of changed words.
+    /// Entries of the table of changed words, at most 65,535.
     pub table_entries: u32,
-    /// log2 of the number of hashed models.
-    pub models_log2: u8,
 }
 
 /// What a patch says before its first coded byte.
@@ -73,31 +82,42 @@ pub struct Header {
 }
 
 impl Header {
+    /// Bytes of memory that each entry of the match map takes.
+    pub const MAP_ENTRY_BYTES: u32 = Map::ENTRY_BYTES;
     /// Most bytes of an encoded header.
     pub const BYTES_MAX: usize = 128;
 
     /// Bytes of memory that a [`Decoder`](super::Decoder) of this patch allocates, at most.
     #[must_use]
     pub fn memory_bytes(&self) -> u32 {
-        self.tuning.dictionary_bytes.saturating_add(16 * 1024)
+        let tuning = &self.tuning;
+        let models = (2 << tuning.literals_log2) + (4 << tuning.flags_log2) + (2 << tuning.bytes_log2);
+        let lists = tuning.map_entries.saturating_mul(Map::ENTRY_BYTES)
+            + tuning.table_entries.saturating_mul(Table::ENTRY_BYTES);
+        (1 << tuning.dictionary_log2) + models + lists + Engine::FIXED_BYTES
     }
 
     /// What the transfer descriptor says about this patch's decoder.
     #[must_use]
     pub fn decoder(&self) -> DecoderMemory {
-        DecoderMemory { memory_bytes: self.memory_bytes(), dictionary_bytes: self.tuning.dictionary_bytes }
+        DecoderMemory {
+            memory_bytes: self.memory_bytes(),
+            dictionary_bytes: 1 << self.tuning.dictionary_log2,
+        }
     }
 
     /// Writes the header.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(8);
+        writer.array(10);
         writer.bytes(&self.base.digest.0).uint(self.base.size);
         writer.bytes(&self.image.digest.0).uint(self.image.size);
         let tuning = &self.tuning;
-        writer.uint(u64::from(tuning.dictionary_bytes)).uint(u64::from(tuning.map_entries));
-        writer.uint(u64::from(tuning.table_entries)).uint(u64::from(tuning.models_log2));
+        for log2 in [tuning.dictionary_log2, tuning.literals_log2, tuning.flags_log2, tuning.bytes_log2] {
+            writer.uint(log2.into());
+        }
+        writer.uint(tuning.map_entries.into()).uint(tuning.table_entries.into());
         writer.into_bytes()
     }
 
@@ -115,19 +135,28 @@ impl Header {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.array_of("patch header", 8)?;
+        reader.array_of("patch header", 10)?;
         let mut image_id = || -> Result<ImageId, DecodeError> {
-            Ok(ImageId {
-                digest: Digest(reader.byte_array("image digest")?),
-                size: reader.uint("image size")?,
-            })
+            let digest = Digest(reader.byte_array("image digest")?);
+            let size = reader.uint_max("image size", PATCH_IMAGE_BYTES_MAX)?;
+            if size == 0 {
+                return Err(DecodeError::Value { what: "image size" });
+            }
+            Ok(ImageId { digest, size })
         };
         let (base, image) = (image_id()?, image_id()?);
+        let mut log2 = |what, range: core::ops::RangeInclusive<u8>| {
+            let value = u8::try_from(reader.uint(what)?).ok().filter(|value| range.contains(value));
+            value.ok_or(DecodeError::Value { what })
+        };
+        let most = u64::from(u16::MAX);
         let tuning = Tuning {
-            dictionary_bytes: reader.u32("dictionary")?,
-            map_entries: reader.u32("match map")?,
-            table_entries: reader.u32("table of words")?,
-            models_log2: u8::try_from(reader.uint_max("models", 24)?).unwrap_or(24),
+            dictionary_log2: log2("dictionary", PATCH_DICTIONARY_LOG2)?,
+            literals_log2: log2("models of literals", PATCH_MODELS_LOG2)?,
+            flags_log2: log2("models of flags", PATCH_MODELS_LOG2)?,
+            bytes_log2: log2("models of bytes", PATCH_MODELS_LOG2)?,
+            map_entries: u32::try_from(reader.uint_max("match map", most)?).unwrap_or(0),
+            table_entries: u32::try_from(reader.uint_max("table of words", most)?).unwrap_or(0),
         };
         Ok(Self { base, image, tuning })
     }

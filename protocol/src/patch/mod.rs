@@ -4,10 +4,27 @@
 //! image bytes, in order, and reads the old image at random. It has no I/O: the host feeds it, gives it room for
 //! output, and answers what it reads through [`Base`]. Its whole state is plain data ([`Decoder::save`]).
 
+mod correction;
 mod decoder;
+mod engine;
 mod error;
 mod header;
+mod literal;
+mod map;
+mod model;
+mod numbers;
+mod predict;
+mod range;
+mod region;
+mod state;
+mod table;
+mod window;
 
 pub use decoder::{Base, Decoder, INPUT_MARGIN};
+pub use engine::{BLOCK_BYTES, Engine, MATCH_BYTES_MAX, Op, Script};
 pub use error::{DecodeFailure, PatchError};
 pub use header::{Architecture, Header, Tuning};
+pub use map::Entry;
+pub use predict::Mode;
+pub use range::Coder;
+pub use region::{Region, SEGMENTS_MAX, Segment};

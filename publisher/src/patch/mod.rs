@@ -1,10 +1,29 @@
 //! Makes patches (SPEC section 5.5): finds what of the new image is in the old one, and says the rest.
 
+mod elf;
+mod fit;
+mod flat;
+mod parse;
+mod plan;
+mod range;
+mod regions;
+mod scan;
+mod suffix;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::ImageId;
-use whimbrel_protocol::patch::{Architecture, Header, Tuning};
+use whimbrel_protocol::patch::{Architecture, Engine, Entry, Header, Region, Tuning};
 
 use crate::release::Progress;
+use plan::Plan;
+use range::{Counter, RangeEncoder};
+use suffix::Suffixes;
+
+pub use fit::MEMORY_BYTES_MIN;
 
 /// How to make a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,21 +55,156 @@ pub struct Patch {
     pub modes: Vec<(&'static str, u64)>,
 }
 
-/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes.
+/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes, whatever
+/// the number of threads.
 ///
-/// `progress` is told of every byte of `new` once it is coded.
+/// `progress` is told of every byte of `new` once it is coded. Memory: about 10 bytes for each of the old image, 8 for
+/// each of the new one, and the decoder's for each thread.
+///
+/// # Panics
+/// Where `options.memory_bytes` is less than [`MEMORY_BYTES_MIN`], or an image is larger than patches may be.
 #[must_use]
 pub fn diff(old: &[u8], new: &[u8], options: &PatchOptions, progress: Progress<'_>) -> Patch {
-    let tuning = Tuning {
-        dictionary_bytes: options.memory_bytes.saturating_sub(16 * 1024).min(65536),
-        map_entries: 0,
-        table_entries: 0,
-        models_log2: 0,
-    };
+    let suffixes = Suffixes::of(old);
+    let found = scan::scan(old, new, &suffixes);
+    let known = regions::Known { architecture: options.architecture, load_address: options.load_address };
     let id = |bytes: &[u8]| ImageId { digest: Digest::of(bytes), size: bytes.len() as u64 };
-    let header = Header { base: id(old), image: id(new), tuning };
-    let mut bytes = header.encode();
-    bytes.extend(new);
-    progress(new.len() as u64);
-    Patch { header, bytes, modes: Vec::from([("new", new.len() as u64)]) }
+    let header = Header { base: id(old), image: id(new), tuning: fit::SMALLEST };
+    let most = u32::try_from(found.len()).unwrap_or(u32::MAX);
+    let mut divisions = fit::divisions(&header, options.memory_bytes, most);
+    let first = *divisions.first().expect("the smallest division fits the least memory");
+    let regions = choose_regions(old, new, regions::candidates(old, new, &found, known), |regions| {
+        Attempt::new(&header, first, regions, &found)
+    });
+    divisions.truncate(if new.len() > SMALL_IMAGE_BYTES { 1 } else { DIVISIONS_TRIED });
+    let attempts: Vec<Attempt> = divisions
+        .into_iter()
+        .map(|tuning| Attempt::new(&header, tuning, regions.clone(), &found))
+        .collect();
+    let patches = run(&attempts, options.jobs, new.len() as u64, progress, |attempt, told| {
+        attempt.patch(old, new, &suffixes, told)
+    });
+    // Of equals the first.
+    patches.into_iter().min_by_key(|patch| patch.bytes.len()).expect("at least one was tried")
+}
+
+/// Divisions of memory that are tried on a small image.
+const DIVISIONS_TRIED: usize = 3;
+/// A larger image is coded once.
+const SMALL_IMAGE_BYTES: usize = 1 << 20;
+
+/// The division into regions whose bytes take least, told without a search.
+fn choose_regions(
+    old: &[u8],
+    new: &[u8],
+    mut candidates: Vec<Vec<Region>>,
+    attempt: impl Fn(Vec<Region>) -> Attempt,
+) -> Vec<Region> {
+    let mut best = 0;
+    if candidates.len() > 1 {
+        let cost = |regions: &Vec<Region>| {
+            let bits: f64 = attempt(regions.clone()).literal_bits(old, new).into_iter().map(f64::from).sum();
+            bits
+        };
+        let costs: Vec<f64> = candidates.iter().map(cost).collect();
+        best = (0..costs.len()).min_by(|a, b| costs[*a].total_cmp(&costs[*b])).unwrap_or(0);
+    }
+    candidates.swap_remove(best)
+}
+
+/// Runs every attempt on up to `jobs` threads; `progress` is told of `len` bytes in all.
+fn run(
+    attempts: &[Attempt],
+    jobs: usize,
+    len: u64,
+    progress: Progress<'_>,
+    work: impl Fn(&Attempt, &mut dyn FnMut(u64)) -> Patch + Sync,
+) -> Vec<Patch> {
+    let next = AtomicUsize::new(0);
+    let patches = Mutex::new(attempts.iter().map(|_| None).collect::<Vec<_>>());
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, attempts.len()) {
+            let (sender, next, patches, work) = (sender.clone(), &next, &patches, &work);
+            scope.spawn(move || {
+                while let Some((at, attempt)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    attempts.get(at).map(|attempt| (at, attempt))
+                } {
+                    // Nobody listens any more only where the other side has panicked.
+                    let patch = work(attempt, &mut |bytes| drop(sender.send(bytes)));
+                    if let Some(place) = patches.lock().expect("no holder panics").get_mut(at) {
+                        *place = Some(patch);
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let (all, mut done, mut told) = (attempts.len() as u64, 0, 0);
+        for bytes in receiver {
+            done += bytes;
+            let share = (done / all).min(len);
+            progress(share - told);
+            told = share;
+        }
+    });
+    patches.into_inner().expect("no holder panicked").into_iter().flatten().collect()
+}
+
+/// A division of memory and of the image, to be tried.
+struct Attempt {
+    header: Header,
+    regions: Vec<Region>,
+    entries: Vec<Entry>,
+    /// What was found and has no entry.
+    pieces: Vec<Entry>,
+}
+
+impl Attempt {
+    fn new(header: &Header, tuning: Tuning, mut regions: Vec<Region>, found: &[Entry]) -> Self {
+        let (entries, pieces) = fit::prune(found, tuning.map_entries);
+        let entries = regions::assign(&mut regions, &entries);
+        let map_entries = regions.iter().map(|region| region.entries).max().unwrap_or(0);
+        let header = Header { tuning: Tuning { map_entries, ..tuning }, ..*header };
+        Self { header, regions, entries, pieces }
+    }
+
+    /// Bits that each byte of the new image takes where it is told as a literal.
+    fn literal_bits(&self, old: &[u8], new: &[u8]) -> parse::LiteralBits {
+        let mut plan = Plan::new(new, self.regions.clone(), self.entries.clone(), Vec::new());
+        let mut bits = Vec::with_capacity(new.len());
+        let mut engine = Engine::new(&self.header);
+        let mut counter = Counter::default();
+        while !engine.is_complete() {
+            let before = (engine.produced(), counter.bits);
+            engine.step(&mut counter, &mut plan, &mut &*old).expect("the plan keeps to the images");
+            let spent = (counter.bits - before.1) as f32;
+            let produced = engine.produced() - before.0;
+            bits.extend((0..produced).map(|_| spent / produced as f32));
+        }
+        bits
+    }
+
+    fn patch(&self, old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Progress<'_>) -> Patch {
+        let mut end = 0;
+        let ends: Vec<usize> = self.regions.iter().map(|region| { end += region.len as usize; end }).collect();
+        let dictionary = 1 << self.header.tuning.dictionary_log2;
+        let images = parse::Images { old, new, suffixes, dictionary, ends: &ends };
+        let ops = parse::parse(&images, &self.entries, &self.pieces, &self.literal_bits(old, new));
+        let plan = Plan::new(new, self.regions.clone(), self.entries.clone(), ops);
+        encode(old, &self.header, plan, progress)
+    }
+}
+
+fn encode(old: &[u8], header: &Header, mut plan: Plan<'_>, progress: Progress<'_>) -> Patch {
+    let head = header.encode();
+    let head_len = head.len();
+    let mut coder = RangeEncoder::new(head);
+    let mut engine = Engine::new(header);
+    while !engine.is_complete() {
+        let before = engine.produced();
+        engine.step(&mut coder, &mut plan, &mut &*old).expect("the plan keeps to the images");
+        progress((engine.produced() - before).into());
+    }
+    Patch { header: *header, bytes: coder.finish(head_len), modes: plan.modes() }
 }

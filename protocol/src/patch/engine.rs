@@ -1,0 +1,579 @@
+//! What encoder and decoder do alike: one step after the other, each a few decisions and a few bytes of the image.
+//!
+//! The image is a row of regions. A region begins with what predictions go by and with its match map; then, from
+//! entry to entry of the map, bytes are copied, predicted and corrected, and what lies between entries is told byte
+//! by byte, by matches in the dictionary, and by copies that were not worth an entry.
+
+use alloc::vec::Vec;
+
+use super::correction::{Chunk, Corrections};
+use super::literal::{Literals, Surroundings};
+use super::map::{Entry, Map};
+use super::model::Slots;
+use super::numbers::{Number, Numbers};
+use super::predict::{self, CHUNK, MARGIN, Mode, Prediction, Scene, Span, View};
+use super::range::Coder;
+use super::region::Region;
+use super::table::Table;
+use super::window::Window;
+use super::{Architecture, Base, DecodeFailure, Header, PatchError};
+
+/// What stands between two entries of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// One byte.
+    Literal,
+    /// Bytes that were written before, `distance` bytes back.
+    Match {
+        /// 1 or more, at most the dictionary and what was written.
+        distance: u32,
+        /// 2 to [`MATCH_BYTES_MAX`].
+        len: u32,
+    },
+    /// The same distance as the last match.
+    Repeat {
+        /// 1 to [`MATCH_BYTES_MAX`].
+        len: u32,
+    },
+    /// Bytes of the old image, predicted and corrected like those of an entry.
+    Copy {
+        /// The first of them.
+        old: u32,
+        /// 1 or more.
+        len: u32,
+    },
+}
+
+/// Most bytes of a match.
+pub const MATCH_BYTES_MAX: u32 = 256;
+/// Bytes of the new image that are predicted in one mode.
+pub const BLOCK_BYTES: u32 = 256;
+
+/// What an encoder wants said. A decoder's says nothing: what comes out is what the patch says.
+pub trait Script {
+    /// Whether it has anything to say.
+    const CHOOSES: bool;
+
+    /// The region that begins at byte `at` of the image.
+    fn region(&mut self, at: u32) -> Region;
+
+    /// The next entry of the region's map.
+    fn entry(&mut self) -> Entry;
+
+    /// What comes at byte `at`, with at most `room` bytes before the next entry or the end of the region.
+    fn op(&mut self, at: u32, room: u32) -> Op;
+
+    /// How to predict the block at `at`; `wrong` are the bytes that each mode gets wrong.
+    fn mode(&mut self, at: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode;
+
+    /// The byte at `at`.
+    fn byte(&self, at: u32) -> u8;
+}
+
+/// The decoder's script.
+pub(super) struct Nothing;
+
+impl Script for Nothing {
+    const CHOOSES: bool = false;
+
+    fn region(&mut self, _: u32) -> Region {
+        Region::default()
+    }
+
+    fn entry(&mut self) -> Entry {
+        Entry::default()
+    }
+
+    fn op(&mut self, _: u32, _: u32) -> Op {
+        Op::Literal
+    }
+
+    fn mode(&mut self, _: u32, _: Mode, _: [u32; Mode::ALL.len()]) -> Mode {
+        Mode::Raw
+    }
+
+    fn byte(&self, _: u32) -> u8 {
+        0
+    }
+}
+
+/// What the next step begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Region,
+    Entries,
+    Body,
+}
+
+impl Phase {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        [Self::Region, Self::Entries, Self::Body].into_iter().find(|phase| *phase as u8 == number)
+    }
+}
+
+/// A copy under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copying {
+    pub(super) old: u32,
+    pub(super) done: u32,
+    pub(super) left: u32,
+    /// Where the next instruction begins in the old image.
+    pub(super) walk: u32,
+}
+
+/// The coder's whole state but the range coder's.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) base_len: u32,
+    pub(super) image_len: u32,
+    pub(super) map_room: u32,
+    pub(super) phase: Phase,
+    pub(super) produced: u32,
+    pub(super) region: Region,
+    pub(super) region_end: u32,
+    pub(super) map: Map,
+    pub(super) next_entry: u32,
+    pub(super) copying: Copying,
+    pub(super) mode: Mode,
+    /// From the new image to the old one as in the last copy.
+    pub(super) shift: i64,
+    /// Bytes since the last copy that were as the old image has them, of the last three.
+    pub(super) right: u8,
+    /// The last three operations, 2 bits each.
+    pub(super) ops: u8,
+    pub(super) last_distance: u32,
+    pub(super) window: Window,
+    pub(super) table: Table,
+    pub(super) numbers: Numbers,
+    pub(super) choices: Slots<u32>,
+    pub(super) corrections: Corrections,
+    pub(super) literals: Literals,
+    prediction: Prediction,
+    /// What of the old image was read last, for literals.
+    nearby: Nearby,
+    /// Output that nobody has taken yet.
+    pub(super) ready: Vec<u8>,
+}
+
+/// A few bytes of the old image.
+#[derive(Clone, Debug)]
+struct Nearby {
+    start: u32,
+    len: u32,
+    bytes: [u8; CHUNK],
+}
+
+/// Slots for choices among operations and modes.
+const CHOICES_LOG2: u8 = 10;
+const MODE_CHOICES: usize = 768;
+const CHOICE_LIMIT: u32 = 60;
+
+/// Most bytes that one step produces.
+pub(super) const STEP_BYTES_MAX: usize = MATCH_BYTES_MAX as usize;
+
+impl Engine {
+    /// Makes everything that `header` asks for.
+    #[must_use]
+    pub fn new(header: &Header) -> Self {
+        let tuning = &header.tuning;
+        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            base_len: size(header.base.size),
+            image_len: size(header.image.size),
+            map_room: tuning.map_entries,
+            phase: Phase::Region,
+            produced: 0,
+            region: Region::default(),
+            region_end: 0,
+            map: Map::with_room(tuning.map_entries),
+            next_entry: 0,
+            copying: Copying::default(),
+            mode: Mode::Raw,
+            shift: 0,
+            right: 0,
+            ops: 0,
+            last_distance: 1,
+            window: Window::new(tuning.dictionary_log2),
+            table: Table::with_room(tuning.table_entries),
+            numbers: Numbers::new(),
+            choices: Slots::new(CHOICES_LOG2),
+            corrections: Corrections::new(tuning.flags_log2, tuning.bytes_log2),
+            literals: Literals::new(tuning.literals_log2),
+            prediction: Prediction::new(),
+            nearby: Nearby { start: 0, len: 0, bytes: [0; CHUNK] },
+            ready: Vec::with_capacity(STEP_BYTES_MAX),
+        }
+    }
+
+    /// Bytes of memory besides what the header's sizes say: numbers, choices, mixers, buffers.
+    pub(super) const FIXED_BYTES: u32 = Numbers::BYTES
+        + (4 << CHOICES_LOG2)
+        + Literals::FIXED_BYTES
+        + Corrections::FIXED_BYTES
+        + (size_of::<Self>() + STEP_BYTES_MAX) as u32
+        + 1024;
+
+    /// Bytes of the image that are coded.
+    #[must_use]
+    pub fn produced(&self) -> u32 {
+        self.produced
+    }
+
+    /// Whether the image is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.produced == self.image_len && self.phase != Phase::Entries
+    }
+
+    /// Does one step; what it adds to the image is in `ready`.
+    ///
+    /// # Errors
+    /// [`DecodeFailure`]: the patch wants what it may not, or the old image cannot be read.
+    pub fn step<C: Coder, S: Script, B: Base>(
+        &mut self,
+        coder: &mut C,
+        script: &mut S,
+        base: &mut B,
+    ) -> Result<(), DecodeFailure<B::Error>> {
+        self.ready.clear();
+        match self.phase {
+            Phase::Region => Ok(self.begin_region(coder, script)?),
+            Phase::Entries => Ok(self.load_entry(coder, script)?),
+            Phase::Body if self.copying.left > 0 => self.copy(coder, script, base),
+            Phase::Body => self.between(coder, script, base),
+        }
+    }
+
+    fn range(&self, what: &'static str) -> PatchError {
+        PatchError::Range { what, produced: self.produced.into() }
+    }
+
+    fn begin_region(&mut self, coder: &mut impl Coder, script: &mut impl Script) -> Result<(), PatchError> {
+        let region = script.region(self.produced).code(coder, &mut self.numbers);
+        if region.len == 0 || region.len > self.image_len - self.produced {
+            return Err(self.range("region"));
+        }
+        if region.entries > self.map_room {
+            return Err(self.range("match map"));
+        }
+        self.region_end = self.produced + region.len;
+        self.region = region;
+        self.map.clear();
+        self.next_entry = 0;
+        self.phase = Phase::Entries;
+        self.end_of_entries();
+        Ok(())
+    }
+
+    fn end_of_entries(&mut self) {
+        if self.map.entries.len() == self.region.entries as usize {
+            self.map.sort();
+            self.phase = Phase::Body;
+        }
+    }
+
+    /// An entry as what differs from the end of the one before.
+    fn load_entry(&mut self, coder: &mut impl Coder, script: &mut impl Script) -> Result<(), PatchError> {
+        let entry = script.entry();
+        let before = self.map.entries.last().copied();
+        let before = before.unwrap_or(Entry { old: 0, new: self.produced, len: 0 });
+        let (new_end, old_end) = (before.new + before.len, i64::from(before.old) + i64::from(before.len));
+        let numbers = &mut self.numbers;
+        let gap = numbers.code(coder, Number::Gap, entry.new.wrapping_sub(new_end));
+        let wanted = i64::from(entry.old) - old_end;
+        // What stands between has often taken the place of as many bytes.
+        let straight = numbers.flag(coder, Number::OldSkip, 0, wanted == i64::from(gap));
+        let skip = if straight {
+            i64::from(gap)
+        } else {
+            numbers.code_signed(coder, Number::OldSkip, wanted)
+        };
+        let len = numbers.code(coder, Number::EntryBytes, entry.len);
+        let old = u32::try_from(old_end + skip).map_err(|_| self.range("entry"))?;
+        let new = new_end.checked_add(gap).ok_or(self.range("entry"))?;
+        let in_new = len > 0 && new.checked_add(len).is_some_and(|end| end <= self.region_end);
+        let in_old = old.checked_add(len).is_some_and(|end| end <= self.base_len);
+        if !in_new || !in_old {
+            return Err(self.range("entry"));
+        }
+        self.map.entries.push(Entry { old, new, len });
+        self.end_of_entries();
+        Ok(())
+    }
+
+    /// What stands between two entries, or the next entry, or the next region.
+    fn between<C: Coder, S: Script, B: Base>(
+        &mut self,
+        coder: &mut C,
+        script: &mut S,
+        base: &mut B,
+    ) -> Result<(), DecodeFailure<B::Error>> {
+        let next = self.map.entries.get(self.next_entry as usize).copied();
+        if let Some(entry) = next.filter(|entry| entry.new == self.produced) {
+            self.next_entry += 1;
+            self.begin_copy(entry.old, entry.len);
+            return Ok(());
+        }
+        if self.produced == self.region_end {
+            self.phase = Phase::Region;
+            return Ok(());
+        }
+        let room = next.map_or(self.region_end, |entry| entry.new) - self.produced;
+        let op = self.code_op(coder, script.op(self.produced, room));
+        match op {
+            Op::Literal => self.literal(coder, script, base)?,
+            Op::Match { distance, len } => {
+                self.last_distance = distance;
+                self.repeat(len, room)?;
+            }
+            Op::Repeat { len } => self.repeat(len, room)?,
+            Op::Copy { old, len } => {
+                let in_old = old.checked_add(len).is_some_and(|end| end <= self.base_len);
+                if len == 0 || len > room || !in_old {
+                    return Err(self.range("copy").into());
+                }
+                self.begin_copy(old, len);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_copy(&mut self, old: u32, len: u32) {
+        self.copying = Copying { old, done: 0, left: len, walk: old };
+        self.shift = i64::from(old) - i64::from(self.produced);
+        self.right = 3;
+    }
+
+    fn code_op(&mut self, coder: &mut impl Coder, op: Op) -> Op {
+        let context = usize::from(self.ops & 63) << 2 | usize::from(self.right.min(3));
+        let choices = &mut self.choices;
+        let mut choose = |coder: &mut _, which: usize, bit| {
+            choices.bit(coder, which << 8 | context, CHOICE_LIMIT, bit)
+        };
+        let numbers = &mut self.numbers;
+        let (code, op) = if choose(coder, 0, op == Op::Literal) {
+            (0, Op::Literal)
+        } else if choose(coder, 1, matches!(op, Op::Copy { .. })) {
+            let (old, len) = if let Op::Copy { old, len } = op { (old, len) } else { (0, 0) };
+            let expected = i64::from(self.produced) + self.shift;
+            let skip = numbers.code_signed(coder, Number::CopySkip, i64::from(old) - expected);
+            let len = numbers.code(coder, Number::CopyBytes, len);
+            // What is out of range fails where it is used.
+            (3, Op::Copy { old: u32::try_from(expected + skip).unwrap_or(u32::MAX), len })
+        } else if choose(coder, 2, matches!(op, Op::Repeat { .. })) {
+            let len = if let Op::Repeat { len } = op { len } else { 1 };
+            (2, Op::Repeat { len: numbers.code(coder, Number::RepeatBytes, len.wrapping_sub(1)).saturating_add(1) })
+        } else {
+            let (distance, len) = if let Op::Match { distance, len } = op { (distance, len) } else { (1, 2) };
+            let len = numbers.code(coder, Number::MatchBytes, len.wrapping_sub(2)).saturating_add(2);
+            let kind = if len < 4 { Number::ShortDistance } else { Number::LongDistance };
+            let distance = numbers.code(coder, kind, distance.wrapping_sub(1)).saturating_add(1);
+            (1, Op::Match { distance, len })
+        };
+        self.ops = self.ops << 2 | code;
+        op
+    }
+
+    fn emit(&mut self, byte: u8) {
+        self.window.push(byte);
+        self.ready.push(byte);
+        self.produced += 1;
+    }
+
+    /// Bytes from the dictionary.
+    fn repeat(&mut self, len: u32, room: u32) -> Result<(), PatchError> {
+        if len > room || len > MATCH_BYTES_MAX || !self.window.reaches(self.last_distance) {
+            return Err(self.range("match"));
+        }
+        for _ in 0..len {
+            let byte = self.window.back(self.last_distance);
+            self.emit(byte);
+        }
+        self.right = 0;
+        Ok(())
+    }
+
+    fn literal<C: Coder, S: Script, B: Base>(
+        &mut self,
+        coder: &mut C,
+        script: &mut S,
+        base: &mut B,
+    ) -> Result<(), DecodeFailure<B::Error>> {
+        let expected = self.expected(base).map_err(DecodeFailure::Base)?;
+        let around = Surroundings {
+            before: self.window.last_eight(),
+            at: self.produced,
+            expected: expected.unwrap_or(0),
+            right: expected.map_or(0, |_| self.right),
+        };
+        let byte = self.literals.code(coder, &around, script.byte(self.produced));
+        self.right = if expected == Some(byte) { (self.right + 1).min(3) } else { self.right.saturating_sub(1).min(1) };
+        self.emit(byte);
+        Ok(())
+    }
+
+    /// The byte of the old image that would come here if the last copy went on.
+    fn expected<B: Base>(&mut self, base: &mut B) -> Result<Option<u8>, B::Error> {
+        let Some(at) = u32::try_from(i64::from(self.produced) + self.shift).ok().filter(|at| *at < self.base_len)
+        else {
+            return Ok(None);
+        };
+        let nearby = &mut self.nearby;
+        if !(nearby.start..nearby.start.saturating_add(nearby.len)).contains(&at) {
+            let len = (self.base_len - at).min(CHUNK as u32);
+            nearby.len = 0;
+            if let Some(bytes) = nearby.bytes.get_mut(..len as usize) {
+                base.read(at.into(), bytes)?;
+            }
+            (nearby.start, nearby.len) = (at, len);
+        }
+        Ok(nearby.bytes.get((at - nearby.start) as usize).copied())
+    }
+
+    /// A chunk of a copy.
+    fn copy<C: Coder, S: Script, B: Base>(
+        &mut self,
+        coder: &mut C,
+        script: &mut S,
+        base: &mut B,
+    ) -> Result<(), DecodeFailure<B::Error>> {
+        let Copying { old, done, left, mut walk } = self.copying;
+        let at = self.produced;
+        if done == 0 || at % BLOCK_BYTES == 0 {
+            let len = (BLOCK_BYTES - at % BLOCK_BYTES).min(left);
+            self.choose_mode(coder, script, base, Span { old, new: at, len }, walk)
+                .map_err(DecodeFailure::Base)?;
+        }
+        let len = (CHUNK as u32 - at % CHUNK as u32).min(left);
+        let span = Span { old, new: at, len };
+        let (bytes, start) = self.around(base, span).map_err(DecodeFailure::Base)?;
+        let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
+        let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
+        predict::predict(&scene, self.mode, span, &mut walk, &mut self.prediction);
+        let mut plain = [0; CHUNK];
+        for (place, offset) in plain.iter_mut().zip(0..len) {
+            *place = view.byte(old + offset).unwrap_or(0);
+        }
+        let mut actual = [0; CHUNK];
+        for (place, offset) in actual.iter_mut().zip(0..len) {
+            *place = script.byte(at + offset);
+        }
+        let unit = match (self.mode, self.region.architecture) {
+            (Mode::Code, Architecture::Thumb | Architecture::RiscV) => 2,
+            _ => 4,
+        };
+        let chunk = Chunk {
+            len: len as usize,
+            at,
+            predicted: &self.prediction.bytes,
+            kinds: &self.prediction.kinds,
+            old: &plain,
+            unit,
+            mode: self.mode as u8,
+            from_start: done,
+            to_end: left,
+            before: self.window.last_eight(),
+        };
+        self.corrections.code(coder, &chunk, &mut actual);
+        let mut recent = [0; RECENT + CHUNK];
+        for (place, distance) in recent.iter_mut().zip((1..=RECENT as u32).rev()) {
+            *place = self.window.back(distance);
+        }
+        for (place, byte) in recent.iter_mut().skip(RECENT).zip(actual) {
+            *place = byte;
+        }
+        for byte in actual.into_iter().take(len as usize) {
+            self.emit(byte);
+        }
+        // Places before the image's first byte wrap around and are never looked at.
+        let bytes = recent.get(..RECENT + len as usize).unwrap_or_default();
+        let before = (RECENT as u32).min(at);
+        let recent = View { bytes: bytes.get(RECENT - before as usize..).unwrap_or_default(), start: at - before };
+        predict::learn(&self.region, self.mode, span, &self.prediction, view, recent, &mut self.table);
+        self.copying = Copying { old: old + len, done: done.saturating_add(len), left: left - len, walk };
+        if self.copying.left == 0 {
+            self.right = 0;
+        }
+        Ok(())
+    }
+
+    /// The old image around a span.
+    fn around<B: Base>(&self, base: &mut B, span: Span) -> Result<([u8; AROUND], u32), B::Error> {
+        let mut bytes = [0; AROUND];
+        let len = span_bytes(self.base_len, span);
+        let start = span.old.saturating_sub(MARGIN);
+        if let Some(bytes) = bytes.get_mut(..len) {
+            base.read(start.into(), bytes)?;
+        }
+        Ok((bytes, start))
+    }
+
+    /// Says how the block that begins here is predicted.
+    fn choose_mode<C: Coder, S: Script, B: Base>(
+        &mut self,
+        coder: &mut C,
+        script: &mut S,
+        base: &mut B,
+        span: Span,
+        walk: u32,
+    ) -> Result<(), B::Error> {
+        let last = self.mode;
+        let mut wanted = Mode::Raw;
+        if S::CHOOSES {
+            let mut wrong = [0; Mode::ALL.len()];
+            for (count, mode) in wrong.iter_mut().zip(Mode::ALL) {
+                *count = self.wrong(script, base, mode, span, walk)?;
+            }
+            wanted = script.mode(span.new, last, wrong);
+        }
+        let context = MODE_CHOICES + (last as usize) * 16;
+        let choices = &mut self.choices;
+        if choices.bit(coder, context, CHOICE_LIMIT, wanted == last) {
+            return Ok(());
+        }
+        let mut node = 1;
+        for at in (0..3).rev() {
+            let bit = choices.bit(coder, context + node, CHOICE_LIMIT, wanted as usize >> at & 1 != 0);
+            node = node << 1 | usize::from(bit);
+        }
+        self.mode = Mode::ALL.get(node & 7).copied().unwrap_or_default();
+        Ok(())
+    }
+
+    /// Bytes of a block that a mode would get wrong.
+    fn wrong<S: Script, B: Base>(
+        &self,
+        script: &S,
+        base: &mut B,
+        mode: Mode,
+        block: Span,
+        mut walk: u32,
+    ) -> Result<u32, B::Error> {
+        let (mut prediction, mut count, mut done) = (Prediction::new(), 0, 0);
+        while done < block.len {
+            let (old, new) = (block.old + done, block.new + done);
+            let len = (CHUNK as u32 - new % CHUNK as u32).min(block.len - done);
+            let span = Span { old, new, len };
+            let (bytes, start) = self.around(base, span)?;
+            let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
+            let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
+            predict::predict(&scene, mode, span, &mut walk, &mut prediction);
+            let predicted = prediction.bytes.iter().zip(0..len);
+            count += predicted.map(|(byte, at)| u32::from(*byte != script.byte(new + at))).sum::<u32>();
+            done += len;
+        }
+        Ok(count)
+    }
+}
+
+/// Bytes before a chunk that learning looks at.
+const RECENT: usize = MARGIN as usize;
+/// Most bytes of the old image that a chunk needs.
+const AROUND: usize = CHUNK + 2 * MARGIN as usize;
+
+/// Bytes of the old image around a span, as far as there are any.
+fn span_bytes(base_len: u32, span: Span) -> usize {
+    let start = span.old.saturating_sub(MARGIN);
+    let end = (span.old.saturating_add(span.len).saturating_add(MARGIN)).min(base_len);
+    (end.saturating_sub(start) as usize).min(AROUND)
+}

@@ -1,0 +1,128 @@
+//! Words of data: pointers, distances, and words that change like their neighbours.
+
+use super::view::{View, distance, low};
+use super::{Certainty, Kind, Mode, Note, Prediction, Reference, Scene, Span};
+use crate::patch::region::Region;
+use crate::patch::table::Table;
+
+/// Smaller words are numbers, not pointers.
+const POINTER_MIN: u64 = 0x100;
+
+pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, into: &mut Prediction) {
+    let wide = mode == Mode::Pointers && scene.region.wide;
+    let align = if wide { 8 } else { 4 };
+    if mode == Mode::Raw || (span.old ^ span.new) & (align - 1) != 0 {
+        return;
+    }
+    let mut at = span.old.next_multiple_of(align);
+    while at.wrapping_add(align) <= span.old.wrapping_add(span.len) {
+        let place = i64::from(at) - i64::from(span.old);
+        match mode {
+            Mode::Pointers if wide => {
+                if let Some(old) = scene.old.wide(at)
+                    && old > 2 * POINTER_MIN
+                    && let Some((new, certainty)) = scene.resolve(old)
+                {
+                    into.put(place, &new.to_le_bytes(), Kind::Pointer, certainty);
+                }
+            }
+            Mode::Pointers => {
+                literal(scene, at, span, into);
+            }
+            Mode::Relative => relative(scene, at, span, into),
+            _ => {
+                if let Some(old) = scene.old.word(at) {
+                    let (new, certainty) = moved(scene.table, old);
+                    into.put(place, &new.to_le_bytes(), Kind::Word, certainty);
+                }
+            }
+        }
+        at += align;
+    }
+}
+
+/// Predicts a word that looks like an address of 32 bits; its bytes, or nothing where it does not.
+pub(super) fn literal(scene: &Scene<'_>, at: u32, span: Span, into: &mut Prediction) -> Option<u32> {
+    if at & 3 != 0 || (span.old ^ span.new) & 3 != 0 {
+        return None;
+    }
+    let place = i64::from(at) - i64::from(span.old);
+    let word = scene.old.word(at)?;
+    // The lowest bit says Thumb where the address is one of code.
+    let (target, thumb) = (u64::from(word & !1), word & 1);
+    let (new, certainty, kind) = if scene.is_memory(word) {
+        let (new, certainty) = moved(scene.table, word);
+        (new, certainty, Kind::Memory)
+    } else if target >= POINTER_MIN && scene.region.old_offset(target).is_some() {
+        match scene.table.exact(word) {
+            Some(new) => (new, Certainty::Seen, Kind::Pointer),
+            None => {
+                let (new, certainty) = scene.resolve(target)?;
+                (low(new.cast_signed()) | thumb, certainty, Kind::Pointer)
+            }
+        }
+    } else {
+        return None;
+    };
+    into.put(place, &new.to_le_bytes(), kind, certainty);
+    if let Ok(at) = u32::try_from(place)
+        && at + 4 <= span.len
+    {
+        let old = Reference::new(word.into(), kind, 4);
+        into.notes.push(Note { at, old, new: new.into() });
+    }
+    Some(4)
+}
+
+fn relative(scene: &Scene<'_>, at: u32, span: Span, into: &mut Prediction) {
+    let place = i64::from(at) - i64::from(span.old);
+    let new_at = u32::try_from(place + i64::from(span.new)).ok();
+    let addresses = (scene.region.old_address(at), new_at.and_then(|at| scene.region.new_address(at)));
+    let (Some(old), (Some(from), Some(to))) = (scene.old.word(at), addresses) else {
+        return;
+    };
+    if old == 0 {
+        return;
+    }
+    let target = from.wrapping_add_signed(old.cast_signed().into());
+    if let Some((new, certainty)) = scene.resolve(target) {
+        into.put(place, &low(distance(to, new)).to_le_bytes(), Kind::Distance, certainty);
+    }
+}
+
+/// What a word becomes by the table alone.
+pub(super) fn moved_word(table: &Table, word: u32) -> u32 {
+    moved(table, word).0
+}
+
+fn moved(table: &Table, word: u32) -> (u32, Certainty) {
+    match table.exact(word) {
+        Some(new) => (new, Certainty::Seen),
+        None => (table.near(word), Certainty::Near),
+    }
+}
+
+/// Learns the words that changed.
+pub(super) fn learn(
+    region: &Region,
+    mode: Mode,
+    span: Span,
+    old: View<'_>,
+    recent: View<'_>,
+    table: &mut Table,
+) {
+    if mode == Mode::Relative || (span.old ^ span.new) & 3 != 0 {
+        return;
+    }
+    let mut at = span.old.next_multiple_of(4);
+    while at.wrapping_add(4) <= span.old.wrapping_add(span.len) {
+        let new_at = span.new.wrapping_add(at - span.old);
+        if let (Some(before), Some(after)) = (old.word(at), recent.word(new_at)) {
+            let memory = region.memory.iter().any(|high| *high != 0 && before >> 24 == u32::from(*high));
+            if memory || mode != Mode::Raw && before != 0 && before != after {
+                table.learn(before, after);
+            }
+        }
+        at += 4;
+    }
+}

@@ -1,0 +1,83 @@
+//! The range coder's decoding half, and what encoder and decoder have in common.
+//!
+//! The coder is that of LZMA (carry-less on this side: 32 bits of range, bytes shifted in below 2^24), with
+//! probabilities of 16 bits.
+
+/// Codes one decision after the other: a decoder gives what the patch says, an encoder writes what it is told.
+///
+/// Everything that models the format is written once, over this trait, so that both sides cannot differ.
+pub trait Coder {
+    /// Codes one decision, which is true with a probability of `p` / 65,536 (1 to 65,535). A decoder ignores `bit`.
+    fn bit(&mut self, p: u32, bit: bool) -> bool;
+}
+
+/// The decoder's state between two pieces of input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RangeState {
+    range: u32,
+    code: u32,
+}
+
+/// Bytes that the encoder may leave out at the end because they would be zero.
+pub(super) const TAIL_BYTES_MAX: usize = 4;
+/// Bytes that fill the decoder before the first decision.
+pub(super) const START_BYTES: usize = 4;
+
+impl RangeState {
+    /// Starts with the first [`START_BYTES`] bytes of the coded stream.
+    pub(super) fn start(bytes: [u8; START_BYTES]) -> Self {
+        Self { range: u32::MAX, code: u32::from_be_bytes(bytes) }
+    }
+
+    pub(super) fn parts(self) -> [u32; 2] {
+        [self.range, self.code]
+    }
+
+    pub(super) fn from_parts([range, code]: [u32; 2]) -> Self {
+        Self { range, code }
+    }
+}
+
+/// Decodes from a piece of input. Reading beyond its end gives zeros and is counted.
+#[derive(Debug)]
+pub(super) struct RangeDecoder<'i> {
+    state: RangeState,
+    input: &'i [u8],
+    used: usize,
+}
+
+impl<'i> RangeDecoder<'i> {
+    pub(super) fn new(state: RangeState, input: &'i [u8]) -> Self {
+        Self { state, input, used: 0 }
+    }
+
+    pub(super) fn state(&self) -> RangeState {
+        self.state
+    }
+
+    /// Bytes used, with those beyond the end.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+}
+
+impl Coder for RangeDecoder<'_> {
+    fn bit(&mut self, p: u32, _: bool) -> bool {
+        let state = &mut self.state;
+        let bound = (state.range >> 16) * p;
+        let bit = state.code < bound;
+        if bit {
+            state.range = bound;
+        } else {
+            state.code -= bound;
+            state.range -= bound;
+        }
+        while state.range < 1 << 24 {
+            let byte = self.input.get(self.used).copied().unwrap_or(0);
+            self.used += 1;
+            state.range <<= 8;
+            state.code = state.code << 8 | u32::from(byte);
+        }
+        bit
+    }
+}

@@ -1,0 +1,121 @@
+//! A part of the new image with one kind of code and one set of addresses: a file, or what is between files.
+
+use alloc::vec::Vec;
+
+use super::Architecture;
+use super::numbers::{Number, Numbers};
+use super::range::Coder;
+
+/// Bytes of an image that lie one after the other both in the image and in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Of the first byte, from the start of the image.
+    pub offset: u32,
+    /// Of the first byte, when the code runs.
+    pub address: u64,
+    /// Bytes.
+    pub len: u32,
+}
+
+/// What predictions in one part of the new image go by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// Bytes of the new image.
+    pub len: u32,
+    /// Whose code it holds.
+    pub architecture: Architecture,
+    /// Whether pointers have 8 bytes instead of 4.
+    pub wide: bool,
+    /// Where the old image has what this part is made from; at most [`SEGMENTS_MAX`].
+    pub old: Vec<Segment>,
+    /// The same of the new image.
+    pub new: Vec<Segment>,
+    /// High bytes of 32-bit addresses that are not in the image (RAM of a microcontroller); 0 is none.
+    pub memory: [u8; 2],
+    /// Entries of its match map.
+    pub entries: u32,
+}
+
+/// Most segments of a region, in each of the images.
+pub const SEGMENTS_MAX: usize = 8;
+
+impl Region {
+    /// Codes a region; what comes out may be anything, and is the caller's to check.
+    pub(super) fn code(&self, coder: &mut impl Coder, numbers: &mut Numbers) -> Self {
+        let small = |coder: &mut _, numbers: &mut Numbers, value: u32| {
+            numbers.code(coder, Number::Segments, value)
+        };
+        let len = numbers.code(coder, Number::RegionBytes, self.len);
+        let architecture = small(coder, numbers, self.architecture as u32);
+        let architecture = Architecture::from_number(architecture.into()).unwrap_or_default();
+        let wide = numbers.flag(coder, Number::Segments, 0, self.wide);
+        let mut memory = [0; 2];
+        for (place, value) in memory.iter_mut().zip(self.memory) {
+            *place = u8::try_from(small(coder, numbers, value.into())).unwrap_or(0);
+        }
+        let old = code_segments(&self.old, &[], coder, numbers);
+        let new = code_segments(&self.new, &old, coder, numbers);
+        let entries = numbers.code(coder, Number::Entries, self.entries);
+        Self { len, architecture, wide, old, new, memory, entries }
+    }
+
+    /// The address of a byte of the old image.
+    pub(super) fn old_address(&self, offset: u32) -> Option<u64> {
+        address(&self.old, offset)
+    }
+
+    /// The address of a byte of the new image.
+    pub(super) fn new_address(&self, offset: u32) -> Option<u64> {
+        address(&self.new, offset)
+    }
+
+    /// The byte of the old image at an address.
+    pub(super) fn old_offset(&self, address: u64) -> Option<u32> {
+        self.old.iter().find_map(|segment| {
+            let from_start = u32::try_from(address.checked_sub(segment.address)?).ok()?;
+            (from_start < segment.len).then(|| segment.offset.wrapping_add(from_start))
+        })
+    }
+
+    /// Where the images end in memory: what lies behind, moves with the end.
+    pub(super) fn ends(&self) -> Option<(u64, u64)> {
+        let end = |segments: &[Segment]| {
+            segments.iter().map(|segment| segment.address.wrapping_add(segment.len.into())).max()
+        };
+        Some((end(&self.old)?, end(&self.new)?))
+    }
+}
+
+fn address(segments: &[Segment], offset: u32) -> Option<u64> {
+    segments.iter().find_map(|segment| {
+        let from_start = offset.checked_sub(segment.offset)?;
+        (from_start < segment.len).then(|| segment.address.wrapping_add(from_start.into()))
+    })
+}
+
+/// Segments, each as what differs from its like in the old image.
+fn code_segments(
+    segments: &[Segment],
+    like: &[Segment],
+    coder: &mut impl Coder,
+    numbers: &mut Numbers,
+) -> Vec<Segment> {
+    let count = u32::try_from(segments.len()).unwrap_or(0);
+    let count = numbers.code(coder, Number::Segments, count).min(SEGMENTS_MAX as u32);
+    let mut coded = Vec::with_capacity(SEGMENTS_MAX);
+    let mut shift = 0_i64;
+    for at in 0..count as usize {
+        let segment = segments.get(at).copied().unwrap_or_default();
+        let like = like.get(at).copied().unwrap_or_default();
+        let delta = i64::from(segment.offset) - i64::from(like.offset) - shift;
+        let delta = numbers.code_signed(coder, Number::OldSkip, delta);
+        shift += delta;
+        let offset = u32::try_from(i64::from(like.offset) + shift).unwrap_or(0);
+        let grown = numbers.code_signed(coder, Number::EntryBytes, i64::from(segment.len) - i64::from(like.len));
+        let len = u32::try_from(i64::from(like.len) + grown).unwrap_or(0);
+        let moved = segment.address.wrapping_sub(like.address);
+        let address = like.address.wrapping_add(numbers.code_wide(coder, moved));
+        coded.push(Segment { offset, address, len });
+    }
+    coded
+}

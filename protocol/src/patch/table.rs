@@ -1,0 +1,76 @@
+//! Words that changed: what an old value became, and what its neighbours probably become.
+
+use alloc::vec::Vec;
+
+/// Old and new values of the most recent changed words, ordered by the old one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    sorted: Vec<(u32, u32)>,
+    /// The old values in the order in which they came, as a ring.
+    recent: Vec<u32>,
+    oldest: u32,
+    room: u32,
+}
+
+/// Values farther apart than this have nothing to do with each other.
+const NEAR: u32 = 1 << 16;
+
+impl Table {
+    /// Bytes of memory that an entry takes.
+    pub(super) const ENTRY_BYTES: u32 = 12;
+
+    pub(super) fn with_room(room: u32) -> Self {
+        let count = room as usize;
+        Self { sorted: Vec::with_capacity(count), recent: Vec::with_capacity(count), oldest: 0, room }
+    }
+
+    pub(super) fn parts_mut(&mut self) -> (&mut Vec<(u32, u32)>, &mut Vec<u32>, &mut u32, u32) {
+        (&mut self.sorted, &mut self.recent, &mut self.oldest, self.room)
+    }
+
+    /// What `old` became, where that was seen.
+    pub(super) fn exact(&self, old: u32) -> Option<u32> {
+        let at = self.sorted.binary_search_by_key(&old, |(key, _)| *key).ok()?;
+        self.sorted.get(at).map(|(_, new)| *new)
+    }
+
+    /// What `old` becomes if it moves like the next lower value that is known; itself where none is near.
+    pub(super) fn near(&self, old: u32) -> u32 {
+        let after = self.sorted.partition_point(|(key, _)| *key <= old);
+        match after.checked_sub(1).and_then(|at| self.sorted.get(at)) {
+            Some((key, new)) if old - key < NEAR => old.wrapping_add(new.wrapping_sub(*key)),
+            _ => old,
+        }
+    }
+
+    /// Learns what `old` became; the oldest makes room.
+    pub(super) fn learn(&mut self, old: u32, new: u32) {
+        match self.sorted.binary_search_by_key(&old, |(key, _)| *key) {
+            Ok(at) => {
+                if let Some(entry) = self.sorted.get_mut(at) {
+                    entry.1 = new;
+                }
+            }
+            Err(at) => {
+                if self.room == 0 {
+                    return;
+                }
+                if self.recent.len() < self.room as usize {
+                    self.recent.push(old);
+                    self.sorted.insert(at.min(self.sorted.len()), (old, new));
+                    return;
+                }
+                let Some(place) = self.recent.get_mut(self.oldest as usize) else {
+                    return;
+                };
+                let gone = core::mem::replace(place, old);
+                self.oldest = (self.oldest + 1) % self.room;
+                if let Ok(at) = self.sorted.binary_search_by_key(&gone, |(key, _)| *key) {
+                    self.sorted.remove(at);
+                }
+                let at = self.sorted.partition_point(|(key, _)| *key < old);
+                self.sorted.insert(at, (old, new));
+            }
+        }
+    }
+}

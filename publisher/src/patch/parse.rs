@@ -1,0 +1,287 @@
+//! What is said between the entries of the map: the cheapest way through literals, matches and copies.
+//!
+//! Costs are those of an earlier run in which everything between entries was told byte by byte, and estimates for
+//! the rest. A gap is a row of places; for each the cheapest way there is kept (Viterbi).
+
+use std::ops::Range;
+
+use whimbrel_protocol::patch::{Entry, MATCH_BYTES_MAX, Op};
+
+use super::suffix::{Suffixes, common};
+
+/// What the search works on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Images<'i> {
+    pub(super) old: &'i [u8],
+    pub(super) new: &'i [u8],
+    pub(super) suffixes: &'i Suffixes<'i>,
+    /// Bytes of the dictionary.
+    pub(super) dictionary: usize,
+    /// Where regions end: no operation goes beyond.
+    pub(super) ends: &'i [usize],
+}
+
+/// Bits that a literal takes, for each byte of the new image.
+pub(super) type LiteralBits = Vec<f32>;
+
+/// Earlier places with the same beginning that are looked at.
+const CHAIN: usize = 64;
+/// Bytes that places in one chain have in common.
+const CHAIN_BYTES: usize = 3;
+/// Shorter pieces of the old image are not worth saying where they are.
+const COPY_BYTES_MIN: usize = 5;
+/// Longer steps are taken whole.
+const STEP_BYTES: usize = 64;
+
+// Bits of what operations say besides literals.
+const LITERAL_FLAG: f32 = 0.35;
+const MATCH_FLAG: f32 = 3.0;
+const REPEAT_FLAG: f32 = 3.5;
+const COPY_FLAG: f32 = 3.5;
+/// Bits of a byte that a copy gets wrong, and of one that it gets right.
+const WRONG: f32 = 16.0;
+/// Bits of a byte that differs in a longer piece, where prediction often helps.
+const PREDICTED_WRONG: f32 = 8.0;
+const RIGHT: f32 = 0.03;
+
+/// Finds the operations of all gaps, with their places, in order.
+pub(super) fn parse(
+    images: &Images<'_>,
+    entries: &[Entry],
+    pieces: &[Entry],
+    literals: &[f32],
+) -> Vec<(u32, Op)> {
+    let len = images.new.len();
+    let mut chains = Chains::new(len);
+    let mut search = Search { images, pieces, literals };
+    let mut ops = Vec::new();
+    let (mut at, mut shift) = (0, 0);
+    let mut ends = images.ends.iter().copied().peekable();
+    let whole = Entry { old: 0, new: u32::try_from(len).unwrap_or(u32::MAX), len: 0 };
+    for entry in entries.iter().chain([&whole]) {
+        let next = entry.new as usize;
+        while let Some(end) = ends.next_if(|end| *end <= next) {
+            if end > at {
+                search.gap(&mut chains, at..end, shift, &mut ops);
+                at = end;
+            }
+        }
+        search.gap(&mut chains, at..next, shift, &mut ops);
+        at = next + entry.len as usize;
+        shift = i64::from(entry.old) - i64::from(entry.new);
+    }
+    ops
+}
+
+/// Earlier places by what stands there.
+struct Chains {
+    heads: Vec<u32>,
+    before: Vec<u32>,
+    known: usize,
+}
+
+const NOWHERE: u32 = u32::MAX;
+const HEADS_LOG2: u32 = 16;
+
+impl Chains {
+    fn new(len: usize) -> Self {
+        Self { heads: vec![NOWHERE; 1 << HEADS_LOG2], before: vec![NOWHERE; len], known: 0 }
+    }
+
+    fn head(bytes: &[u8]) -> Option<usize> {
+        let [a, b, c] = *bytes.first_chunk()?;
+        let value = u32::from_le_bytes([a, b, c, 0]).wrapping_mul(0x9e37_79b1);
+        Some((value >> (32 - HEADS_LOG2)) as usize)
+    }
+
+    /// Makes every place before `at` known.
+    fn learn(&mut self, new: &[u8], at: usize) {
+        while self.known < at {
+            if let Some(head) = Self::head(&new[self.known..]) {
+                self.before[self.known] = self.heads[head];
+                self.heads[head] = self.known as u32;
+            }
+            self.known += 1;
+        }
+    }
+
+    /// The longest matches at `at`, each longer and farther than the one before: distance and length.
+    fn matches(&self, images: &Images<'_>, at: usize, room: usize, into: &mut Vec<(u32, usize)>) {
+        into.clear();
+        let Some(head) = Self::head(&images.new[at..]) else {
+            return;
+        };
+        let wanted = &images.new[at..at + room];
+        let (mut place, mut best) = (self.heads[head], CHAIN_BYTES - 1);
+        for _ in 0..CHAIN {
+            let Some(from) = usize::try_from(place).ok().filter(|_| place != NOWHERE) else {
+                return;
+            };
+            if at - from > images.dictionary {
+                return;
+            }
+            let len = common(&images.new[from..], wanted);
+            if len > best {
+                best = len;
+                into.push(((at - from) as u32, len));
+            }
+            place = self.before[from];
+        }
+    }
+}
+
+/// The cheapest known way to a place.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    bits: f32,
+    /// The operation that leads here, and its bytes.
+    op: Op,
+    len: u32,
+    distance: u32,
+    shift: i64,
+}
+
+/// What is searched, and by what.
+struct Search<'s> {
+    images: &'s Images<'s>,
+    /// Pieces that were found and have no entry, from here on.
+    pieces: &'s [Entry],
+    literals: &'s [f32],
+}
+
+impl Search<'_> {
+fn gap(&mut self, chains: &mut Chains, range: Range<usize>, shift: i64, ops: &mut Vec<(u32, Op)>) {
+    let Self { images, literals, .. } = *self;
+    let (start, count) = (range.start, range.len());
+    if count == 0 {
+        return;
+    }
+    let unknown = Node { bits: f32::INFINITY, op: Op::Literal, len: 0, distance: 0, shift };
+    let mut nodes = vec![unknown; count + 1];
+    nodes[0].bits = 0.0;
+    let mut matches = Vec::new();
+    let mut covered = (0_usize, 0_i64);
+    for at in 0..count {
+        let place = start + at;
+        chains.learn(images.new, place);
+        let here = nodes[at];
+        let room = count - at;
+        let mut offer = |len: usize, bits: f32, op: Op, distance: u32, shift: i64| {
+            let node = &mut nodes[at + len];
+            let bits = here.bits + bits;
+            if bits < node.bits {
+                *node = Node { bits, op, len: len as u32, distance, shift };
+            }
+        };
+        let literal = literals.get(place).copied().unwrap_or(8.0);
+        offer(1, literal + LITERAL_FLAG, Op::Literal, here.distance, here.shift);
+        let most = room.min(MATCH_BYTES_MAX as usize);
+        if here.distance > 0 {
+            let from = place - here.distance as usize;
+            let len = common(&images.new[from..], &images.new[place..place + most]);
+            for len in steps(1, len) {
+                let op = Op::Repeat { len: len as u32 };
+                offer(len, REPEAT_FLAG + len_bits(len), op, here.distance, here.shift);
+            }
+        }
+        chains.matches(images, place, most, &mut matches);
+        let mut from = CHAIN_BYTES;
+        for &(distance, longest) in &matches {
+            for len in steps(from, longest) {
+                let op = Op::Match { distance, len: len as u32 };
+                offer(len, MATCH_FLAG + len_bits(len) + number_bits(distance), op, distance, here.shift);
+            }
+            from = longest + 1;
+        }
+        // A piece that was found and found no room in the map.
+        while self.pieces.first().is_some_and(|piece| (piece.new as usize) < place) {
+            self.pieces = &self.pieces[1..];
+        }
+        if let Some(piece) = self.pieces.first().filter(|piece| piece.new as usize == place) {
+            let len = (piece.len as usize).min(room);
+            let shift = i64::from(piece.old) - i64::from(piece.new);
+            let old = &images.old[piece.old as usize..];
+            let wrong = old.iter().zip(&images.new[place..place + len]).filter(|(a, b)| a != b).count();
+            let head = COPY_FLAG + 6.0 + signed_bits((shift - here.shift).unsigned_abs());
+            let op = Op::Copy { old: piece.old, len: len as u32 };
+            offer(len, head + wrong as f32 * PREDICTED_WRONG + len as f32 * RIGHT, op, here.distance, shift);
+        }
+        // The old image: where the last copy would go on, and wherever the longest piece is.
+        let mut copy = |old: usize, exact: usize| {
+            let shift = old as i64 - place as i64;
+            let skip = (shift - here.shift).unsigned_abs();
+            let head = COPY_FLAG + 6.0 + signed_bits(skip);
+            for len in steps(COPY_BYTES_MIN, exact) {
+                let op = Op::Copy { old: old as u32, len: len as u32 };
+                offer(len, head + len as f32 * RIGHT, op, here.distance, shift);
+            }
+            // Beyond, as long as more is right than wrong.
+            let (mut len, mut wrong, mut since) = (exact, 0.0, 0);
+            while len < room && old + len < images.old.len() && since < 8 {
+                if images.old[old + len] == images.new[place + len] {
+                    since = 0;
+                } else {
+                    wrong += WRONG;
+                    since += 1;
+                }
+                len += 1;
+                if since == 0 && len >= exact + 4 {
+                    let op = Op::Copy { old: old as u32, len: len as u32 };
+                    offer(len, head + wrong + len as f32 * RIGHT, op, here.distance, shift);
+                }
+                if len > exact + 256 {
+                    break;
+                }
+            }
+        };
+        if let Ok(old) = usize::try_from(place as i64 + here.shift)
+            && old < images.old.len()
+        {
+            let exact = common(&images.old[old..], &images.new[place..place + room]);
+            if exact >= COPY_BYTES_MIN {
+                copy(old, exact);
+            }
+        }
+        // What a longer piece that began earlier covers, is not looked for again.
+        let (until, known_shift) = covered;
+        let (old, exact) = if place + COPY_BYTES_MIN < until {
+            ((place as i64 + known_shift) as usize, until - place)
+        } else {
+            images.suffixes.longest(&images.new[place..place + room])
+        };
+        if exact >= COPY_BYTES_MIN {
+            if exact >= 2 * STEP_BYTES {
+                covered = (place + exact, old as i64 - place as i64);
+            }
+            copy(old, exact);
+        }
+    }
+    let mut way = Vec::new();
+    let mut at = count;
+    while at > 0 {
+        let node = nodes[at];
+        at -= node.len as usize;
+        way.push(((start + at) as u32, node.op));
+    }
+    ops.extend(way.into_iter().rev());
+}
+
+}
+
+/// Lengths worth trying: every short one, the longest.
+fn steps(from: usize, to: usize) -> impl Iterator<Item = usize> {
+    let last = (to >= from && to > STEP_BYTES.max(from)).then_some(to);
+    (from..=to.min(STEP_BYTES)).chain(last)
+}
+
+fn number_bits(value: u32) -> f32 {
+    2.5 + (value as f32 + 1.0).log2()
+}
+
+fn signed_bits(value: u64) -> f32 {
+    if value == 0 { 1.5 } else { 4.0 + (value as f32 + 1.0).log2() }
+}
+
+fn len_bits(len: usize) -> f32 {
+    2.0 + (len as f32).log2()
+}

@@ -1,0 +1,63 @@
+//! What an encoder says, step by step.
+
+use std::collections::VecDeque;
+
+use whimbrel_protocol::patch::{BLOCK_BYTES, Entry, Mode, Op, Region, Script};
+
+/// Everything that is to be said of a new image.
+#[derive(Clone, Debug)]
+pub(super) struct Plan<'n> {
+    new: &'n [u8],
+    regions: VecDeque<Region>,
+    entries: VecDeque<Entry>,
+    ops: VecDeque<(u32, Op)>,
+    blocks: [u64; Mode::ALL.len()],
+}
+
+impl<'n> Plan<'n> {
+    pub(super) fn new(new: &'n [u8], regions: Vec<Region>, entries: Vec<Entry>, ops: Vec<(u32, Op)>) -> Self {
+        Self { new, regions: regions.into(), entries: entries.into(), ops: ops.into(), blocks: [0; Mode::ALL.len()] }
+    }
+
+    pub(super) fn modes(&self) -> Vec<(&'static str, u64)> {
+        let bytes = |(mode, count): (Mode, &u64)| (mode.name(), count * u64::from(BLOCK_BYTES));
+        Mode::ALL.into_iter().zip(&self.blocks).map(bytes).collect()
+    }
+}
+
+impl Script for Plan<'_> {
+    const CHOOSES: bool = true;
+
+    fn region(&mut self, _: u32) -> Region {
+        self.regions.pop_front().expect("regions cover the image")
+    }
+
+    fn entry(&mut self) -> Entry {
+        self.entries.pop_front().expect("as many as the region says")
+    }
+
+    fn op(&mut self, at: u32, _: u32) -> Op {
+        match self.ops.front() {
+            Some((place, op)) if *place == at => {
+                let op = *op;
+                self.ops.pop_front();
+                op
+            }
+            _ => Op::Literal,
+        }
+    }
+
+    fn mode(&mut self, _: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode {
+        let wrong_of = |mode: Mode| wrong.get(mode as usize).copied().unwrap_or(0);
+        let best = Mode::ALL.into_iter().min_by_key(|mode| wrong_of(*mode)).unwrap_or_default();
+        let mode = if wrong_of(last) <= wrong_of(best) { last } else { best };
+        if let Some(count) = self.blocks.get_mut(mode as usize) {
+            *count += 1;
+        }
+        mode
+    }
+
+    fn byte(&self, at: u32) -> u8 {
+        self.new.get(at as usize).copied().unwrap_or(0)
+    }
+}

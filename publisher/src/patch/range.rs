@@ -1,0 +1,87 @@
+//! The range coder's encoding half, and a coder that only counts.
+
+use whimbrel_protocol::patch::Coder;
+
+/// Writes decisions (as LZMA does).
+#[derive(Debug)]
+pub(super) struct RangeEncoder {
+    low: u64,
+    range: u32,
+    /// A byte that a carry may still raise, and how many 0xff follow it.
+    held: Option<u8>,
+    full: u64,
+    out: Vec<u8>,
+}
+
+impl RangeEncoder {
+    pub(super) fn new(out: Vec<u8>) -> Self {
+        Self { low: 0, range: u32::MAX, held: None, full: 0, out }
+    }
+
+    fn shift(&mut self) {
+        let carry = u8::from(self.low >> 32 != 0);
+        let top = (self.low >> 24 & 0xff) as u8;
+        if carry != 0 || top != 0xff {
+            if let Some(held) = self.held {
+                self.out.push(held.wrapping_add(carry));
+            }
+            self.out.extend(std::iter::repeat_n(0xff_u8.wrapping_add(carry), usize::try_from(self.full).unwrap_or(0)));
+            self.full = 0;
+            self.held = Some(top);
+        } else {
+            self.full += 1;
+        }
+        self.low = self.low << 8 & 0xffff_ffff;
+    }
+
+    /// Ends the stream. Zeros at its end are left out: a decoder reads them anyway.
+    pub(super) fn finish(mut self, head: usize) -> Vec<u8> {
+        // The value within the last range that has the most zeros at its end.
+        let end = self.low + u64::from(self.range) - 1;
+        for keep in (0..=32).rev() {
+            let value = end >> keep << keep;
+            if value >= self.low {
+                self.low = value;
+                break;
+            }
+        }
+        for _ in 0..5 {
+            self.shift();
+        }
+        while self.out.len() > head && self.out.last() == Some(&0) {
+            self.out.pop();
+        }
+        self.out
+    }
+}
+
+impl Coder for RangeEncoder {
+    fn bit(&mut self, p: u32, bit: bool) -> bool {
+        let bound = (self.range >> 16) * p;
+        if bit {
+            self.range = bound;
+        } else {
+            self.low += u64::from(bound);
+            self.range -= bound;
+        }
+        while self.range < 1 << 24 {
+            self.range <<= 8;
+            self.shift();
+        }
+        bit
+    }
+}
+
+/// Counts what decisions would take, in bits.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    pub(super) bits: f64,
+}
+
+impl Coder for Counter {
+    fn bit(&mut self, p: u32, bit: bool) -> bool {
+        let p = f64::from(if bit { p } else { 65_536 - p }) / 65_536.0;
+        self.bits -= p.log2();
+        bit
+    }
+}
