@@ -47,6 +47,8 @@ pub struct Decoder {
     pub(super) given: usize,
     /// Zeros that were read beyond the end.
     pub(super) beyond: usize,
+    /// The last byte that was used.
+    pub(super) last_byte: u8,
 }
 
 impl Decoder {
@@ -55,7 +57,7 @@ impl Decoder {
     /// The patch bytes that it is fed begin after the header.
     #[must_use]
     pub fn new(header: Header) -> Self {
-        Self { header, engine: Engine::new(&header), range: None, consumed: 0, given: 0, beyond: 0 }
+        Self { header, engine: Engine::new(&header), range: None, consumed: 0, given: 0, beyond: 0, last_byte: 1 }
     }
 
     /// What the patch says of itself.
@@ -108,8 +110,7 @@ impl Decoder {
                 }
                 self.range = Some(RangeState::start(start));
                 self.beyond = START_BYTES.saturating_sub(rest.len());
-                used += START_BYTES.min(rest.len());
-                self.consumed += START_BYTES.min(rest.len()) as u64;
+                used += self.consume(rest, START_BYTES);
                 continue;
             };
             let mut coder = RangeDecoder::new(range, rest);
@@ -121,9 +122,18 @@ impl Decoder {
             if self.beyond > TAIL_BYTES_MAX {
                 return Err(PatchError::Truncated { produced: self.produced() }.into());
             }
-            used += step.min(rest.len());
-            self.consumed += step.min(rest.len()) as u64;
+            used += self.consume(rest, step);
         }
+    }
+
+    /// Notes that `count` bytes of `rest` were used, as far as there are so many.
+    fn consume(&mut self, rest: &[u8], count: usize) -> usize {
+        let count = count.min(rest.len());
+        if let Some(byte) = count.checked_sub(1).and_then(|at| rest.get(at)) {
+            self.last_byte = *byte;
+        }
+        self.consumed += count as u64;
+        count
     }
 
     /// Hands out what is ready.
@@ -145,12 +155,15 @@ impl Decoder {
 
     /// Checks the end: the image is complete and nothing of the patch is left, of which `unused` bytes were not used.
     ///
+    /// A patch has one encoding of its end, so that bytes added to it, also zeros, are found.
+    ///
     /// # Errors
     /// [`PatchError::Truncated`], [`PatchError::Trailing`].
     pub fn finish(&self, unused: u64) -> Result<(), PatchError> {
         if !self.is_complete() {
             return Err(PatchError::Truncated { produced: self.produced() });
         }
-        if unused > 0 { Err(PatchError::Trailing) } else { Ok(()) }
+        let ends = self.range.is_some_and(|range| range.is_end()) && self.last_byte != 0;
+        if unused > 0 || !ends { Err(PatchError::Trailing) } else { Ok(()) }
     }
 }

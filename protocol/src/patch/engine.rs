@@ -63,8 +63,8 @@ pub trait Script {
     /// What comes at byte `at`, with at most `room` bytes before the next entry or the end of the region.
     fn op(&mut self, at: u32, room: u32) -> Op;
 
-    /// How to predict the block at `at`; `wrong` are the bytes that each mode gets wrong.
-    fn mode(&mut self, at: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode;
+    /// How to predict the block of `len` bytes that comes; `wrong` are the bytes that each mode gets wrong.
+    fn mode(&mut self, len: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode;
 
     /// The byte at `at`.
     fn byte(&self, at: u32) -> u8;
@@ -524,7 +524,7 @@ impl Engine {
             for (count, mode) in wrong.iter_mut().zip(Mode::ALL) {
                 *count = self.wrong(script, base, mode, span, walk)?;
             }
-            wanted = script.mode(span.new, last, wrong);
+            wanted = script.mode(span.len, last, wrong);
         }
         let context = MODE_CHOICES + (last as usize) * 16;
         let choices = &mut self.choices;

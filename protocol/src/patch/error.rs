@@ -8,7 +8,7 @@ use crate::codec::DecodeError;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum PatchError {
     /// The header is not one.
-    #[error("patch header: {0}")]
+    #[error("no patch begins like this")]
     Header(#[from] DecodeError),
     /// The decoder would need more memory than it may have.
     #[error("decoder needs {got} bytes of memory, {limit} are allowed")]
@@ -24,8 +24,8 @@ pub enum PatchError {
         /// Bytes of the image that there are.
         produced: u64,
     },
-    /// Bytes follow the end of the patch.
-    #[error("bytes follow the end of the patch")]
+    /// The patch does not end where its image does: bytes follow, or it is spoilt.
+    #[error("the patch does not end where its image does")]
     Trailing,
     /// A copy goes beyond the old image, or output beyond the image.
     #[error("{what} is out of range at byte {produced} of the image")]

@@ -26,5 +26,5 @@ pub use error::{DecodeFailure, PatchError};
 pub use header::{Architecture, Header, Tuning};
 pub use map::Entry;
 pub use predict::Mode;
-pub use range::Coder;
+pub use range::{Coder, last_value};
 pub use region::{Region, SEGMENTS_MAX, Segment};

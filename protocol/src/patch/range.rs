@@ -15,7 +15,10 @@ pub trait Coder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RangeState {
     range: u32,
+    /// What was read, from the start of the range on.
     code: u32,
+    /// The start of the range, as the encoder has it.
+    low: u32,
 }
 
 /// Bytes that the encoder may leave out at the end because they would be zero.
@@ -26,16 +29,30 @@ pub(super) const START_BYTES: usize = 4;
 impl RangeState {
     /// Starts with the first [`START_BYTES`] bytes of the coded stream.
     pub(super) fn start(bytes: [u8; START_BYTES]) -> Self {
-        Self { range: u32::MAX, code: u32::from_be_bytes(bytes) }
+        Self { range: u32::MAX, code: u32::from_be_bytes(bytes), low: 0 }
     }
 
-    pub(super) fn parts(self) -> [u32; 2] {
-        [self.range, self.code]
+    /// Whether the stream ends here as an encoder ends it: with [`last_value`].
+    pub(super) fn is_end(self) -> bool {
+        let low = u64::from(self.low);
+        last_value(low, self.range).wrapping_sub(low) == u64::from(self.code)
     }
 
-    pub(super) fn from_parts([range, code]: [u32; 2]) -> Self {
-        Self { range, code }
+    pub(super) fn parts(self) -> [u32; 3] {
+        [self.range, self.code, self.low]
     }
+
+    pub(super) fn from_parts([range, code, low]: [u32; 3]) -> Self {
+        Self { range, code, low }
+    }
+}
+
+/// The value that ends a stream: of those in the last range the one with the most zeros behind it.
+#[must_use]
+pub fn last_value(low: u64, range: u32) -> u64 {
+    let end = low + u64::from(range) - 1;
+    let values = (0..=32).rev().map(|zeros| end >> zeros << zeros);
+    values.into_iter().find(|value| *value >= low).unwrap_or(end)
 }
 
 /// Decodes from a piece of input. Reading beyond its end gives zeros and is counted.
@@ -69,13 +86,15 @@ impl Coder for RangeDecoder<'_> {
         if bit {
             state.range = bound;
         } else {
-            state.code -= bound;
+            state.code = state.code.wrapping_sub(bound);
             state.range -= bound;
+            state.low = state.low.wrapping_add(bound);
         }
         while state.range < 1 << 24 {
             let byte = self.input.get(self.used).copied().unwrap_or(0);
             self.used += 1;
             state.range <<= 8;
+            state.low <<= 8;
             state.code = state.code << 8 | u32::from(byte);
         }
         bit

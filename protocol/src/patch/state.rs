@@ -135,6 +135,7 @@ fn walk<P: Part>(decoder: &mut Decoder, part: &mut P) -> Option<()> {
     let mut beyond = decoder.beyond as u64;
     part.number(&mut beyond)?;
     decoder.beyond = usize::try_from(beyond).ok()?;
+    part.byte(&mut decoder.last_byte)?;
     let mut has_range = u8::from(decoder.range.is_some());
     part.byte(&mut has_range)?;
     let mut range = decoder.range.unwrap_or_default().parts();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use whimbrel_protocol::patch::{BLOCK_BYTES, Entry, Mode, Op, Region, Script};
+use whimbrel_protocol::patch::{Entry, Mode, Op, Region, Script};
 
 /// Everything that is to be said of a new image.
 #[derive(Clone, Debug)]
@@ -11,17 +11,19 @@ pub(super) struct Plan<'n> {
     regions: VecDeque<Region>,
     entries: VecDeque<Entry>,
     ops: VecDeque<(u32, Op)>,
-    blocks: [u64; Mode::ALL.len()],
+    copied: [u64; Mode::ALL.len()],
 }
 
 impl<'n> Plan<'n> {
     pub(super) fn new(new: &'n [u8], regions: Vec<Region>, entries: Vec<Entry>, ops: Vec<(u32, Op)>) -> Self {
-        Self { new, regions: regions.into(), entries: entries.into(), ops: ops.into(), blocks: [0; Mode::ALL.len()] }
+        Self { new, regions: regions.into(), entries: entries.into(), ops: ops.into(), copied: [0; Mode::ALL.len()] }
     }
 
+    /// Bytes of the image by how they were told: copied in each mode, and new.
     pub(super) fn modes(&self) -> Vec<(&'static str, u64)> {
-        let bytes = |(mode, count): (Mode, &u64)| (mode.name(), count * u64::from(BLOCK_BYTES));
-        Mode::ALL.into_iter().zip(&self.blocks).map(bytes).collect()
+        let new = self.new.len() as u64 - self.copied.iter().sum::<u64>();
+        let copied = Mode::ALL.into_iter().zip(&self.copied).map(|(mode, bytes)| (mode.name(), *bytes));
+        copied.chain([("new", new)]).collect()
     }
 }
 
@@ -47,12 +49,12 @@ impl Script for Plan<'_> {
         }
     }
 
-    fn mode(&mut self, _: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode {
+    fn mode(&mut self, len: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode {
         let wrong_of = |mode: Mode| wrong.get(mode as usize).copied().unwrap_or(0);
         let best = Mode::ALL.into_iter().min_by_key(|mode| wrong_of(*mode)).unwrap_or_default();
         let mode = if wrong_of(last) <= wrong_of(best) { last } else { best };
-        if let Some(count) = self.blocks.get_mut(mode as usize) {
-            *count += 1;
+        if let Some(bytes) = self.copied.get_mut(mode as usize) {
+            *bytes += u64::from(len);
         }
         mode
     }

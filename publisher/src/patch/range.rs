@@ -1,6 +1,6 @@
 //! The range coder's encoding half, and a coder that only counts.
 
-use whimbrel_protocol::patch::Coder;
+use whimbrel_protocol::patch::{Coder, last_value};
 
 /// Writes decisions (as LZMA does).
 #[derive(Debug)]
@@ -36,15 +36,7 @@ impl RangeEncoder {
 
     /// Ends the stream. Zeros at its end are left out: a decoder reads them anyway.
     pub(super) fn finish(mut self, head: usize) -> Vec<u8> {
-        // The value within the last range that has the most zeros at its end.
-        let end = self.low + u64::from(self.range) - 1;
-        for keep in (0..=32).rev() {
-            let value = end >> keep << keep;
-            if value >= self.low {
-                self.low = value;
-                break;
-            }
-        }
+        self.low = last_value(self.low, self.range);
         for _ in 0..5 {
             self.shift();
         }

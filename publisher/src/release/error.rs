@@ -197,7 +197,7 @@ pub enum ReleaseError {
         source: std::io::Error,
     },
     /// A patch is none, or wrong.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Patch {
         /// The patch's file.
         path: PathBuf,

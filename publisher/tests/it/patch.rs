@@ -152,12 +152,13 @@ fn a_spoilt_patch_is_one_line_and_leaves_nothing_behind() {
         line
     };
     for len in [0, 1, header_bytes - 1, header_bytes, header_bytes + 1, good.len() / 2, good.len() - 1] {
+        // Without its last bytes a patch may still make an image, which is then not the one that it says.
         let line = refused(&good[..len], "truncated");
-        assert!(line.starts_with("patch: "), "{len}: {line}");
+        assert!(line.starts_with("patch"), "{len}: {line}");
     }
     for more in [&b"x"[..], &[0], &noise(100_000, 4)] {
         let line = refused(&[&good[..], more].concat(), "trailing");
-        assert!(line.starts_with("patch: bytes follow the end of the patch"), "{line}");
+        assert!(line.starts_with("patch: the patch does not end where its image does"), "{line}");
     }
     for at in (0..good.len()).step_by(good.len() / 60 + 1) {
         let mut bad = good.clone();
@@ -177,7 +178,7 @@ fn a_header_that_asks_for_more_than_any_image_is_refused() {
     header.image.size = 1 << 60;
     place.write("patch", [&header.encode()[..], &good[header_bytes..]].concat());
     let line = place.run(APPLY).line();
-    assert!(line.starts_with("patch: its image would have 1,073,741,824 GiB"), "{line}");
+    assert!(line.contains("image size has a value that is not allowed"), "{line}");
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn each_wrong_option_is_one_line() {
         assert!(place.files() == before);
     }
     let line = place.run(["release", "apply", "old", "new", "-o", "made"]).line();
-    assert!(line.starts_with("new: patch header: "), "{line}");
+    assert!(line.starts_with("new: no patch begins like this: "), "{line}");
 }
 
 /// The patch comes through a pipe and stops in the middle; the new image has begun by then.
