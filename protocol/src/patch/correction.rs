@@ -198,8 +198,14 @@ impl Corrections {
             let spread = node.wrapping_mul(0x9e35_79b1);
             let indices = contexts.map(|context| (context ^ spread.wrapping_mul(0x10001)) ^ (spread >> 15));
             let set = place << 3 | bit;
-            let bit =
-                self.value_mixer.bit(coder, &mut self.bytes, indices, set, BYTE_LIMIT, actual >> bit & 1 != 0);
+            let bit = self.value_mixer.bit(
+                coder,
+                &mut self.bytes,
+                indices,
+                set,
+                BYTE_LIMIT,
+                actual >> bit & 1 != 0,
+            );
             node = node << 1 | usize::from(bit);
         }
         let byte = u8::try_from(node & 0xff).unwrap_or(0);

@@ -57,7 +57,15 @@ impl Decoder {
     /// The patch bytes that it is fed begin after the header.
     #[must_use]
     pub fn new(header: Header) -> Self {
-        Self { header, engine: Engine::new(&header), range: None, consumed: 0, given: 0, beyond: 0, last_byte: 1 }
+        Self {
+            header,
+            engine: Engine::new(&header),
+            range: None,
+            consumed: 0,
+            given: 0,
+            beyond: 0,
+            last_byte: 1,
+        }
     }
 
     /// What the patch says of itself.

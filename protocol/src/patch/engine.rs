@@ -283,11 +283,8 @@ impl Engine {
         let wanted = i64::from(entry.old) - old_end;
         // What stands between has often taken the place of as many bytes.
         let straight = numbers.flag(coder, Number::OldSkip, 0, wanted == i64::from(gap));
-        let skip = if straight {
-            i64::from(gap)
-        } else {
-            numbers.code_signed(coder, Number::OldSkip, wanted)
-        };
+        let skip =
+            if straight { i64::from(gap) } else { numbers.code_signed(coder, Number::OldSkip, wanted) };
         let len = numbers.code(coder, Number::EntryBytes, entry.len);
         let old = u32::try_from(old_end + skip).map_err(|_| self.range("entry"))?;
         let new = new_end.checked_add(gap).ok_or(self.range("entry"))?;
@@ -347,9 +344,8 @@ impl Engine {
     fn code_op(&mut self, coder: &mut impl Coder, op: Op) -> Op {
         let context = usize::from(self.ops & 63) << 2 | usize::from(self.right.min(3));
         let choices = &mut self.choices;
-        let mut choose = |coder: &mut _, which: usize, bit| {
-            choices.bit(coder, which << 8 | context, CHOICE_LIMIT, bit)
-        };
+        let mut choose =
+            |coder: &mut _, which: usize, bit| choices.bit(coder, which << 8 | context, CHOICE_LIMIT, bit);
         let numbers = &mut self.numbers;
         let (code, op) = if choose(coder, 0, op == Op::Literal) {
             (0, Op::Literal)
@@ -362,7 +358,12 @@ impl Engine {
             (3, Op::Copy { old: u32::try_from(expected + skip).unwrap_or(u32::MAX), len })
         } else if choose(coder, 2, matches!(op, Op::Repeat { .. })) {
             let len = if let Op::Repeat { len } = op { len } else { 1 };
-            (2, Op::Repeat { len: numbers.code(coder, Number::RepeatBytes, len.wrapping_sub(1)).saturating_add(1) })
+            (
+                2,
+                Op::Repeat {
+                    len: numbers.code(coder, Number::RepeatBytes, len.wrapping_sub(1)).saturating_add(1),
+                },
+            )
         } else {
             let (distance, len) = if let Op::Match { distance, len } = op { (distance, len) } else { (1, 2) };
             let len = numbers.code(coder, Number::MatchBytes, len.wrapping_sub(2)).saturating_add(2);
@@ -407,14 +408,19 @@ impl Engine {
             right: expected.map_or(0, |_| self.right),
         };
         let byte = self.literals.code(coder, &around, script.byte(self.produced));
-        self.right = if expected == Some(byte) { (self.right + 1).min(3) } else { self.right.saturating_sub(1).min(1) };
+        self.right = if expected == Some(byte) {
+            (self.right + 1).min(3)
+        } else {
+            self.right.saturating_sub(1).min(1)
+        };
         self.emit(byte);
         Ok(())
     }
 
     /// The byte of the old image that would come here if the last copy went on.
     fn expected<B: Base>(&mut self, base: &mut B) -> Result<Option<u8>, B::Error> {
-        let Some(at) = u32::try_from(i64::from(self.produced) + self.shift).ok().filter(|at| *at < self.base_len)
+        let Some(at) =
+            u32::try_from(i64::from(self.produced) + self.shift).ok().filter(|at| *at < self.base_len)
         else {
             return Ok(None);
         };
@@ -488,7 +494,8 @@ impl Engine {
         // Places before the image's first byte wrap around and are never looked at.
         let bytes = recent.get(..RECENT + len as usize).unwrap_or_default();
         let before = (RECENT as u32).min(at);
-        let recent = View { bytes: bytes.get(RECENT - before as usize..).unwrap_or_default(), start: at - before };
+        let recent =
+            View { bytes: bytes.get(RECENT - before as usize..).unwrap_or_default(), start: at - before };
         predict::learn(&self.region, self.mode, span, &self.prediction, view, recent, &mut self.table);
         self.copying = Copying { old: old + len, done: done.saturating_add(len), left: left - len, walk };
         if self.copying.left == 0 {
@@ -555,7 +562,8 @@ impl Engine {
             let len = (CHUNK as u32 - new % CHUNK as u32).min(block.len - done);
             let span = Span { old, new, len };
             let (bytes, start) = self.around(base, span)?;
-            let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
+            let view =
+                View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
             let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
             predict::predict(&scene, mode, span, &mut walk, &mut prediction);
             let predicted = prediction.bytes.iter().zip(0..len);

@@ -61,9 +61,9 @@ impl Map {
 
     /// Where the byte at `old` went: with the entry that holds it, else with the nearer of its neighbours.
     pub(super) fn find(&self, old: u32) -> Mapped {
-        let after = self.by_old.partition_point(|at| {
-            self.entries.get(usize::from(*at)).is_some_and(|entry| entry.old <= old)
-        });
+        let after = self
+            .by_old
+            .partition_point(|at| self.entries.get(usize::from(*at)).is_some_and(|entry| entry.old <= old));
         let moved = |entry: Entry| i64::from(old) + i64::from(entry.new) - i64::from(entry.old);
         for at in (after.saturating_sub(LOOK_BACK)..after).rev() {
             if let Some(entry) = self.nth_by_old(at)

@@ -60,7 +60,11 @@ const fn stretch_table() -> [i16; 4096] {
     table
 }
 
-#[expect(clippy::indexing_slicing, clippy::cast_sign_loss, reason = "the index is within the knots for every x in range")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_sign_loss,
+    reason = "the index is within the knots for every x in range"
+)]
 const fn squash_by(knots: &[u16; KNOTS], x: i32) -> u32 {
     let from_start = (x + 3072) as u32;
     let (knot, rest) = ((from_start / KNOT_STEP as u32) as usize, from_start % KNOT_STEP as u32);
@@ -190,7 +194,10 @@ impl<const N: usize> Mixer<N> {
     }
 
     /// Codes a decision by the slots at `indices`, mixed with the set of weights of `context`.
-    #[expect(clippy::indexing_slicing, reason = "the number of sets is a power of two and the index masked by it")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of sets is a power of two and the index masked by it"
+    )]
     pub(super) fn bit<S: Slot>(
         &mut self,
         coder: &mut impl Coder,

@@ -42,9 +42,8 @@ pub const SEGMENTS_MAX: usize = 8;
 impl Region {
     /// Codes a region; what comes out may be anything, and is the caller's to check.
     pub(super) fn code(&self, coder: &mut impl Coder, numbers: &mut Numbers) -> Self {
-        let small = |coder: &mut _, numbers: &mut Numbers, value: u32| {
-            numbers.code(coder, Number::Segments, value)
-        };
+        let small =
+            |coder: &mut _, numbers: &mut Numbers, value: u32| numbers.code(coder, Number::Segments, value);
         let len = numbers.code(coder, Number::RegionBytes, self.len);
         let architecture = small(coder, numbers, self.architecture as u32);
         let architecture = Architecture::from_number(architecture.into()).unwrap_or_default();
@@ -111,7 +110,8 @@ fn code_segments(
         let delta = numbers.code_signed(coder, Number::OldSkip, delta);
         shift += delta;
         let offset = u32::try_from(i64::from(like.offset) + shift).unwrap_or(0);
-        let grown = numbers.code_signed(coder, Number::EntryBytes, i64::from(segment.len) - i64::from(like.len));
+        let grown =
+            numbers.code_signed(coder, Number::EntryBytes, i64::from(segment.len) - i64::from(like.len));
         let len = u32::try_from(i64::from(like.len) + grown).unwrap_or(0);
         let moved = segment.address.wrapping_sub(like.address);
         let address = like.address.wrapping_add(numbers.code_wide(coder, moved));

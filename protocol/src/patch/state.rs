@@ -149,7 +149,9 @@ fn walk<P: Part>(decoder: &mut Decoder, part: &mut P) -> Option<()> {
     let mut phase = engine.phase as u8;
     part.byte(&mut phase)?;
     engine.phase = Phase::from_number(phase)?;
-    for number in [&mut engine.produced, &mut engine.region_end, &mut engine.next_entry, &mut engine.last_distance] {
+    for number in
+        [&mut engine.produced, &mut engine.region_end, &mut engine.next_entry, &mut engine.last_distance]
+    {
         part.small(number)?;
     }
     let Copying { old, done, left, walk } = &mut engine.copying;

@@ -27,8 +27,10 @@ const VOTES_MIN: usize = 8;
 /// The architectures that the image's code may be, the likeliest first, [`Architecture::None`] last.
 pub(super) fn architectures(image: &[u8]) -> Vec<Architecture> {
     let image = &image[..image.len().min(LOOK_BYTES)];
-    let mut scored: Vec<(usize, Architecture)> =
-        Architecture::ALL.into_iter().map(|architecture| (returns(image, architecture), architecture)).collect();
+    let mut scored: Vec<(usize, Architecture)> = Architecture::ALL
+        .into_iter()
+        .map(|architecture| (returns(image, architecture), architecture))
+        .collect();
     scored.sort_by_key(|(score, _)| core::cmp::Reverse(*score));
     // A return each few kilobytes, or it is no code.
     let least = image.len() / 8192 + 2;
@@ -104,7 +106,9 @@ fn starts(image: &[u8], architecture: Architecture) -> Vec<u64> {
             Architecture::RiscV => {
                 half & 0xff83 == 0x1101 || half & 0xff83 == 0x7101 || word & 0x800f_ffff == 0x8001_0113
             }
-            Architecture::X86 => word == 0xfa1e_0ff3 || a == 0x55 || (a == 0x41 && (0x54..=0x57).contains(&b)),
+            Architecture::X86 => {
+                word == 0xfa1e_0ff3 || a == 0x55 || (a == 0x41 && (0x54..=0x57).contains(&b))
+            }
         }
     };
     (0..image.len()).step_by(step).filter(|at| is_start(*at)).map(|at| at as u64).collect()
@@ -118,9 +122,9 @@ const WORDS_MAX: usize = 3000;
 fn vote(image: &[u8], starts: &[u64], architecture: Architecture, wide: bool) -> (usize, u64) {
     let thumb = u64::from(architecture == Architecture::Thumb);
     let size = if wide { 8 } else { 4 };
-    let words = image.chunks_exact(size).map(|word| {
-        word.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
-    });
+    let words = image
+        .chunks_exact(size)
+        .map(|word| word.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)));
     let mut words: Vec<u64> =
         words.filter(|word| *word > 2 * GRAIN && word & 1 == thumb).map(|word| word - thumb).collect();
     words.sort_unstable();
@@ -135,7 +139,11 @@ fn vote(image: &[u8], starts: &[u64], architecture: Architecture, wide: bool) ->
         }
     }
     // Of equals the lowest, so that the same image gives the same answer.
-    votes.into_iter().map(|(base, count)| (count, base)).max_by_key(|(count, base)| (*count, !base)).unwrap_or((0, 0))
+    votes
+        .into_iter()
+        .map(|(base, count)| (count, base))
+        .max_by_key(|(count, base)| (*count, !base))
+        .unwrap_or((0, 0))
 }
 
 /// Where a microcontroller has its memory: the first word of a Cortex-M image is its stack.

@@ -77,10 +77,8 @@ pub fn diff(old: &[u8], new: &[u8], options: &PatchOptions, progress: Progress<'
         Attempt::new(&header, first, regions, &found)
     });
     divisions.truncate(if new.len() > SMALL_IMAGE_BYTES { 1 } else { DIVISIONS_TRIED });
-    let attempts: Vec<Attempt> = divisions
-        .into_iter()
-        .map(|tuning| Attempt::new(&header, tuning, regions.clone(), &found))
-        .collect();
+    let attempts: Vec<Attempt> =
+        divisions.into_iter().map(|tuning| Attempt::new(&header, tuning, regions.clone(), &found)).collect();
     let patches = run(&attempts, options.jobs, new.len() as u64, progress, |attempt, told| {
         attempt.patch(old, new, &suffixes, told)
     });
@@ -187,7 +185,14 @@ impl Attempt {
 
     fn patch(&self, old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Progress<'_>) -> Patch {
         let mut end = 0;
-        let ends: Vec<usize> = self.regions.iter().map(|region| { end += region.len as usize; end }).collect();
+        let ends: Vec<usize> = self
+            .regions
+            .iter()
+            .map(|region| {
+                end += region.len as usize;
+                end
+            })
+            .collect();
         let dictionary = 1 << self.header.tuning.dictionary_log2;
         let images = parse::Images { old, new, suffixes, dictionary, ends: &ends };
         let ops = parse::parse(&images, &self.entries, &self.pieces, &self.literal_bits(old, new));

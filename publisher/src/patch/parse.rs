@@ -150,122 +150,127 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-fn gap(&mut self, chains: &mut Chains, range: Range<usize>, shift: i64, ops: &mut Vec<(u32, Op)>) {
-    let Self { images, literals, .. } = *self;
-    let (start, count) = (range.start, range.len());
-    if count == 0 {
-        return;
-    }
-    let unknown = Node { bits: f32::INFINITY, op: Op::Literal, len: 0, distance: 0, shift };
-    let mut nodes = vec![unknown; count + 1];
-    nodes[0].bits = 0.0;
-    let mut matches = Vec::new();
-    let mut covered = (0_usize, 0_i64);
-    for at in 0..count {
-        let place = start + at;
-        chains.learn(images.new, place);
-        let here = nodes[at];
-        let room = count - at;
-        let mut offer = |len: usize, bits: f32, op: Op, distance: u32, shift: i64| {
-            let node = &mut nodes[at + len];
-            let bits = here.bits + bits;
-            if bits < node.bits {
-                *node = Node { bits, op, len: len as u32, distance, shift };
-            }
-        };
-        let literal = literals.get(place).copied().unwrap_or(8.0);
-        offer(1, literal + LITERAL_FLAG, Op::Literal, here.distance, here.shift);
-        let most = room.min(MATCH_BYTES_MAX as usize);
-        if here.distance > 0 {
-            let from = place - here.distance as usize;
-            let len = common(&images.new[from..], &images.new[place..place + most]);
-            for len in steps(1, len) {
-                let op = Op::Repeat { len: len as u32 };
-                offer(len, REPEAT_FLAG + len_bits(len), op, here.distance, here.shift);
-            }
+    fn gap(&mut self, chains: &mut Chains, range: Range<usize>, shift: i64, ops: &mut Vec<(u32, Op)>) {
+        let Self { images, literals, .. } = *self;
+        let (start, count) = (range.start, range.len());
+        if count == 0 {
+            return;
         }
-        chains.matches(images, place, most, &mut matches);
-        let mut from = CHAIN_BYTES;
-        for &(distance, longest) in &matches {
-            for len in steps(from, longest) {
-                let op = Op::Match { distance, len: len as u32 };
-                offer(len, MATCH_FLAG + len_bits(len) + number_bits(distance), op, distance, here.shift);
-            }
-            from = longest + 1;
-        }
-        // A piece that was found and found no room in the map.
-        while self.pieces.first().is_some_and(|piece| (piece.new as usize) < place) {
-            self.pieces = &self.pieces[1..];
-        }
-        if let Some(piece) = self.pieces.first().filter(|piece| piece.new as usize == place) {
-            let len = (piece.len as usize).min(room);
-            let shift = i64::from(piece.old) - i64::from(piece.new);
-            let old = &images.old[piece.old as usize..];
-            let wrong = old.iter().zip(&images.new[place..place + len]).filter(|(a, b)| a != b).count();
-            let head = COPY_FLAG + 6.0 + signed_bits((shift - here.shift).unsigned_abs());
-            let op = Op::Copy { old: piece.old, len: len as u32 };
-            offer(len, head + wrong as f32 * PREDICTED_WRONG + len as f32 * RIGHT, op, here.distance, shift);
-        }
-        // The old image: where the last copy would go on, and wherever the longest piece is.
-        let mut copy = |old: usize, exact: usize| {
-            let shift = old as i64 - place as i64;
-            let skip = (shift - here.shift).unsigned_abs();
-            let head = COPY_FLAG + 6.0 + signed_bits(skip);
-            for len in steps(COPY_BYTES_MIN, exact) {
-                let op = Op::Copy { old: old as u32, len: len as u32 };
-                offer(len, head + len as f32 * RIGHT, op, here.distance, shift);
-            }
-            // Beyond, as long as more is right than wrong.
-            let (mut len, mut wrong, mut since) = (exact, 0.0, 0);
-            while len < room && old + len < images.old.len() && since < 8 {
-                if images.old[old + len] == images.new[place + len] {
-                    since = 0;
-                } else {
-                    wrong += WRONG;
-                    since += 1;
+        let unknown = Node { bits: f32::INFINITY, op: Op::Literal, len: 0, distance: 0, shift };
+        let mut nodes = vec![unknown; count + 1];
+        nodes[0].bits = 0.0;
+        let mut matches = Vec::new();
+        let mut covered = (0_usize, 0_i64);
+        for at in 0..count {
+            let place = start + at;
+            chains.learn(images.new, place);
+            let here = nodes[at];
+            let room = count - at;
+            let mut offer = |len: usize, bits: f32, op: Op, distance: u32, shift: i64| {
+                let node = &mut nodes[at + len];
+                let bits = here.bits + bits;
+                if bits < node.bits {
+                    *node = Node { bits, op, len: len as u32, distance, shift };
                 }
-                len += 1;
-                if since == 0 && len >= exact + 4 {
+            };
+            let literal = literals.get(place).copied().unwrap_or(8.0);
+            offer(1, literal + LITERAL_FLAG, Op::Literal, here.distance, here.shift);
+            let most = room.min(MATCH_BYTES_MAX as usize);
+            if here.distance > 0 {
+                let from = place - here.distance as usize;
+                let len = common(&images.new[from..], &images.new[place..place + most]);
+                for len in steps(1, len) {
+                    let op = Op::Repeat { len: len as u32 };
+                    offer(len, REPEAT_FLAG + len_bits(len), op, here.distance, here.shift);
+                }
+            }
+            chains.matches(images, place, most, &mut matches);
+            let mut from = CHAIN_BYTES;
+            for &(distance, longest) in &matches {
+                for len in steps(from, longest) {
+                    let op = Op::Match { distance, len: len as u32 };
+                    offer(len, MATCH_FLAG + len_bits(len) + number_bits(distance), op, distance, here.shift);
+                }
+                from = longest + 1;
+            }
+            // A piece that was found and found no room in the map.
+            while self.pieces.first().is_some_and(|piece| (piece.new as usize) < place) {
+                self.pieces = &self.pieces[1..];
+            }
+            if let Some(piece) = self.pieces.first().filter(|piece| piece.new as usize == place) {
+                let len = (piece.len as usize).min(room);
+                let shift = i64::from(piece.old) - i64::from(piece.new);
+                let old = &images.old[piece.old as usize..];
+                let wrong = old.iter().zip(&images.new[place..place + len]).filter(|(a, b)| a != b).count();
+                let head = COPY_FLAG + 6.0 + signed_bits((shift - here.shift).unsigned_abs());
+                let op = Op::Copy { old: piece.old, len: len as u32 };
+                offer(
+                    len,
+                    head + wrong as f32 * PREDICTED_WRONG + len as f32 * RIGHT,
+                    op,
+                    here.distance,
+                    shift,
+                );
+            }
+            // The old image: where the last copy would go on, and wherever the longest piece is.
+            let mut copy = |old: usize, exact: usize| {
+                let shift = old as i64 - place as i64;
+                let skip = (shift - here.shift).unsigned_abs();
+                let head = COPY_FLAG + 6.0 + signed_bits(skip);
+                for len in steps(COPY_BYTES_MIN, exact) {
                     let op = Op::Copy { old: old as u32, len: len as u32 };
-                    offer(len, head + wrong + len as f32 * RIGHT, op, here.distance, shift);
+                    offer(len, head + len as f32 * RIGHT, op, here.distance, shift);
                 }
-                if len > exact + 256 {
-                    break;
+                // Beyond, as long as more is right than wrong.
+                let (mut len, mut wrong, mut since) = (exact, 0.0, 0);
+                while len < room && old + len < images.old.len() && since < 8 {
+                    if images.old[old + len] == images.new[place + len] {
+                        since = 0;
+                    } else {
+                        wrong += WRONG;
+                        since += 1;
+                    }
+                    len += 1;
+                    if since == 0 && len >= exact + 4 {
+                        let op = Op::Copy { old: old as u32, len: len as u32 };
+                        offer(len, head + wrong + len as f32 * RIGHT, op, here.distance, shift);
+                    }
+                    if len > exact + 256 {
+                        break;
+                    }
+                }
+            };
+            if let Ok(old) = usize::try_from(place as i64 + here.shift)
+                && old < images.old.len()
+            {
+                let exact = common(&images.old[old..], &images.new[place..place + room]);
+                if exact >= COPY_BYTES_MIN {
+                    copy(old, exact);
                 }
             }
-        };
-        if let Ok(old) = usize::try_from(place as i64 + here.shift)
-            && old < images.old.len()
-        {
-            let exact = common(&images.old[old..], &images.new[place..place + room]);
+            // What a longer piece that began earlier covers, is not looked for again.
+            let (until, known_shift) = covered;
+            let (old, exact) = if place + COPY_BYTES_MIN < until {
+                ((place as i64 + known_shift) as usize, until - place)
+            } else {
+                images.suffixes.longest(&images.new[place..place + room])
+            };
             if exact >= COPY_BYTES_MIN {
+                if exact >= 2 * STEP_BYTES {
+                    covered = (place + exact, old as i64 - place as i64);
+                }
                 copy(old, exact);
             }
         }
-        // What a longer piece that began earlier covers, is not looked for again.
-        let (until, known_shift) = covered;
-        let (old, exact) = if place + COPY_BYTES_MIN < until {
-            ((place as i64 + known_shift) as usize, until - place)
-        } else {
-            images.suffixes.longest(&images.new[place..place + room])
-        };
-        if exact >= COPY_BYTES_MIN {
-            if exact >= 2 * STEP_BYTES {
-                covered = (place + exact, old as i64 - place as i64);
-            }
-            copy(old, exact);
+        let mut way = Vec::new();
+        let mut at = count;
+        while at > 0 {
+            let node = nodes[at];
+            at -= node.len as usize;
+            way.push(((start + at) as u32, node.op));
         }
+        ops.extend(way.into_iter().rev());
     }
-    let mut way = Vec::new();
-    let mut at = count;
-    while at > 0 {
-        let node = nodes[at];
-        at -= node.len as usize;
-        way.push(((start + at) as u32, node.op));
-    }
-    ops.extend(way.into_iter().rev());
-}
-
 }
 
 /// Lengths worth trying: every short one, the longest.

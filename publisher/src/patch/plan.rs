@@ -16,7 +16,13 @@ pub(super) struct Plan<'n> {
 
 impl<'n> Plan<'n> {
     pub(super) fn new(new: &'n [u8], regions: Vec<Region>, entries: Vec<Entry>, ops: Vec<(u32, Op)>) -> Self {
-        Self { new, regions: regions.into(), entries: entries.into(), ops: ops.into(), copied: [0; Mode::ALL.len()] }
+        Self {
+            new,
+            regions: regions.into(),
+            entries: entries.into(),
+            ops: ops.into(),
+            copied: [0; Mode::ALL.len()],
+        }
     }
 
     /// Bytes of the image by how they were told: copied in each mode, and new.

@@ -1,6 +1,5 @@
 //! Where the longest piece of something stands in the old image.
 
-
 /// The old image with its suffixes in order.
 #[derive(Debug)]
 pub(super) struct Suffixes<'o> {
@@ -25,7 +24,8 @@ impl<'o> Suffixes<'o> {
             let at = self.at(middle);
             let suffix = self.old.get(at..).unwrap_or_default();
             let known = low_common.min(high_common);
-            let common = known + common(&suffix[known.min(suffix.len())..], &wanted[known.min(wanted.len())..]);
+            let common =
+                known + common(&suffix[known.min(suffix.len())..], &wanted[known.min(wanted.len())..]);
             if common > best.1 {
                 best = (at, common);
             }

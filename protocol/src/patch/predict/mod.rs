@@ -250,13 +250,7 @@ fn code(scene: &Scene<'_>, span: Span, walk: &mut u32, into: &mut Prediction) {
 }
 
 /// Predicts what begins at `at`; its bytes.
-fn step(
-    scene: &Scene<'_>,
-    architecture: Architecture,
-    at: u32,
-    span: Span,
-    into: &mut Prediction,
-) -> u32 {
+fn step(scene: &Scene<'_>, architecture: Architecture, at: u32, span: Span, into: &mut Prediction) -> u32 {
     if matches!(architecture, Architecture::Thumb | Architecture::Arm)
         && let Some(len) = data::literal(scene, at, span, into)
     {
@@ -340,8 +334,7 @@ fn rewrite(
         Architecture::Arm => arm::rewrite(word, old.kind, target, address)?,
         Architecture::RiscV => riscv::rewrite(word, old, target, address)?,
         Architecture::Thumb => {
-            let (first, second) =
-                thumb::rewrite(word & 0xffff, word >> 16, old.kind, target, address)?;
+            let (first, second) = thumb::rewrite(word & 0xffff, word >> 16, old.kind, target, address)?;
             first | second << 16
         }
         Architecture::X86 => {
@@ -372,8 +365,7 @@ pub(super) fn learn(
     for note in &prediction.notes {
         let at = span.new.wrapping_add(note.at);
         let same = (0..u32::from(note.old.len)).all(|offset| {
-            recent.byte(at.wrapping_add(offset))
-                == prediction.bytes.get((note.at + offset) as usize).copied()
+            recent.byte(at.wrapping_add(offset)) == prediction.bytes.get((note.at + offset) as usize).copied()
         });
         let key = low(note.old.target.cast_signed());
         if matches!(note.old.kind, Kind::Memory | Kind::Pointer) {

@@ -14,7 +14,8 @@ pub(super) fn len(half: u32) -> u32 {
 /// What the instruction at `at`, which runs at `address`, refers to.
 pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> {
     let half = view.half(at)?;
-    let relative = |value: i64, kind, len| Some(Reference::new(address.wrapping_add_signed(value), kind, len));
+    let relative =
+        |value: i64, kind, len| Some(Reference::new(address.wrapping_add_signed(value), kind, len));
     if half & 3 != 3 {
         return match half & 0xe003 {
             0xa001 => relative(compressed_jump(half), Kind::ShortJump, 2),
@@ -33,7 +34,11 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
                 low_part(other).filter(|_| other >> 15 & 31 == register)
             });
             // Without its other part a page alone says little; still it moves with what it is near.
-            Some(Reference::new(upper(word, address).wrapping_add_signed(part.unwrap_or(0)), upper_kind(word), 4))
+            Some(Reference::new(
+                upper(word, address).wrapping_add_signed(part.unwrap_or(0)),
+                upper_kind(word),
+                4,
+            ))
         }
         _ => {
             let part = low_part(word)?;
@@ -117,7 +122,11 @@ fn branch(word: u32) -> i64 {
 }
 
 fn with_branch(word: u32, bits: u32) -> u32 {
-    word & 0x01ff_f07f | (bits >> 11) << 31 | (bits >> 10 & 1) << 7 | (bits >> 4 & 0x3f) << 25 | (bits & 15) << 8
+    word & 0x01ff_f07f
+        | (bits >> 11) << 31
+        | (bits >> 10 & 1) << 7
+        | (bits >> 4 & 0x3f) << 25
+        | (bits & 15) << 8
 }
 
 /// Where the bits of a compressed jump's offset stand, from bit 1 on.

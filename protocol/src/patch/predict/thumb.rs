@@ -61,13 +61,7 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
 }
 
 /// The instruction whose half-words are `first` and `second` at `address`, made to refer to `target`.
-pub(super) fn rewrite(
-    first: u32,
-    second: u32,
-    kind: Kind,
-    target: u64,
-    address: u64,
-) -> Option<(u32, u32)> {
+pub(super) fn rewrite(first: u32, second: u32, kind: Kind, target: u64, address: u64) -> Option<(u32, u32)> {
     let pc = address.wrapping_add(4);
     let delta = distance(pc, target);
     let from_aligned = distance(pc & !3, target);

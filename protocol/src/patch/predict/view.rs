@@ -42,7 +42,11 @@ pub(super) fn field(value: i64, bits: u32) -> Option<u32> {
 }
 
 /// The low 32 bits.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are what is asked for")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the low bits are what is asked for"
+)]
 pub(super) fn low(value: i64) -> u32 {
     value as u32
 }
