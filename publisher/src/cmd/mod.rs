@@ -23,7 +23,7 @@ use whimbrel_protocol::trust::Root;
 use crate::cli::{Cli, Command, GlobalFlags, ReleaseCommand};
 use crate::config::{self, Config};
 use crate::files;
-use crate::output::{Fields, plain};
+use crate::output::{Fields, Value, plain};
 use crate::release::ReleaseError;
 use crate::service::{Client, ServiceError};
 
@@ -62,6 +62,13 @@ impl Screen {
     /// What the service said, passed on to programs as it is.
     pub(crate) fn of(human: String, json: &serde_json::Value) -> Self {
         Self { human, json: json.to_string() }
+    }
+
+    /// Adds `warnings` for programs. People have been warned on standard error.
+    pub(crate) fn warned(fields: Fields, warnings: Vec<String>) -> Self {
+        let human = fields.human();
+        let warnings = warnings.into_iter().map(Value::Text).collect::<Vec<_>>();
+        Self { human, json: fields.with("warnings", warnings).json() }
     }
 
     /// Adds a line for people.

@@ -8,7 +8,7 @@ use crate::clock::Stopwatch;
 use crate::files::{self, Existing, FileError, Secrecy};
 use crate::output::{Fields, Value};
 use crate::patch::{Patch, PatchOptions};
-use crate::release::{PatchFile, StoredImage, check_patch_memory, compare};
+use crate::release::{Packed, PatchFile, StoredImage, check_patch_memory, compare};
 
 pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     // A name that cannot be used is told before the work, not after.
@@ -25,6 +25,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     let old = StoredImage::open(&flags.old)?;
     let image = StoredImage::open(&flags.new)?;
     let new = image.read()?;
+    let packed = Packed::find(&new).map(|packed| format!("{}: {packed}", image.name()));
     let progress = bar("comparing", image.id().size * 2);
     let compared = compare(&old, &new, &options, flags.dictionary, &mut |bytes| progress.inc(bytes))?;
     progress.finish_and_clear();
@@ -33,9 +34,12 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
         files::write(path, &bytes, Secrecy::Public, Existing::Refuse)?;
     }
     let (patch_bytes, full_bytes) = (bytes.len() as u64, compared.full_bytes);
+    let mut warnings = Vec::new();
     if patch_bytes >= full_bytes {
-        warn("the patch is not smaller than the full payload, so that a release would do without it");
+        warnings.push("the patch is not smaller than the full payload: a release would do without it".into());
     }
+    warnings.extend(packed);
+    warnings.iter().for_each(|warning| warn(warning));
     let mut by_mode = Fields::new();
     modes.into_iter().for_each(|(name, bytes)| {
         by_mode.add(name, Value::Bytes(bytes));
@@ -53,7 +57,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
         .with("base_digest", header.base.digest.to_hex())
         .with("image_digest", header.image.digest.to_hex())
         .with("seconds", Value::Decimal(watch.seconds()));
-    Ok(fields.into())
+    Ok(Screen::warned(fields, warnings))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a percentage, for people")]
