@@ -83,6 +83,7 @@ pub enum Command {
 Examples:
   whimbrel inspect r17/release.suit
   whimbrel inspect fleet/root.cbor --json
+  whimbrel inspect app.patch
   mosquitto_sub -t ota/g/all -C 1 -F %x | whimbrel inspect - --root fleet/root.cbor")]
     Inspect(InspectFlags),
     /// Roll a release out, watch, abort

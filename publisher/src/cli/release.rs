@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AlgorithmFlag, ApplyFlags, BasesFlags, DiffFlags, InspectFlags};
-use crate::units::parse_size;
+use super::{AlgorithmFlag, ApplyFlags, ArchitectureFlag, BasesFlags, DiffFlags, InspectFlags, Jobs};
+use crate::units::{parse_address, parse_size};
 use crate::version;
 
 /// Build, sign, check and publish releases.
@@ -16,8 +16,13 @@ pub enum ReleaseCommand {
 Examples:
   whimbrel release build --image app.bin --vendor example.com --class gateway \\
       --version 1.4.2 --sequence 17 -o r17
+  whimbrel release build --image app.bin --version 1.4.2 --sequence 17 --base r15 r16 -o r17
   whimbrel release build --slot-images app.a.bin app.b.bin --version 1.5.0-rc.1 --sequence 18 -o r18
 
+A device that runs one of the bases fetches its patch, every other the full payload. Building the same image
+with the same sequence number and other bases gives another envelope of the same release.
+Patches take memory while they are made: about 10 bytes for each of the base, 8 for each of the image, for
+as many patches as there are threads.
 The same input gives the same bytes. No key is needed.")]
     Build(BuildFlags),
     /// Make a patch between two images, or tell how large it would be
@@ -63,13 +68,19 @@ Example:
 A signature that does not match release and key is never added.")]
     Attach(AttachFlags),
     /// Check signatures, payloads and images as a device will
-    #[command(after_help = "Example:\n  whimbrel release verify r17 --root fleet/root.cbor")]
+    #[command(after_help = "\
+Examples:
+  whimbrel release verify r17 --root fleet/root.cbor
+  whimbrel release verify r17 --base r15 r16")]
     Verify {
         /// The release's folder
         release: PathBuf,
         /// The root that names the release keys [default: the configuration's]
         #[arg(long, value_name = "FILE")]
         root: Option<PathBuf>,
+        /// An image that a patch starts from, to check that patch too: a file, or the folder of its release
+        #[arg(long = "base", value_name = "OLD", num_args = 1..)]
+        bases: Vec<PathBuf>,
     },
     /// Explain a release in words (the same as `whimbrel inspect`)
     Inspect(InspectFlags),
@@ -124,7 +135,23 @@ pub struct BuildFlags {
     /// How to compress
     #[arg(long, value_enum, default_value_t = CodecFlag::Auto)]
     pub codec: CodecFlag,
-    /// Largest dictionary: 4KiB to 8MiB. Every device needs as much memory to decompress
+    /// An image that devices run, to make a patch from: a file, or the folder of its release; up to 8
+    #[arg(long = "base", value_name = "OLD", num_args = 1.., conflicts_with = "slot_images")]
+    pub bases: Vec<PathBuf>,
+    /// Memory that a device has for decoding a patch: 16KiB to 16MiB. Devices that have less fetch the full payload
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256KiB")]
+    pub patch_memory: u64,
+    /// Whose machine code the images hold, for patches
+    #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchitectureFlag::Auto)]
+    pub arch: ArchitectureFlag,
+    /// Address at which the first byte of the image runs, for patches; found out where it is not given
+    #[arg(long, value_name = "HEX", value_parser = parse_address)]
+    pub load_address: Option<u64>,
+    /// Patches and payloads made at once
+    #[command(flatten)]
+    pub jobs: Jobs,
+    /// Largest dictionary of the full payload, by the memory that devices have: 64KiB where it is scarce, up to 8MiB.
+    /// They need as much and about 100KiB more to decompress. A smaller image gets a smaller one
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1MiB")]
     pub dictionary: u64,
     /// What the release is, for people

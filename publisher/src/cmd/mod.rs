@@ -1,6 +1,7 @@
 //! What each command does. A file per family; all that they share is here.
 
 mod bases;
+mod build;
 mod campaign;
 mod device;
 mod init;

@@ -7,87 +7,29 @@ use whimbrel_protocol::ids::{Digest, KeyId};
 use whimbrel_protocol::trust::Role;
 
 use super::key::warn_if_open;
-use super::{Context, Screen, bar, warn};
-use crate::cli::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags};
+use super::{Context, Screen, bar};
+use crate::cli::{AttachFlags, ReleaseCommand, TbsFlags};
 use crate::files::{self, Existing, Secrecy};
 use crate::output::{Fields, Value, plain};
 use crate::release::{
-    self, BuildOptions, CodecChoice, IMAGE_BYTES_MAX, ImageSet, ReleaseError, ReleaseFolder, Signed,
-    images_of, payload_file, read_payload,
+    self, ReleaseError, ReleaseFolder, Signed, StoredImage, images_of, payload_file, read_payload,
 };
 use crate::service::Client;
-use crate::{keys, units, version};
+use crate::{keys, version};
 
 pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> {
     match command {
-        ReleaseCommand::Build(flags) => build(context, flags),
+        ReleaseCommand::Build(flags) => super::build::run(context, flags),
         ReleaseCommand::Diff(flags) => super::patch::diff(&flags),
         ReleaseCommand::Apply(flags) => super::patch::apply(&flags),
         ReleaseCommand::Sign { release, keys } => sign(context, &release, keys),
         ReleaseCommand::Tbs(flags) => tbs(&flags),
         ReleaseCommand::Attach(flags) => attach(context, &flags),
-        ReleaseCommand::Verify { release, root } => verify(context, &release, root.as_deref()),
+        ReleaseCommand::Verify { release, root, bases } => verify(context, &release, root.as_deref(), &bases),
         ReleaseCommand::Publish { release } => publish(context, &release),
         ReleaseCommand::Bases(flags) => super::bases::run(context, &flags),
         ReleaseCommand::Inspect(flags) => super::inspect::run(context, &flags),
     }
-}
-
-fn build(context: &Context, flags: BuildFlags) -> Result<Screen> {
-    // A folder that cannot be used is told before the work, not after.
-    let taken = flags.output.join(release::ENVELOPE_FILE);
-    if taken.exists() {
-        return Err(files::FileError::Exists { path: taken }.into());
-    }
-    let config = context.config()?;
-    let named = |flag: Option<String>, from_config, what| {
-        flag.or(from_config)
-            .with_context(|| format!("no {what} is named: give --{what}, or `{what}` in [publisher]"))
-    };
-    let vendor = named(flags.vendor, config.vendor, "vendor")?;
-    let class = named(flags.class, config.class, "class")?;
-    let read = |path: &Path| files::read(path, "an image", IMAGE_BYTES_MAX);
-    let images = match (flags.image, flags.slot_images.as_deref()) {
-        (Some(path), _) => ImageSet::Any(read(&path)?),
-        (None, Some([one, other])) => ImageSet::PerSlot([read(one)?, read(other)?]),
-        (None, _) => bail!("no image is named: give --image, or --slot-images with two files"),
-    };
-    let size = match &images {
-        ImageSet::Any(image) => image.len(),
-        ImageSet::PerSlot(images) => images.iter().map(Vec::len).sum(),
-    };
-    let options = BuildOptions {
-        images,
-        vendor,
-        class,
-        version: flags.version.0,
-        sequence: flags.sequence,
-        chunk_size: flags.chunk_size,
-        codec: match flags.codec {
-            CodecFlag::Auto => CodecChoice::Auto,
-            CodecFlag::Raw => CodecChoice::Raw,
-            CodecFlag::Lzma => CodecChoice::Lzma,
-        },
-        dictionary_bytes: flags.dictionary,
-        description: flags.description,
-    };
-    let progress = bar("compressing", size as u64);
-    let built = release::build(options, &mut |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
-    built.write(&flags.output)?;
-    for image in &built.images {
-        if let Some(lzma_bytes) = image.lzma_bytes {
-            warn(&format!(
-                "the image does not shrink (LZMA: {} instead of {}), so that it is sent as it is",
-                units::grouped(lzma_bytes),
-                units::grouped(image.size)
-            ));
-        }
-    }
-    let mut fields = Fields::new().with("folder", flags.output.display().to_string());
-    fields.extend(built.summary().clone());
-    let next = format!("\nNext: whimbrel release sign {}", plain(&flags.output.display().to_string()));
-    Ok(Screen::from(fields).and(&next))
 }
 
 fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>) -> Result<Screen> {
@@ -170,21 +112,34 @@ fn parse_key_id(text: &str) -> Result<KeyId> {
     })
 }
 
-fn verify(context: &Context, path: &Path, root: Option<&Path>) -> Result<Screen> {
+fn verify(context: &Context, path: &Path, root: Option<&Path>, bases: &[PathBuf]) -> Result<Screen> {
     let release = ReleaseFolder::open(path)?;
     let (root_path, root) = context.required_root(root)?;
-    let size = release.manifest()?.images().iter().map(|image| image.size).sum();
+    let bases = bases.iter().map(|base| StoredImage::open(base)).collect::<Result<Vec<_>, _>>()?;
+    let payloads = images_of(&release.manifest()?);
+    for base in &bases {
+        if !payloads.iter().any(|(_, payload)| payload.base == Some(base.id())) {
+            bail!("{}: no patch starts from {}", release.path.display(), base.name());
+        }
+    }
+    let size = payloads.iter().map(|(image, _)| image.size).sum();
     let progress = bar("checking", size);
-    let found = release::verify(&release, &root, &mut |bytes| progress.inc(bytes))?;
+    let found = release::verify(&release, &root, &bases, &mut |bytes| progress.inc(bytes))?;
     progress.finish_and_clear();
     let images = found.images.iter().map(|checked| {
+        let mut fields = Fields::new()
+            .with("payload", payload_file(&checked.payload.transfer.index_digest))
+            .with("codec", checked.payload.transfer.codec.name())
+            .with("transfer_size", Value::Bytes(checked.payload.transfer.layout.transfer_size()))
+            .with("index", "right");
+        if let Some(base) = checked.payload.base {
+            fields.add("base_digest", base.digest.to_hex());
+        }
         Value::Fields(
-            Fields::new()
-                .with("payload", payload_file(&checked.payload.transfer.index_digest))
-                .with("index", "right")
+            fields
                 .with("image_digest", checked.image.digest.to_hex())
                 .with("image_size", Value::Bytes(checked.image.size))
-                .with("image", "right"),
+                .with("image", if checked.became { "right" } else { "not checked: --base names its base" }),
         )
     });
     let fields = Fields::new()

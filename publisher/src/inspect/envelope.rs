@@ -87,6 +87,9 @@ pub(super) fn describe_payload(payload: &Payload) -> Fields {
         .with("chunk_size", Value::Bytes(transfer.layout.chunk_size()))
         .with("chunks", transfer.layout.chunk_count())
         .with("index_pages", transfer.layout.page_count());
+    if let Some(base) = payload.base {
+        fields.add("base_digest", base.digest.to_hex()).add("base_size", Value::Bytes(base.size));
+    }
     if let Some(decoder) = transfer.decoder {
         fields
             .add("dictionary_bytes", Value::Bytes(decoder.dictionary_bytes.into()))

@@ -38,7 +38,7 @@ pub enum InspectError {
     Release(#[from] ReleaseError),
     /// It is nothing of ours.
     #[error(
-        "{name} is nothing that Whimbrel writes or sends: a release, root, key, payload, journal, record, signed \
+        "{name} is nothing that Whimbrel writes or sends: a release, root, key, payload, patch, journal, record, signed \
          document or message, in bytes or in hexadecimal, would be right"
     )]
     Unknown {
@@ -70,6 +70,10 @@ pub fn explain_file(path: &Path, root: Option<&Root>) -> Result<Fields, InspectE
     }
     if path.extension().is_some_and(|extension| extension == "payload") {
         return payload::explain(path);
+    }
+    // A patch may be larger than anything that is explained whole.
+    if let Some(fields) = payload::explain_patch(path)? {
+        return Ok(fields);
     }
     let bytes = match files::read(path, "anything but a payload", INPUT_BYTES_MAX) {
         Err(FileError::TooLarge { .. }) if payload::begins(path) => return payload::explain(path),
@@ -109,6 +113,9 @@ fn recognise(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
     if let Some(key) = KeyFile::parse(bytes) {
         let mut fields = Fields::new().with("kind", key.form());
         fields.extend(keys::describe(&key.public()));
+        return Some(fields);
+    }
+    if let Some(fields) = payload::explain_patch_bytes(bytes) {
         return Some(fields);
     }
     let strict = match bytes {

@@ -1,9 +1,11 @@
-//! Payload files. Beside a release they are checked against it; alone, only the head of a compressed one tells.
+//! Payload files and patches. Beside a release they are checked against it; alone, only the head of one that is
+//! compressed or a patch tells.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use whimbrel_protocol::manifest::{Filter, LzmaHeader};
+use whimbrel_protocol::patch::Header;
 
 use super::InspectError;
 use crate::files::FileError;
@@ -15,9 +17,10 @@ pub(super) fn explain(path: &Path) -> Result<Fields, InspectError> {
     let mut fields = Fields::new().with("kind", "payload");
     let (size, head) = read_head(path)?;
     fields.add("size", Value::Bytes(size));
-    match header_of(&head) {
-        Some(header) => fields.add("lzma", describe_header(&header)),
-        None => fields.add("lzma", Value::None),
+    match (patch_header(&head), header_of(&head)) {
+        (Some((header, header_bytes)), _) => fields.add("patch", describe_patch(&header, header_bytes)),
+        (None, Some(header)) => fields.add("lzma", describe_header(&header)),
+        (None, None) => fields.add("lzma", Value::None),
     };
     let release = path.with_file_name(ENVELOPE_FILE);
     if !release.is_file() {
@@ -33,10 +36,46 @@ pub(super) fn explain(path: &Path) -> Result<Fields, InspectError> {
     let Some((image, payload)) = named else {
         return Ok(fields.with("named_by_the_release", false));
     };
-    check_payload(path, image, &payload, &mut |_| {})?;
+    let became = check_payload(path, image, &payload, None, &mut |_| {})?;
     fields.add("named_by_the_release", true);
     fields.extend(super::envelope::describe_payload(&payload));
-    Ok(fields.with("becomes_image", image.digest.to_hex()).with("image_size", Value::Bytes(image.size)))
+    let name = if became { "becomes_image" } else { "says_that_it_becomes_image" };
+    Ok(fields.with(name, image.digest.to_hex()).with("image_size", Value::Bytes(image.size)))
+}
+
+/// Explains the patch in the file `path`.
+pub(super) fn explain_patch(path: &Path) -> Result<Option<Fields>, FileError> {
+    let (size, head) = read_head(path)?;
+    Ok(patch_header(&head).map(|(header, header_bytes)| {
+        let mut fields = Fields::new().with("kind", "patch").with("size", Value::Bytes(size));
+        fields.extend(describe_patch(&header, header_bytes));
+        fields
+    }))
+}
+
+/// Explains a patch of which these bytes are all, or the first.
+pub(super) fn explain_patch_bytes(bytes: &[u8]) -> Option<Fields> {
+    let (header, header_bytes) = patch_header(bytes)?;
+    let mut fields = Fields::new().with("kind", "patch").with("size", Value::Bytes(bytes.len() as u64));
+    fields.extend(describe_patch(&header, header_bytes));
+    Some(fields)
+}
+
+/// The header of a patch, and how many bytes it has.
+fn patch_header(bytes: &[u8]) -> Option<(Header, usize)> {
+    Header::decode(bytes).ok()
+}
+
+fn describe_patch(header: &Header, header_bytes: usize) -> Fields {
+    let decoder = header.decoder();
+    Fields::new()
+        .with("header_bytes", Value::Bytes(header_bytes as u64))
+        .with("base_digest", header.base.digest.to_hex())
+        .with("base_size", Value::Bytes(header.base.size))
+        .with("image_digest", header.image.digest.to_hex())
+        .with("image_size", Value::Bytes(header.image.size))
+        .with("decoder_memory_bytes", Value::Bytes(decoder.memory_bytes.into()))
+        .with("dictionary_bytes", Value::Bytes(decoder.dictionary_bytes.into()))
 }
 
 /// Whether the file `path` begins as a compressed payload does.
@@ -44,12 +83,16 @@ pub(super) fn begins(path: &Path) -> bool {
     read_head(path).is_ok_and(|(_, head)| header_of(&head).is_some())
 }
 
+/// Bytes that tell what a payload is.
+const HEAD_BYTES: u64 = Header::BYTES_MAX as u64;
+const _: () = assert!(Header::BYTES_MAX > LzmaHeader::BYTES);
+
 fn read_head(path: &Path) -> Result<(u64, Vec<u8>), FileError> {
     let refused = |source| FileError::io("read", path, source);
     let file = std::fs::File::open(path).map_err(refused)?;
     let size = file.metadata().map_err(refused)?.len();
     let mut head = Vec::new();
-    file.take(LzmaHeader::BYTES as u64 + 1).read_to_end(&mut head).map_err(refused)?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).map_err(refused)?;
     Ok((size, head))
 }
 

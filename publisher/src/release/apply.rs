@@ -4,15 +4,14 @@
 //! goes to a file that gets its name only when its digest is right.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::limits::DECODER_MEMORY_BYTES_MAX;
 use whimbrel_protocol::patch::{Base, DecodeFailure, Decoder, Header, INPUT_MARGIN, PatchError};
 
+use super::sink::{Counting, Hashing};
 use super::{IMAGE_BYTES_MAX, Progress, ReleaseError, StoredImage};
 use crate::files::{Existing, FileError, NewFile, Secrecy};
 
@@ -68,7 +67,7 @@ impl PatchFile {
     /// [`ReleaseError::NotTheBase`], [`ReleaseError::Patch`], [`ReleaseError::Image`], [`ReleaseError::File`]; nothing
     /// is left behind then.
     pub fn apply(self, old: &StoredImage, output: &Path, progress: Progress<'_>) -> Result<(), ReleaseError> {
-        let Self { path, header, mut file, mut input } = self;
+        let Self { path, header, file, input } = self;
         if old.id() != header.base {
             return Err(ReleaseError::NotTheBase {
                 name: old.name().into(),
@@ -77,38 +76,59 @@ impl PatchFile {
             });
         }
         let mut base = Pages::new(old.file()?);
-        let mut new = NewFile::create(output, Secrecy::Public, Existing::Refuse)?;
-        let mut decoder = Decoder::new(header);
-        let mut hash = Sha256::new();
-        let mut out = vec![0; BUFFER_BYTES];
-        let mut last = false;
-        let wrong = |source| ReleaseError::Patch { path: path.clone(), source };
-        while !decoder.is_complete() {
-            last = last || refill(&mut file, &mut input).map_err(|e| FileError::io("read", &path, e))?;
-            let (used, filled) = decoder.decode(&input, last, &mut base, &mut out).map_err(|e| match e {
-                DecodeFailure::Patch(source) => wrong(source),
-                DecodeFailure::Base(source) => ReleaseError::Base { name: old.name().into(), source },
-            })?;
-            input.drain(..used.min(input.len()));
-            let bytes = out.get(..filled).unwrap_or_default();
-            new.write_all(bytes).map_err(|source| FileError::io("write", output, source))?;
-            hash.update(bytes);
-            progress(bytes.len() as u64);
-            if last && used == 0 && filled == 0 && !decoder.is_complete() {
-                return Err(wrong(PatchError::Truncated { produced: decoder.produced() }));
-            }
-        }
-        if !last {
-            // One byte more than was used is enough to know that there are more.
-            refill(&mut file, &mut input).map_err(|source| FileError::io("read", &path, source))?;
-        }
-        decoder.finish(input.len() as u64).map_err(wrong)?;
-        let got = Digest(hash.finalize().into());
+        let new = NewFile::create(output, Secrecy::Public, Existing::Refuse)?;
+        let mut sink = Hashing::new(Counting { sink: new, progress });
+        decode(header, input, file, &mut base, &mut sink).map_err(|trouble| match trouble {
+            Trouble::Patch(source) => ReleaseError::Patch { path: path.clone(), source },
+            Trouble::Base(source) => ReleaseError::Base { name: old.name().into(), source },
+            Trouble::Read(source) => FileError::io("read", &path, source).into(),
+            Trouble::Write(source) => FileError::io("write", output, source).into(),
+        })?;
+        let (Counting { sink: new, .. }, got) = sink.into_parts();
         if got != header.image.digest {
             return Err(ReleaseError::Image { path, got, want: header.image.digest });
         }
         Ok(new.commit()?)
     }
+}
+
+/// Why a patch was not applied to the end.
+pub(super) enum Trouble<B> {
+    Patch(PatchError),
+    Base(B),
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Decodes a patch with `header`, of which `input` has been read and `source` has the rest, into `sink`.
+pub(super) fn decode<B: Base>(
+    header: Header,
+    mut input: Vec<u8>,
+    mut source: impl Read,
+    base: &mut B,
+    sink: &mut impl Write,
+) -> Result<(), Trouble<B::Error>> {
+    let mut decoder = Decoder::new(header);
+    let mut out = vec![0; BUFFER_BYTES];
+    let mut last = false;
+    while !decoder.is_complete() {
+        last = last || refill(&mut source, &mut input).map_err(Trouble::Read)?;
+        let (used, filled) =
+            decoder.decode(&input, last, base, &mut out).map_err(|failure| match failure {
+                DecodeFailure::Patch(error) => Trouble::Patch(error),
+                DecodeFailure::Base(error) => Trouble::Base(error),
+            })?;
+        input.drain(..used.min(input.len()));
+        sink.write_all(out.get(..filled).unwrap_or_default()).map_err(Trouble::Write)?;
+        if last && used == 0 && filled == 0 && !decoder.is_complete() {
+            return Err(Trouble::Patch(PatchError::Truncated { produced: decoder.produced() }));
+        }
+    }
+    if !last {
+        // One byte more than was used is enough to know that there are more.
+        refill(&mut source, &mut input).map_err(Trouble::Read)?;
+    }
+    decoder.finish(input.len() as u64).map_err(Trouble::Patch)
 }
 
 /// Fills `input` up; returns whether the file has ended.
@@ -124,14 +144,14 @@ const PAGE_BYTES: usize = 16 * 1024;
 const PAGES: usize = 16;
 
 /// A file that is read at random, often close to where it was read before.
-struct Pages {
+pub(super) struct Pages {
     file: File,
     /// Each with its number; one whose number modulo [`PAGES`] is its place.
     pages: Vec<Option<(u64, Vec<u8>)>>,
 }
 
 impl Pages {
-    fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self { file, pages: vec![None; PAGES] }
     }
 

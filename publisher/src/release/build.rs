@@ -6,15 +6,17 @@ use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN};
 use whimbrel_protocol::manifest::{
-    ComponentId, Filter, Image, Images, ReleaseManifest, Summary, Text, TransferDescriptor,
+    ComponentId, Filter, Image, Images, PatchSource, ReleaseManifest, Summary, Text, TransferDescriptor,
 };
 
 use super::codec::{Compressed, check_dictionary};
 use super::folder::{ENVELOPE_FILE, SUMMARY_FILE, payload_file};
 use super::full::{Cutting, FullPayload};
-use super::{IMAGE_BYTES_MAX, Progress, ReleaseError};
+use super::patches::{BuiltPatch, DroppedPatch, check_bases, payloads};
+use super::{IMAGE_BYTES_MAX, Progress, ReleaseError, StoredImage};
 use crate::files::{Existing, NewFolder, Secrecy, Staging};
 use crate::output::{Fields, Value};
+use crate::patch::PatchOptions;
 use crate::version;
 
 /// What to do to an image before it is cut.
@@ -58,6 +60,10 @@ pub struct BuildOptions {
     pub dictionary_bytes: u64,
     /// What the release is, for people; at most 512 bytes. Class and version where there is none.
     pub description: Option<String>,
+    /// Images that devices run, to make patches from: at most 8, none twice, none with an image for each slot.
+    pub bases: Vec<StoredImage>,
+    /// How to make patches. Its threads are those of the whole.
+    pub patches: PatchOptions,
 }
 
 /// An image with the payload that was made of it.
@@ -77,6 +83,10 @@ pub struct BuiltImage {
     pub lzma_bytes: Option<u64>,
     /// The bytes to transfer.
     pub payload: Vec<u8>,
+    /// Shorter ways to the image, the shortest first.
+    pub patches: Vec<BuiltPatch>,
+    /// Patches that are no shorter than the payload.
+    pub dropped: Vec<DroppedPatch>,
 }
 
 /// A release that nobody has signed yet.
@@ -91,18 +101,21 @@ pub struct UnsignedRelease {
 
 /// Builds a release. The same options give the same bytes.
 ///
-/// `progress` is told of every byte of every image once it is compressed.
+/// `progress` is told of every byte of every image once it is compressed, and once for each base.
 ///
 /// # Errors
-/// [`ReleaseError::Option`], [`ReleaseError::ImageSize`], [`ReleaseError::SameImages`],
-/// [`ReleaseError::Layout`], [`ReleaseError::Manifest`].
+/// [`ReleaseError::Option`], [`ReleaseError::ImageSize`], [`ReleaseError::SameImages`], [`ReleaseError::TooManyBases`],
+/// [`ReleaseError::SameBases`], [`ReleaseError::BaseIsImage`], [`ReleaseError::Layout`], [`ReleaseError::Manifest`], and
+/// those of [`make_patch`](super::make_patch).
 pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRelease, ReleaseError> {
     let settings = Settings::check(&options)?;
+    let bases = &options.bases[..];
     let images = match options.images {
-        ImageSet::Any(image) => Vec::from([settings.build(image, None, progress)?]),
+        ImageSet::Any(image) => Vec::from([settings.build(image, None, bases, progress)?]),
         ImageSet::PerSlot([one, other]) if one == other => return Err(ReleaseError::SameImages),
         ImageSet::PerSlot([one, other]) => {
-            Vec::from([settings.build(one, Some(0), progress)?, settings.build(other, Some(1), progress)?])
+            let one = settings.build(one, Some(0), &[], progress)?;
+            Vec::from([one, settings.build(other, Some(1), &[], progress)?])
         }
     };
     let vendor = VendorId::from_domain(&options.vendor);
@@ -141,7 +154,10 @@ pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRe
 }
 
 fn manifest_images(images: &[BuiltImage]) -> Images {
-    let image = |image: &BuiltImage| Image::new(image.digest, image.size, image.transfer);
+    let image = |image: &BuiltImage| Image {
+        patches: image.patches.iter().map(|patch| PatchSource::new(patch.base, patch.transfer)).collect(),
+        ..Image::new(image.digest, image.size, image.transfer)
+    };
     match images {
         [one, other] => Images::PerSlot([(0, image(one)), (1, image(other))]),
         [only, ..] => Images::Any(image(only)),
@@ -154,6 +170,7 @@ struct Settings {
     cutting: Cutting,
     codec: CodecChoice,
     dictionary_bytes: u32,
+    patches: PatchOptions,
 }
 
 /// Most bytes of the description.
@@ -195,13 +212,18 @@ impl Settings {
                 _ => return wrong("chunk size", &bytes.to_string(), "a power of two from 1KiB to 64KiB"),
             },
         };
-        Ok(Self { cutting: Cutting { fixed_log2 }, codec: options.codec, dictionary_bytes })
+        if matches!(options.images, ImageSet::PerSlot(_)) && !options.bases.is_empty() {
+            return wrong("base", "with slot images", "possible: what runs is always for the other slot");
+        }
+        let (codec, patches) = (options.codec, options.patches.clone());
+        Ok(Self { cutting: Cutting { fixed_log2 }, codec, dictionary_bytes, patches })
     }
 
     fn build(
         &self,
         image: Vec<u8>,
         slot: Option<u64>,
+        bases: &[StoredImage],
         progress: Progress<'_>,
     ) -> Result<BuiltImage, ReleaseError> {
         let size = image.len() as u64;
@@ -209,7 +231,12 @@ impl Settings {
             return Err(ReleaseError::ImageSize { got: size, limit: IMAGE_BYTES_MAX });
         }
         let digest = Digest::of(&image);
-        let full = FullPayload::make(&image, self.codec, self.dictionary_bytes, self.cutting, progress)?;
+        check_bases(bases, &digest)?;
+        let make_full = |progress: Progress<'_>| {
+            FullPayload::make(&image, self.codec, self.dictionary_bytes, self.cutting, progress)
+        };
+        let (full, made) = payloads(&image, make_full, bases, &self.patches, progress)?;
+        let (patches, dropped) = made.choose(digest, full.size(size), self.cutting)?;
         let (header, payload) = match full.compressed {
             Some(Compressed { header, payload }) => (Some(header), payload),
             None => (None, image),
@@ -220,7 +247,8 @@ impl Settings {
             None => TransferDescriptor::raw(layout, index),
         };
         let filter = header.map(|header| header.filter);
-        Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes: full.lzma_bytes, payload })
+        let lzma_bytes = full.lzma_bytes;
+        Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes, payload, patches, dropped })
     }
 }
 
@@ -254,6 +282,12 @@ impl BuiltImage {
                 .add("dictionary_bytes", Value::Bytes(decoder.dictionary_bytes.into()))
                 .add("decoder_memory_bytes", Value::Bytes(decoder.memory_bytes.into()));
         }
+        let patches = self.patches.iter().map(|patch| Value::Fields(patch.summary()));
+        fields.add("patches", patches.collect::<Vec<_>>());
+        if !self.dropped.is_empty() {
+            let dropped = self.dropped.iter().map(|patch| Value::Fields(patch.summary()));
+            fields.add("dropped_patches", dropped.collect::<Vec<_>>());
+        }
         fields
     }
 }
@@ -278,6 +312,9 @@ impl UnsignedRelease {
         for image in &self.images {
             // Its name is its content's, so that one of an earlier build that was cut short is the same.
             add(&payload_file(&image.transfer.index_digest), &image.payload, Existing::Replace)?;
+            for patch in &image.patches {
+                add(&payload_file(&patch.transfer.index_digest), &patch.payload, Existing::Replace)?;
+            }
         }
         let summary = serde_json::to_string_pretty(&self.summary).expect("fields have a JSON form") + "\n";
         add(SUMMARY_FILE, summary.as_bytes(), Existing::Refuse)?;

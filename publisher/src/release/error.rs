@@ -166,6 +166,28 @@ pub enum ReleaseError {
         /// Most bytes.
         limit: u64,
     },
+    /// More bases than a release has room for patches.
+    #[error("{got} bases are more than {limit}, the most that a release can have patches from")]
+    TooManyBases {
+        /// Bases given.
+        got: usize,
+        /// Most bases.
+        limit: usize,
+    },
+    /// Two bases are one.
+    #[error("{one} and {other} are the same image: give it once as --base")]
+    SameBases {
+        /// What one is called.
+        one: String,
+        /// What the other is called.
+        other: String,
+    },
+    /// A base is what the release installs.
+    #[error("base {name} is the image itself: devices that run it have nothing to fetch")]
+    BaseIsImage {
+        /// What the base is called.
+        name: String,
+    },
     /// The release installs another image into each slot.
     #[error("{} holds an image for each slot: give the image itself", .folder.display())]
     SeveralImages {

@@ -1,13 +1,12 @@
 //! The full payload of an image, and how payloads are cut into chunks.
 
-use std::io::{self, Write};
-
 use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::limits::CHUNKS_MAX;
 use whimbrel_protocol::manifest::LzmaHeader;
 
 use super::codec::{Compressed, compress, decompress};
+use super::sink::Expected;
 use super::{CodecChoice, Progress, ReleaseError};
 
 /// What a device without a base of any patch fetches.
@@ -57,20 +56,6 @@ fn check_sound(image: &[u8], Compressed { header, payload }: &Compressed) -> Res
     match decompress(stream, header, &mut left) {
         Ok(()) if left.0.is_empty() => Ok(()),
         _ => Err(ReleaseError::Unsound),
-    }
-}
-
-/// Takes nothing but the bytes that it expects.
-struct Expected<'i>(&'i [u8]);
-
-impl Write for Expected<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,15 +1,43 @@
 //! Patches, each tried by the decoder that devices have before it is used.
 
 use whimbrel_protocol::ids::Digest;
-use whimbrel_protocol::limits::DECODER_MEMORY_BYTES_MAX;
-use whimbrel_protocol::manifest::ImageId;
-use whimbrel_protocol::patch::{Decoder, Header};
+use whimbrel_protocol::limits::{DECODER_MEMORY_BYTES_MAX, PATCHES_MAX};
+use whimbrel_protocol::manifest::{ImageId, RUNNING_COMPONENT, TransferDescriptor};
+use whimbrel_protocol::patch::Header;
 
+use super::apply::decode;
 use super::codec::check_dictionary;
+use super::folder::payload_file;
 use super::full::{Cutting, FullPayload};
 use super::parallel::parallel;
+use super::sink::Expected;
 use super::{CodecChoice, Progress, ReleaseError, StoredImage};
+use crate::output::{Fields, Value};
 use crate::patch::{Patch, PatchOptions, diff};
+
+/// A patch that a release offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltPatch {
+    /// What people call the base.
+    pub name: String,
+    /// The image that it starts from.
+    pub base: ImageId,
+    /// How it is transferred.
+    pub transfer: TransferDescriptor,
+    /// The bytes to transfer.
+    pub payload: Vec<u8>,
+}
+
+/// A patch that a release does without, because the full payload is no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedPatch {
+    /// What people call the base.
+    pub name: String,
+    /// The image that it starts from.
+    pub base: ImageId,
+    /// Bytes that it has.
+    pub patch_bytes: u64,
+}
 
 /// A patch beside what the full payload would take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,23 +62,118 @@ pub fn compare(
     dictionary_bytes: u64,
     progress: Progress<'_>,
 ) -> Result<Comparison, ReleaseError> {
-    enum Made {
-        Patch(Patch),
-        Full(u64),
-    }
     let dictionary = check_dictionary(dictionary_bytes)?;
-    let work = |patch: &bool, progress: Progress<'_>| {
-        if *patch {
-            return make_patch(old, new, options, progress).map(Made::Patch);
-        }
-        let cutting = Cutting { fixed_log2: None };
-        let full = FullPayload::make(new, CodecChoice::Auto, dictionary, cutting, progress)?;
-        Ok(Made::Full(full.size(new.len() as u64)))
+    let cutting = Cutting { fixed_log2: None };
+    let make_full =
+        |progress: Progress<'_>| FullPayload::make(new, CodecChoice::Auto, dictionary, cutting, progress);
+    let (full, made) = payloads(new, make_full, core::slice::from_ref(old), options, progress)?;
+    let patch = made.0.into_iter().next().map(|(_, patch)| patch).expect("one base has one patch");
+    Ok(Comparison { patch, full_bytes: full.size(new.len() as u64) })
+}
+
+/// Patches with the bases that they are from.
+pub(super) struct Made<'b>(Vec<(&'b StoredImage, Patch)>);
+
+/// Makes the full payload and a patch from each of `bases`, as many at once as `options` say.
+pub(super) fn payloads<'b>(
+    new: &[u8],
+    make_full: impl Fn(Progress<'_>) -> Result<FullPayload, ReleaseError> + Sync,
+    bases: &'b [StoredImage],
+    options: &PatchOptions,
+    progress: Progress<'_>,
+) -> Result<(FullPayload, Made<'b>), ReleaseError> {
+    enum Payload<'b> {
+        Full(FullPayload),
+        Patch(&'b StoredImage, Patch),
+    }
+    let tasks: Vec<Option<&StoredImage>> = bases.iter().map(Some).chain([None]).collect();
+    // Threads that no other task needs search for a single patch.
+    let jobs = options.jobs;
+    let options = PatchOptions { jobs: jobs.div_ceil(tasks.len()), ..options.clone() };
+    let work = |base: &Option<&'b StoredImage>, progress: Progress<'_>| match base {
+        None => make_full(progress).map(Payload::Full),
+        Some(base) => make_patch(base, new, &options, progress).map(|patch| Payload::Patch(base, patch)),
     };
-    let mut made = parallel(options.jobs, &[true, false], work, progress).into_iter();
-    match (made.next().transpose()?, made.next().transpose()?) {
-        (Some(Made::Patch(patch)), Some(Made::Full(full_bytes))) => Ok(Comparison { patch, full_bytes }),
-        _ => unreachable!("two tasks have two results, in their order"),
+    let (mut full, mut patches) = (None, Vec::new());
+    for payload in parallel(jobs, &tasks, work, progress) {
+        match payload? {
+            Payload::Full(payload) => full = Some(payload),
+            Payload::Patch(base, patch) => patches.push((base, patch)),
+        }
+    }
+    Ok((full.expect("the last task makes it"), Made(patches)))
+}
+
+impl Made<'_> {
+    /// Divides the patches into those that are shorter than `full_bytes`, cut and the shortest first, and the rest.
+    pub(super) fn choose(
+        self,
+        image: Digest,
+        full_bytes: u64,
+        cutting: Cutting,
+    ) -> Result<(Vec<BuiltPatch>, Vec<DroppedPatch>), ReleaseError> {
+        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        for (base, Patch { header, bytes, .. }) in self.0 {
+            let (name, patch_bytes) = (base.name().to_owned(), bytes.len() as u64);
+            if patch_bytes >= full_bytes {
+                dropped.push(DroppedPatch { name, base: base.id(), patch_bytes });
+                continue;
+            }
+            let (layout, index) = cutting.cut(image, &bytes)?;
+            let transfer = TransferDescriptor::patch(layout, index, RUNNING_COMPONENT, header.decoder());
+            kept.push(BuiltPatch { name, base: base.id(), transfer, payload: bytes });
+        }
+        // The order in which bases are named changes nothing.
+        kept.sort_by_key(|patch| (patch.payload.len(), patch.base.digest.0));
+        dropped.sort_by_key(|patch| (patch.patch_bytes, patch.base.digest.0));
+        Ok((kept, dropped))
+    }
+}
+
+/// Checks that patches from `bases` to the image with this digest make sense.
+///
+/// # Errors
+/// [`ReleaseError::TooManyBases`], [`ReleaseError::SameBases`], [`ReleaseError::BaseIsImage`].
+pub(super) fn check_bases(bases: &[StoredImage], image: &Digest) -> Result<(), ReleaseError> {
+    if bases.len() > PATCHES_MAX {
+        return Err(ReleaseError::TooManyBases { got: bases.len(), limit: PATCHES_MAX });
+    }
+    for (at, base) in bases.iter().enumerate() {
+        if base.id().digest == *image {
+            return Err(ReleaseError::BaseIsImage { name: base.name().into() });
+        }
+        if let Some(other) = bases.iter().take(at).find(|other| other.id() == base.id()) {
+            return Err(ReleaseError::SameBases { one: other.name().into(), other: base.name().into() });
+        }
+    }
+    Ok(())
+}
+
+impl BuiltPatch {
+    pub(super) fn summary(&self) -> Fields {
+        let layout = self.transfer.layout;
+        let fields = Fields::new()
+            .with("base", self.name.as_str())
+            .with("base_digest", self.base.digest.to_hex())
+            .with("base_size", Value::Bytes(self.base.size))
+            .with("payload", payload_file(&self.transfer.index_digest))
+            .with("transfer_size", Value::Bytes(layout.transfer_size()))
+            .with("chunk_size", Value::Bytes(layout.chunk_size()))
+            .with("chunks", layout.chunk_count());
+        match self.transfer.decoder {
+            Some(decoder) => fields.with("decoder_memory_bytes", Value::Bytes(decoder.memory_bytes.into())),
+            None => fields,
+        }
+    }
+}
+
+impl DroppedPatch {
+    pub(super) fn summary(&self) -> Fields {
+        Fields::new()
+            .with("base", self.name.as_str())
+            .with("base_digest", self.base.digest.to_hex())
+            .with("base_size", Value::Bytes(self.base.size))
+            .with("patch_bytes", Value::Bytes(self.patch_bytes))
     }
 }
 
@@ -97,26 +220,12 @@ pub fn make_patch(
     Ok(patch)
 }
 
-/// Bytes that are decoded at once.
-const STEP_BYTES: usize = 64 * 1024;
-
 /// Whether a device makes `new` of `patch` and `old`.
 fn gives(patch: &[u8], mut old: &[u8], new: &[u8]) -> bool {
     let Ok((header, header_bytes)) = Header::decode(patch) else { return false };
-    let mut input = patch.get(header_bytes..).unwrap_or_default();
-    let mut left = new;
-    let mut decoder = Decoder::new(header);
-    let mut out = vec![0; STEP_BYTES];
-    while !decoder.is_complete() {
-        let Ok((used, filled)) = decoder.decode(input, true, &mut old, &mut out) else { return false };
-        let Some(rest) = out.get(..filled).and_then(|bytes| left.strip_prefix(bytes)) else { return false };
-        if used == 0 && filled == 0 && !decoder.is_complete() {
-            return false;
-        }
-        left = rest;
-        input = input.get(used..).unwrap_or_default();
-    }
-    left.is_empty() && decoder.finish(input.len() as u64).is_ok()
+    let stream = patch.get(header_bytes..).unwrap_or_default();
+    let mut left = Expected(new);
+    decode(header, Vec::new(), stream, &mut old, &mut left).is_ok() && left.0.is_empty()
 }
 
 #[cfg(test)]

@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{Codec, ImageId, Payload};
 
-use super::verify::{Hashing, unpack};
+use super::sink::Hashing;
+use super::verify::unpack;
 use super::{IMAGE_BYTES_MAX, ReleaseError, ReleaseFolder, images_of};
 use crate::files::{self, FileError};
 
 /// An image that is there already. Its bytes stay on the disk until they are asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredImage {
     name: String,
     id: ImageId,
     source: Source,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     File(PathBuf),
     Payload(PathBuf, Payload),
@@ -74,7 +75,7 @@ impl StoredImage {
             }
         };
         let got = Digest::of(&bytes);
-        if got == self.id.digest { Ok(bytes) } else { Err(self.changed()) }
+        if got == self.id.digest { Ok(bytes) } else { Err(ReleaseError::Changed { name: self.name.clone() }) }
     }
 
     /// A file with its bytes, to be read at random.
@@ -92,11 +93,6 @@ impl StoredImage {
                 Ok(file)
             }
         }
-    }
-
-    /// Why what was read is not what was found.
-    pub(crate) fn changed(&self) -> ReleaseError {
-        ReleaseError::Changed { name: self.name.clone() }
     }
 }
 

@@ -2,22 +2,24 @@
 //!
 //! 1. enough release keys of the root signed the envelope, and devices take its manifest;
 //! 2. each payload's index is the one that was signed;
-//! 3. each payload becomes the image that was signed.
+//! 3. each payload becomes the image that was signed: a full one alone, a patch where its base is at hand.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use whimbrel_protocol::chunk::{ChunkSalt, Index};
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::ids::{Digest, KeyId};
+use whimbrel_protocol::ids::KeyId;
 use whimbrel_protocol::manifest::{Codec, ImageId, LzmaHeader, Manifest, Payload};
+use whimbrel_protocol::patch::{Header, PatchError};
 use whimbrel_protocol::trust::{Role, Root};
 
+use super::apply::{Pages, Trouble, decode};
 use super::codec::decompress;
 use super::folder::images_of;
 use super::sign::has_signed;
-use super::{Progress, ReleaseError, ReleaseFolder};
+use super::sink::{Counting, Hashing};
+use super::{Progress, ReleaseError, ReleaseFolder, StoredImage};
 use crate::files::{self, FileError};
 
 /// What was found right.
@@ -29,28 +31,31 @@ pub struct Verification {
     pub signed_by: Vec<KeyId>,
     /// Release keys that must sign.
     pub threshold: usize,
-    /// The images that the payloads become.
+    /// The payloads, in the manifest's order.
     pub images: Vec<CheckedImage>,
 }
 
-/// A payload and the image that it became.
+/// A payload and the image that it becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedImage {
     /// The image.
     pub image: ImageId,
     /// Its payload.
     pub payload: Payload,
+    /// Whether it was seen to become the image: not of a patch whose base was not at hand.
+    pub became: bool,
 }
 
-/// Verifies `release` against the release keys of `root`.
+/// Verifies `release` against the release keys of `root`. Patches are applied to those of `bases` that are theirs.
 ///
-/// `progress` is told of every byte of every image.
+/// `progress` is told of every byte of every image that a payload became.
 ///
 /// # Errors
 /// [`ReleaseError`]: the first check that fails.
 pub fn verify(
     release: &ReleaseFolder,
     root: &Root,
+    bases: &[StoredImage],
     progress: Progress<'_>,
 ) -> Result<Verification, ReleaseError> {
     let verified = release
@@ -66,33 +71,62 @@ pub fn verify(
     let mut images = Vec::new();
     for (image, payload) in images_of(&manifest) {
         let path = release.payload_path(&payload.transfer.index_digest);
-        check_payload(&path, image, &payload, progress)?;
-        images.push(CheckedImage { image, payload });
+        let base = bases.iter().find(|base| Some(base.id()) == payload.base);
+        let became = check_payload(&path, image, &payload, base, progress)?;
+        images.push(CheckedImage { image, payload, became });
     }
     Ok(Verification { manifest, signed_by, threshold: role.threshold, images })
 }
 
-/// Checks the payload in the file `path`: its size, its index, and the image that it becomes.
+/// Checks the payload in the file `path`: its size, its index, and the image that it becomes. Returns whether it was
+/// seen to become it: a patch is not applied without its `base`.
 ///
 /// # Errors
-/// Those of [`unpack`].
+/// [`ReleaseError::File`], [`ReleaseError::PayloadSize`], [`ReleaseError::PayloadIndex`], [`ReleaseError::PayloadHead`],
+/// [`ReleaseError::Decompress`], [`ReleaseError::Patch`], [`ReleaseError::Image`], and those of [`StoredImage::file`].
 pub fn check_payload(
     path: &Path,
     image: ImageId,
     payload: &Payload,
+    base: Option<&StoredImage>,
     progress: Progress<'_>,
-) -> Result<(), ReleaseError> {
-    let mut counting = Counting { sink: io::sink(), progress };
-    unpack(path, image, payload, &mut counting)
+) -> Result<bool, ReleaseError> {
+    let sink = Counting { sink: io::sink(), progress };
+    if payload.transfer.codec != Codec::Patch {
+        return unpack(path, image, payload, sink).map(|()| true);
+    }
+    let bytes = read_payload(path, image, payload)?;
+    let wrong = || ReleaseError::PayloadHead { path: path.into() };
+    let (header, header_bytes) = Header::decode(&bytes).map_err(|_| wrong())?;
+    let (asked, signed) = (header.decoder(), payload.transfer.decoder.ok_or_else(wrong)?);
+    let fits = asked.memory_bytes <= signed.memory_bytes && asked.dictionary_bytes <= signed.dictionary_bytes;
+    if !fits || header.image != image || Some(header.base) != payload.base {
+        return Err(wrong());
+    }
+    let Some(base) = base else { return Ok(false) };
+    let mut sink = Hashing::new(sink);
+    let stream = bytes.get(header_bytes..).unwrap_or_default();
+    decode(header, Vec::new(), stream, &mut Pages::new(base.file()?), &mut sink).map_err(|trouble| {
+        match trouble {
+            Trouble::Base(source) => ReleaseError::Base { name: base.name().into(), source },
+            Trouble::Patch(source) => ReleaseError::Patch { path: path.into(), source },
+            // Memory is read and written.
+            Trouble::Read(_) | Trouble::Write(_) => {
+                ReleaseError::Patch { path: path.into(), source: PatchError::Truncated { produced: 0 } }
+            }
+        }
+    })?;
+    let got = sink.digest();
+    if got == image.digest {
+        Ok(true)
+    } else {
+        Err(ReleaseError::Image { path: path.into(), got, want: image.digest })
+    }
 }
 
-/// Checks the payload in the file `path` and writes the image that it becomes into `sink`, where it is worth
+/// Checks the full payload in the file `path` and writes the image that it becomes into `sink`, where it is worth
 /// nothing unless this returns without an error.
-///
-/// # Errors
-/// [`ReleaseError::File`], [`ReleaseError::PayloadSize`], [`ReleaseError::PayloadIndex`],
-/// [`ReleaseError::PayloadHead`], [`ReleaseError::Decompress`], [`ReleaseError::Image`].
-pub(crate) fn unpack(
+pub(super) fn unpack(
     path: &Path,
     image: ImageId,
     payload: &Payload,
@@ -112,7 +146,7 @@ pub(crate) fn unpack(
             decompress(stream, &header, &mut sink).map_err(wrong)?;
         }
         (Codec::Raw, None) => sink.write_all(&bytes).map_err(wrong)?,
-        // The walk refuses patches; nothing else is left.
+        // The descriptor's decoder refuses what else there could be; a patch is no full payload.
         _ => return Err(ReleaseError::PayloadHead { path: path.into() }),
     }
     let got = sink.digest();
@@ -141,50 +175,4 @@ pub(crate) fn read_payload(path: &Path, image: ImageId, payload: &Payload) -> Re
         return Err(ReleaseError::PayloadIndex { path: path.into(), got: index.digest, want });
     }
     Ok(bytes)
-}
-
-/// Hashes what goes through it.
-pub(crate) struct Hashing<W> {
-    sink: W,
-    hash: Sha256,
-}
-
-impl<W> Hashing<W> {
-    pub(crate) fn new(sink: W) -> Self {
-        Self { sink, hash: Sha256::new() }
-    }
-
-    pub(crate) fn digest(self) -> Digest {
-        Digest(self.hash.finalize().into())
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.sink.write(bytes)?;
-        self.hash.update(bytes.get(..written).unwrap_or(bytes));
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
-}
-
-/// Tells how much goes through it.
-pub(crate) struct Counting<'p, W> {
-    pub(crate) sink: W,
-    pub(crate) progress: Progress<'p>,
-}
-
-impl<W: Write> Write for Counting<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.sink.write(bytes)?;
-        (self.progress)(written as u64);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
 }

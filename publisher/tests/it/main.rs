@@ -15,6 +15,7 @@ mod objects;
 mod operate;
 mod patch;
 mod patch_vectors;
+mod patches;
 mod payloads;
 mod publish;
 mod secrets;

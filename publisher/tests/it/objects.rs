@@ -11,7 +11,8 @@ use whimbrel_protocol::ids::{
     VendorId,
 };
 use whimbrel_protocol::manifest::{
-    ComponentId, DecoderMemory, Image, Images, ReleaseManifest, Summary, Text, TransferDescriptor,
+    ComponentId, DecoderMemory, Image, ImageId, Images, PatchSource, RUNNING_COMPONENT, ReleaseManifest,
+    Summary, Text, TransferDescriptor,
 };
 use whimbrel_protocol::message::{
     Assignment, Beacon, Campaign, CampaignState, ChunkMessage, ChunkRequest, DeferReason, DocumentRequest,
@@ -99,6 +100,19 @@ pub(crate) fn release(keys: &[&SigningKey]) -> Vec<u8> {
 fn release_per_slot() -> Vec<u8> {
     let images = Images::PerSlot([(0, image(1)), (1, image(11))]);
     Envelope::unsigned(&manifest(images).build().unwrap()).unwrap().bytes().to_vec()
+}
+
+/// A release with two patches and the full payload.
+fn release_with_patches() -> Vec<u8> {
+    let patches = [(61, 12_345), (71, 23_456)].map(|(seed, size)| {
+        let decoder = DecoderMemory { memory_bytes: 200_000, dictionary_bytes: 65_536 };
+        let layout = Layout::new(10, size).unwrap();
+        let base = ImageId { digest: Digest([seed; 32]), size: 1_040_000 + size };
+        let index = Digest([seed + 1; 32]);
+        PatchSource::new(base, TransferDescriptor::patch(layout, index, RUNNING_COMPONENT, decoder))
+    });
+    let image = Image { patches: patches.into(), ..image(1) };
+    Envelope::unsigned(&manifest(Images::Any(image)).build().unwrap()).unwrap().bytes().to_vec()
 }
 
 /// The root of these objects: the release role has key 1.
@@ -246,6 +260,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("release-unsigned", release(&[])),
         ("release-by-a-stranger", release(&[&ed25519(99), &p256(2)])),
         ("release-per-slot", release_per_slot()),
+        ("release-with-patches", release_with_patches()),
         ("root", trust()),
         ("campaign", signed(203, Kind::Campaign, &campaign())),
         ("campaign-by-a-stranger", signed(204, Kind::Campaign, &campaign())),

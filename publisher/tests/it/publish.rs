@@ -90,6 +90,26 @@ fn publish(place: &Place, server: &Server) -> Run {
 }
 
 #[test]
+fn every_patch_is_sent_beside_the_full_payload() {
+    let place = Place::with_init();
+    let image = noise(60_000, 1);
+    place.write("image", &image);
+    place.write("one", &image[100..]);
+    place.write("two", &image[..59_000]);
+    let args = build_args("image", "r").into_iter().chain(["--codec", "lzma", "--base", "one", "two"]);
+    place.run(args).good();
+    place.run(["release", "sign", "r"]).quiet();
+    let stored = Arc::<Mutex<Stored>>::default();
+    let server = service(&stored);
+    assert_eq!(publish(&place, &server).json()["state"], "complete");
+    let files = place.files().into_keys().filter_map(|name| {
+        name.strip_prefix("r/").and_then(|name| name.strip_suffix(".payload")).map(String::from)
+    });
+    assert_eq!(files.collect::<BTreeSet<_>>(), stored.lock().unwrap().payloads);
+    assert_eq!(stored.lock().unwrap().payloads.len(), 3);
+}
+
+#[test]
 fn the_envelope_goes_first_then_each_payload_that_is_missing() {
     let (place, names) = signed();
     let server = service(&Arc::default());

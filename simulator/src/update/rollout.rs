@@ -14,6 +14,7 @@ use whimbrel_protocol::codec::Writer;
 use whimbrel_protocol::cose::{Algorithm, SigningKey};
 use whimbrel_protocol::ids::{ClassId, VendorId};
 use whimbrel_protocol::time::UnixTime;
+use whimbrel_publisher::patch::PatchOptions;
 use whimbrel_publisher::release::{BuildOptions, CodecChoice, ImageSet, UnsignedRelease};
 use whimbrel_publisher::service::Client;
 use whimbrel_publisher::{files, init, release};
@@ -168,6 +169,8 @@ fn build(image: &Bytes) -> anyhow::Result<UnsignedRelease> {
         codec: CodecChoice::Auto,
         dictionary_bytes: 1 << 20,
         description: None,
+        bases: Vec::new(),
+        patches: PatchOptions::default(),
     };
     Ok(release::build(options, &mut |_| {})?)
 }

@@ -1,6 +1,6 @@
 //! Linux kernels that unpack themselves, and U-Boot's legacy images.
 
-use super::{Packed, array, holds, method, u16_le, u32_be, u32_le};
+use super::{Packed, array, method, u16_le, u32_be, u32_le};
 
 /// Finds kernels and legacy images whose content is compressed.
 pub(super) fn find(image: &[u8]) -> Option<Packed> {
@@ -43,7 +43,7 @@ fn arm(image: &[u8]) -> Option<Packed> {
         return None;
     }
     let start = image.get(..ZIMAGE_START_BYTES.min(image.len()))?;
-    let is_start = |at: &usize| at % 4 == 0;
+    let is_start = |at: &usize| at.is_multiple_of(4);
     let name = (0..start.len()).filter(is_start).filter_map(|at| image.get(at..)).find_map(method);
     Some(Packed::new(
         format!("a zImage compressed with {}", name.unwrap_or("something")),
