@@ -168,7 +168,7 @@ impl Applier {
     }
 
     /// Everything that it takes to go on after a restart, apart from the blocks before [`at`](Self::at).
-    pub(crate) fn save(&self) -> Vec<u8> {
+    pub(crate) fn save(&mut self) -> Vec<u8> {
         let decoder = self.decoder.save();
         let mut state = Vec::with_capacity(FIXED_BYTES + self.head.len() + self.block.len() + decoder.len());
         let head = u16::try_from(self.head.len()).expect("a header is shorter than that");

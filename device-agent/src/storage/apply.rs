@@ -263,7 +263,7 @@ impl Apply {
 
     /// Makes the output durable, then notes that it is.
     fn save(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        let Some(applier) = &self.applier else {
+        let Some(applier) = &mut self.applier else {
             return Ok(());
         };
         disk.flush(self.what.slot)?;
@@ -271,7 +271,7 @@ impl Apply {
         let state = self.mode.keeps_state().then(|| applier.save());
         self.progress.save(disk, durable, state.as_deref())?;
         self.durable = durable;
-        if state.is_some() {
+        if let (Some(_), Some(applier)) = (state, &self.applier) {
             self.floor = self.used_up(applier);
         }
         Ok(())
