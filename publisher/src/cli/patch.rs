@@ -18,7 +18,7 @@ pub struct DiffFlags {
     /// File to write the patch to; without it only the sizes are told
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Memory that a device has for decoding the patch, dictionary included: 16KiB to 16MiB
+    /// Memory that a device has for decoding the patch, dictionary included: 24KiB to 16MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256KiB")]
     pub memory: u64,
     /// Whose machine code the images hold

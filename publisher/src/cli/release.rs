@@ -21,8 +21,8 @@ Examples:
 
 A device that runs one of the bases fetches its patch, every other the full payload. Building the same image
 with the same sequence number and other bases gives another envelope of the same release.
-Patches take memory while they are made: about 10 bytes for each of the base, 8 for each of the image, for
-as many patches as there are threads.
+Patches take memory while they are made: about 11 bytes for each of the base and 9 for each of the image,
+for as many patches as there are threads (--jobs). Images that are compressed have no small patches.
 The same input gives the same bytes. No key is needed.")]
     Build(BuildFlags),
     /// Make a patch between two images, or tell how large it would be
@@ -138,7 +138,7 @@ pub struct BuildFlags {
     /// An image that devices run, to make a patch from: a file, or the folder of its release; up to 8
     #[arg(long = "base", value_name = "OLD", num_args = 1.., conflicts_with = "slot_images")]
     pub bases: Vec<PathBuf>,
-    /// Memory that a device has for decoding a patch: 16KiB to 16MiB. Devices that have less fetch the full payload
+    /// Memory that a device has for decoding a patch: 24KiB to 16MiB. Devices that have less fetch the full payload
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256KiB")]
     pub patch_memory: u64,
     /// Whose machine code the images hold, for patches

@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use super::{Context, Screen, bar, warn};
 use crate::cli::{BuildFlags, CodecFlag};
 use crate::files::{self, FileError};
-use crate::output::{Fields, plain};
+use crate::output::{Fields, Value, plain};
 use crate::patch::PatchOptions;
 use crate::release::{
     self, BuildOptions, BuiltImage, CodecChoice, IMAGE_BYTES_MAX, ImageSet, Packed, StoredImage,
-    check_patch_memory,
+    check_patch_memory, encoder_memory_bytes,
 };
 use crate::units::{grouped, size};
 
@@ -62,6 +62,8 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
             jobs: flags.jobs.count(),
         },
     };
+    let base_sizes: Vec<u64> = options.bases.iter().map(|base| base.id().size).collect();
+    let jobs = options.patches.jobs;
     let progress = bar(if options.bases.is_empty() { "compressing" } else { "coding" }, work as u64);
     let built = release::build(options, &mut |bytes| progress.inc(bytes))?;
     progress.finish_and_clear();
@@ -70,6 +72,10 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     warnings.iter().for_each(|warning| warn(warning));
     let mut fields = Fields::new().with("folder", flags.output.display().to_string());
     fields.extend(built.summary().clone());
+    if let (false, Some(image)) = (base_sizes.is_empty(), built.images.first()) {
+        let bytes = encoder_memory_bytes(&base_sizes, image.size, jobs);
+        fields.add("encoder_memory_bytes", Value::Bytes(bytes));
+    }
     let next = format!("\nNext: whimbrel release sign {}", plain(&flags.output.display().to_string()));
     Ok(Screen::warned(fields, warnings).and(&next))
 }

@@ -8,7 +8,7 @@ use crate::clock::Stopwatch;
 use crate::files::{self, Existing, FileError, Secrecy};
 use crate::output::{Fields, Value};
 use crate::patch::{Patch, PatchOptions};
-use crate::release::{Packed, PatchFile, StoredImage, check_patch_memory, compare};
+use crate::release::{Packed, PatchFile, StoredImage, check_patch_memory, compare, encoder_memory_bytes};
 
 pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     // A name that cannot be used is told before the work, not after.
@@ -40,6 +40,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     }
     warnings.extend(packed);
     warnings.iter().for_each(|warning| warn(warning));
+    let encoder_memory = encoder_memory_bytes(&[header.base.size], header.image.size, 1);
     let mut by_mode = Fields::new();
     modes.into_iter().for_each(|(name, bytes)| {
         by_mode.add(name, Value::Bytes(bytes));
@@ -53,6 +54,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
         .with("percent_of_full", Value::Decimal(percent(patch_bytes, full_bytes)))
         .with("percent_of_new", Value::Decimal(percent(patch_bytes, header.image.size)))
         .with("decoder_memory_bytes", Value::Bytes(header.memory_bytes().into()))
+        .with("encoder_memory_bytes", Value::Bytes(encoder_memory))
         .with("modes", by_mode)
         .with("base_digest", header.base.digest.to_hex())
         .with("image_digest", header.image.digest.to_hex())

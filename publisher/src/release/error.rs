@@ -236,6 +236,16 @@ pub enum ReleaseError {
         /// Most bytes.
         limit: u64,
     },
+    /// An image is larger than patches can be made from or of.
+    #[error("{name} has {}; patches can be made from and of images of up to {}", units::size(*got), units::size(*limit))]
+    TooLargeForPatch {
+        /// What the image is called.
+        name: String,
+        /// Its bytes.
+        got: u64,
+        /// Most bytes.
+        limit: u64,
+    },
     /// No patch can do with so little memory.
     #[error("a device needs {} of memory for this patch, {} are allowed", units::size(*got), units::size(*limit))]
     DecoderMemory {

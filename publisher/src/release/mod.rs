@@ -27,7 +27,9 @@ pub use error::ReleaseError;
 pub(crate) use folder::images_of;
 pub use folder::{ENVELOPE_FILE, ReleaseFolder, SUMMARY_FILE, payload_file};
 pub use packed::Packed;
-pub use patches::{BuiltPatch, Comparison, DroppedPatch, check_patch_memory, compare, make_patch};
+pub use patches::{
+    BuiltPatch, Comparison, DroppedPatch, check_patch_memory, compare, encoder_memory_bytes, make_patch,
+};
 pub use sign::{Signed, attach, sign, sign_into};
 pub use signature::{SignatureFormError, parse_signature};
 pub use stored::StoredImage;

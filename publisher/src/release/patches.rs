@@ -13,7 +13,19 @@ use super::parallel::parallel;
 use super::sink::Expected;
 use super::{CodecChoice, Progress, ReleaseError, StoredImage};
 use crate::output::{Fields, Value};
-use crate::patch::{Patch, PatchOptions, diff};
+use crate::patch::{MEMORY_BYTES_MIN, Patch, PatchOptions, diff};
+
+/// Most bytes of an image that patches are made from or of: the order of its suffixes is kept as 31-bit numbers.
+const ENCODER_IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// Bytes of memory that making patches takes, about and at most: 11 for each byte of a base and 9 for each of the image,
+/// the images included, for each patch that is made at once.
+#[must_use]
+pub fn encoder_memory_bytes(bases: &[u64], image: u64, jobs: usize) -> u64 {
+    let mut bases = bases.to_vec();
+    bases.sort_unstable_by(|one, other| other.cmp(one));
+    bases.iter().take(jobs).map(|base| 11 * base + 9 * image).sum()
+}
 
 /// A patch that a release offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,29 +196,33 @@ impl DroppedPatch {
 pub fn check_patch_memory(bytes: u64) -> Result<u32, ReleaseError> {
     u32::try_from(bytes)
         .ok()
-        .filter(|bytes| (PATCH_MEMORY_BYTES_MIN..=DECODER_MEMORY_BYTES_MAX).contains(bytes))
+        .filter(|bytes| (MEMORY_BYTES_MIN..=DECODER_MEMORY_BYTES_MAX).contains(bytes))
         .ok_or_else(|| ReleaseError::Option {
             what: "patch memory",
             got: bytes.to_string(),
-            want: "16KiB to 16MiB",
+            want: "24KiB to 16MiB",
         })
 }
-
-/// Least memory of a decoder.
-const PATCH_MEMORY_BYTES_MIN: u32 = 16 * 1024;
 
 /// Makes the patch from `old` to `new`, and decodes it again.
 ///
 /// `progress` is told of every byte of `new` once it is coded.
 ///
 /// # Errors
-/// Those of [`StoredImage::read`]; [`ReleaseError::DecoderMemory`], [`ReleaseError::UnsoundPatch`].
+/// Those of [`StoredImage::read`]; [`ReleaseError::TooLargeForPatch`], [`ReleaseError::DecoderMemory`],
+/// [`ReleaseError::UnsoundPatch`].
 pub fn make_patch(
     old: &StoredImage,
     new: &[u8],
     options: &PatchOptions,
     progress: Progress<'_>,
 ) -> Result<Patch, ReleaseError> {
+    for (name, got) in [(old.name(), old.id().size), ("the image", new.len() as u64)] {
+        if got > ENCODER_IMAGE_BYTES_MAX {
+            let (name, limit) = (name.into(), ENCODER_IMAGE_BYTES_MAX);
+            return Err(ReleaseError::TooLargeForPatch { name, got, limit });
+        }
+    }
     let bytes = old.read()?;
     let patch = diff(&bytes, new, options, progress);
     let (got, limit) = (patch.header.memory_bytes(), options.memory_bytes);
@@ -231,6 +247,13 @@ fn gives(patch: &[u8], mut old: &[u8], new: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_bases_count_for_as_many_patches_as_are_made_at_once() {
+        assert_eq!(encoder_memory_bytes(&[], 5, 2), 0);
+        assert_eq!(encoder_memory_bytes(&[1, 100, 10], 1000, 2), 11 * 110 + 2 * 9000);
+        assert_eq!(encoder_memory_bytes(&[1, 100, 10], 1000, 9), 11 * 111 + 3 * 9000);
+    }
 
     #[test]
     fn a_patch_that_gives_something_else_is_found() {

@@ -111,7 +111,7 @@ fn threads_do_not_change_a_patch() {
 
 #[test]
 fn the_decoder_gets_no_more_memory_than_was_said() {
-    for (flag, limit) in [("40KiB", 40 * 1024), ("65536", 65_536), ("1MiB", 1 << 20)] {
+    for (flag, limit) in [("24KiB", 24 * 1024), ("40KiB", 40 * 1024), ("65536", 65_536), ("1MiB", 1 << 20)] {
         let (place, told) = patched(&pair("medium"), &["--memory", flag]);
         assert!(told["decoder_memory_bytes"].as_u64().unwrap() <= limit, "{told}");
         place.run(APPLY).quiet();
@@ -206,8 +206,9 @@ fn each_wrong_option_is_one_line() {
         (&["empty", "new"], "empty has 0 bytes; an image has 1 byte to"),
         (&["old", "."], ". is no release: it lacks release.suit"),
         (&["old"], "<NEW>"),
-        (&["old", "new", "--memory", "1KiB"], "patch memory `1024` is not 16KiB to 16MiB"),
-        (&["old", "new", "--memory", "32MiB"], "patch memory `33554432` is not 16KiB to 16MiB"),
+        (&["old", "new", "--memory", "24575"], "patch memory `24575` is not 24KiB to 16MiB"),
+        (&["old", "new", "--memory", "1KiB"], "patch memory `1024` is not 24KiB to 16MiB"),
+        (&["old", "new", "--memory", "32MiB"], "patch memory `33554432` is not 24KiB to 16MiB"),
         (&["old", "new", "--memory", "much"], "`much` is not a size"),
         (&["old", "new", "--arch", "mips"], "possible values: none, arm64, thumb, arm, riscv, x86, auto"),
         (&["old", "new", "--load-address", "main"], "`main` is not an address in hexadecimal"),
