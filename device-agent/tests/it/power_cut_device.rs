@@ -40,6 +40,9 @@ pub(crate) trait Medium: Disk {
     /// No more faults.
     fn heal(&mut self) {}
 
+    /// One bit of `area` is another from now on.
+    fn rot(&mut self, _area: Area, _bit: u64) {}
+
     /// Enough room for everything.
     fn make_room(&mut self) {}
 
@@ -62,6 +65,10 @@ impl Medium for SimDisk {
 
     fn make_room(&mut self) {
         self.set_capacity(None);
+    }
+
+    fn rot(&mut self, area: Area, bit: u64) {
+        self.flip(area, bit);
     }
 
     fn content(&self, area: Area) -> Vec<u8> {
@@ -119,6 +126,12 @@ pub(crate) struct World<D> {
     pub(crate) rate: u64,
     /// Starts of the machine.
     pub(crate) boots: u64,
+    /// Packets of a thousand that the link loses.
+    pub(crate) lose: u64,
+    /// A bit of what runs that rots when the payload is complete.
+    pub(crate) rots: Option<u64>,
+    /// Times that the medium did not do what the session wanted.
+    pub(crate) store_failures: u64,
 }
 
 /// How a run ended.
@@ -197,6 +210,9 @@ impl<D: Medium> World<D> {
             heal_at: None,
             rate: SLOW,
             boots: 0,
+            lose: 0,
+            rots: None,
+            store_failures: 0,
         }
     }
 

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 
 use whimbrel_agent::storage::{Storage, StoreAnswer};
-use whimbrel_protocol::device::{DeviceSession, Input, InstallFailure, InstallOp, Output, StoreOp};
+use whimbrel_protocol::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, StoreOp};
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::message::{Outcome, State};
 use whimbrel_protocol::server::{Input as ServerInput, ServerSession};
@@ -36,7 +36,7 @@ enum Answered {
 
 impl<'w, D: Medium> Life<'w, D> {
     pub(crate) fn new(world: &'w mut World<D>, storage: Storage<&'w mut D>, session: DeviceSession) -> Self {
-        let faults = Faults { delay_ms: (300, 300), rate: world.rate, ..Faults::default() };
+        let faults = Faults { delay_ms: (300, 300), rate: world.rate, lose: world.lose, ..Faults::default() };
         Self {
             link: SeededLink::new(faults, 1),
             server: ServerSession::new(world.service.fixture.device.clone(), world.now),
@@ -188,7 +188,10 @@ impl<'w, D: Medium> Life<'w, D> {
                 self.connect_at = Some(self.world.now.plus_millis(5_000));
                 Some(Answered::Disconnected)
             }
-            Output::Event(_) => None,
+            Output::Event(event) => {
+                self.world.store_failures += u64::from(matches!(event, Event::StoreFailed(_)));
+                None
+            }
             Output::Store(op, what) => Some(Answered::Store(op, self.store(what))),
             Output::Install(op, what) => self.install(what).map(|result| Answered::Install(op, result)),
         }
@@ -230,6 +233,10 @@ impl<'w, D: Medium> Life<'w, D> {
             what => {
                 // A session has all of it durable before it asks for this.
                 self.world.has_payload |= what == InstallOp::Install;
+                if let (InstallOp::Install, Some(bit)) = (what, self.world.rots.take()) {
+                    let running = self.storage.running();
+                    self.storage.disk_mut().rot(running.area(), bit);
+                }
                 self.world.activating |= what == InstallOp::Activate;
                 self.world.confirming |= what == InstallOp::Confirm;
                 let result = self.storage.install(what);

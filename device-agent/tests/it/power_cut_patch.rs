@@ -15,7 +15,7 @@ use crate::power_cut::{Floor, WithoutFlush, check};
 use crate::power_cut_device::{End, Violation, World};
 use crate::power_cut_points::{Cuttable, FirstCut, exhaust};
 use crate::power_cut_service::Service;
-use crate::storage_support::{FRESH, MEDIUM, Pair};
+use crate::storage_support::{FRESH, Pair};
 
 /// Progress is noted after every block, and streaming keeps four chunks.
 fn options(mode: PatchMode) -> PatchOptions {
@@ -45,12 +45,12 @@ fn cut_everywhere(mode: PatchMode, pair: &Pair, floor: Floor) {
 
 #[test]
 fn an_update_by_patch_with_replay_survives_power_cuts_at_every_operation() {
-    cut_everywhere(PatchMode::Replay, &MEDIUM, STORED);
+    cut_everywhere(PatchMode::Replay, &FRESH, STORED);
 }
 
 #[test]
 fn an_update_by_patch_with_saved_state_survives_power_cuts_at_every_operation() {
-    cut_everywhere(PatchMode::State, &MEDIUM, STORED);
+    cut_everywhere(PatchMode::State, &FRESH, STORED);
 }
 
 #[test]
@@ -60,8 +60,7 @@ fn an_update_by_patch_as_it_arrives_survives_power_cuts_at_every_operation() {
 
 #[test]
 fn power_cuts_after_the_process_was_killed_lose_nothing_of_a_patch() {
-    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
-    {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
         let scenario = format!("patch, {}, killed before", mode.name());
         check(&scenario, &world(mode, &pair), FirstCut::Process, KILLED);
     }
@@ -88,8 +87,7 @@ fn an_update_by_patch_never_writes_to_what_runs() {
 /// The same with a disk that says it has flushed, and has not.
 #[test]
 fn the_power_cut_test_of_patches_fails_without_flushes() {
-    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
-    {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
         let points = exhaust(&world::<WithoutFlush>(mode, &pair), FirstCut::Power, 0);
         points.print(&format!("patch, {}, without flushes", mode.name()));
         let count =
@@ -104,8 +102,7 @@ fn the_power_cut_test_of_patches_fails_without_flushes() {
 
 #[test]
 fn an_update_by_patch_goes_on_after_a_fault_at_any_call() {
-    for (mode, pair) in [(PatchMode::Replay, MEDIUM), (PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)]
-    {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
         let base = world::<SimDisk>(mode, &pair);
         crate::power_cut_faults::fail_everywhere(&format!("patch, {}", mode.name()), &base);
     }
@@ -114,7 +111,7 @@ fn an_update_by_patch_goes_on_after_a_fault_at_any_call() {
 /// A fault, then a power cut while the device copes with it.
 #[test]
 fn a_power_cut_after_a_fault_does_a_patch_no_harm() {
-    for (mode, pair) in [(PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)] {
+    for (mode, pair) in [(PatchMode::State, FRESH), (PatchMode::Stream, FRESH)] {
         let base = world::<SimDisk>(mode, &pair);
         let mut whole = base.clone();
         assert_eq!(whole.run(), Ok(End::Confirmed));
@@ -138,5 +135,42 @@ fn a_power_cut_after_a_fault_does_a_patch_no_harm() {
         }
         println!("patch, {}: {points} pairs of a fault and a cut", mode.name());
         assert!(points > 100);
+    }
+}
+
+/// Chunks come late and out of order, and never beyond what the ring takes.
+#[test]
+fn a_lossy_link_never_brings_a_stream_more_than_its_ring_takes() {
+    for lose in [20, 100, 250] {
+        let mut world = world::<SimDisk>(PatchMode::Stream, &FRESH);
+        (world.lose, world.check_refetched) = (lose, false);
+        assert_eq!(world.run(), Ok(End::Confirmed), "{lose} of a thousand lost");
+        assert_eq!(world.store_failures, 0, "{lose} of a thousand lost");
+        assert_eq!(world.service.served_full, 0, "{lose} of a thousand lost");
+    }
+}
+
+/// The base was compared and was right; then a bit of it rotted. The digest decides, and the image as it is is
+/// fetched once.
+#[test]
+fn a_base_that_rots_while_the_patch_comes_leads_to_the_full_payload() {
+    for mode in PatchMode::ALL {
+        let mut full = 0;
+        for bit in (0..FRESH.old.len() as u64 * 8).step_by(16_001) {
+            let mut world = world::<SimDisk>(mode, &FRESH);
+            world.check_refetched = false;
+            world.rots = Some(bit);
+            assert_eq!(world.run(), Ok(End::Confirmed), "{}, bit {bit}", mode.name());
+            let served = world.service.served_full;
+            assert!([0, FRESH.new.len() as u64].contains(&served), "{}, bit {bit}: {served}", mode.name());
+            assert_eq!(world.service.served, FRESH.patch.len() as u64, "the patch is fetched once");
+            full += u64::from(served > 0);
+        }
+        println!(
+            "{}: {full} of {} bits lead to the full payload",
+            mode.name(),
+            FRESH.old.len() * 8 / 16_001 + 1
+        );
+        assert!(full > 0 || mode == PatchMode::Stream);
     }
 }
