@@ -233,7 +233,9 @@ impl<'w, D: Medium> Life<'w, D> {
             what => {
                 // A session has all of it durable before it asks for this.
                 self.world.has_payload |= what == InstallOp::Install;
-                if let (InstallOp::Install, Some(bit)) = (what, self.world.rots.take()) {
+                if what == InstallOp::Install
+                    && let Some(bit) = self.world.rots.take()
+                {
                     let running = self.storage.running();
                     self.storage.disk_mut().rot(running.area(), bit);
                 }

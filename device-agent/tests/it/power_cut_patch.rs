@@ -13,9 +13,10 @@ use whimbrel_protocol::testing::{DiskFault, DiskStep, Fixture, SimDisk, Survival
 
 use crate::power_cut::{Floor, WithoutFlush, check};
 use crate::power_cut_device::{End, Violation, World};
+use crate::power_cut_faults::fail_at_every;
 use crate::power_cut_points::{Cuttable, FirstCut, exhaust};
 use crate::power_cut_service::Service;
-use crate::storage_support::{FRESH, Pair};
+use crate::storage_support::{FRESH, MEDIUM, Pair};
 
 /// Progress is noted after every block, and streaming keeps four chunks.
 fn options(mode: PatchMode) -> PatchOptions {
@@ -34,9 +35,14 @@ fn world<D: Cuttable>(mode: PatchMode, pair: &Pair) -> World<D> {
 }
 
 /// Points that the scenarios have at least, and what of the recovery's operations is cut: one in so many.
-const STORED: Floor = Floor { points: 4_000, every: 19 };
-const STREAMED: Floor = Floor { points: 6_000, every: 61 };
-const KILLED: Floor = Floor { points: 300, every: 61 };
+const STORED: Floor = Floor { points: 1_500, every: 31 };
+const STREAMED: Floor = Floor { points: 1_500, every: 499 };
+const KILLED: Floor = Floor { points: 200, every: 241 };
+
+/// A small patch that is stored, a longer one that is applied as it arrives.
+fn pair_for(mode: PatchMode) -> Pair {
+    if mode == PatchMode::Stream { FRESH } else { MEDIUM }
+}
 
 fn cut_everywhere(mode: PatchMode, pair: &Pair, floor: Floor) {
     let points = check(&format!("patch, {}", mode.name()), &world(mode, pair), FirstCut::Power, floor);
@@ -45,12 +51,12 @@ fn cut_everywhere(mode: PatchMode, pair: &Pair, floor: Floor) {
 
 #[test]
 fn an_update_by_patch_with_replay_survives_power_cuts_at_every_operation() {
-    cut_everywhere(PatchMode::Replay, &FRESH, STORED);
+    cut_everywhere(PatchMode::Replay, &MEDIUM, STORED);
 }
 
 #[test]
 fn an_update_by_patch_with_saved_state_survives_power_cuts_at_every_operation() {
-    cut_everywhere(PatchMode::State, &FRESH, STORED);
+    cut_everywhere(PatchMode::State, &MEDIUM, STORED);
 }
 
 #[test]
@@ -60,7 +66,7 @@ fn an_update_by_patch_as_it_arrives_survives_power_cuts_at_every_operation() {
 
 #[test]
 fn power_cuts_after_the_process_was_killed_lose_nothing_of_a_patch() {
-    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, pair_for(mode))) {
         let scenario = format!("patch, {}, killed before", mode.name());
         check(&scenario, &world(mode, &pair), FirstCut::Process, KILLED);
     }
@@ -87,7 +93,7 @@ fn an_update_by_patch_never_writes_to_what_runs() {
 /// The same with a disk that says it has flushed, and has not.
 #[test]
 fn the_power_cut_test_of_patches_fails_without_flushes() {
-    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, pair_for(mode))) {
         let points = exhaust(&world::<WithoutFlush>(mode, &pair), FirstCut::Power, 0);
         points.print(&format!("patch, {}, without flushes", mode.name()));
         let count =
@@ -101,22 +107,22 @@ fn the_power_cut_test_of_patches_fails_without_flushes() {
 }
 
 #[test]
-fn an_update_by_patch_goes_on_after_a_fault_at_any_call() {
-    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, FRESH)) {
+fn an_update_by_patch_goes_on_after_faults() {
+    for (mode, pair) in PatchMode::ALL.map(|mode| (mode, pair_for(mode))) {
         let base = world::<SimDisk>(mode, &pair);
-        crate::power_cut_faults::fail_everywhere(&format!("patch, {}", mode.name()), &base);
+        fail_at_every(&format!("patch, {}", mode.name()), &base, 3);
     }
 }
 
 /// A fault, then a power cut while the device copes with it.
 #[test]
 fn a_power_cut_after_a_fault_does_a_patch_no_harm() {
-    for (mode, pair) in [(PatchMode::State, FRESH), (PatchMode::Stream, FRESH)] {
+    for (mode, pair) in [(PatchMode::State, MEDIUM), (PatchMode::Stream, FRESH)] {
         let base = world::<SimDisk>(mode, &pair);
         let mut whole = base.clone();
         assert_eq!(whole.run(), Ok(End::Confirmed));
         let mut points = 0;
-        for call in 1..=whole.disk.calls(DiskFault::Failed) {
+        for call in (1..=whole.disk.calls(DiskFault::Failed)).step_by(3) {
             let survival = Survival::ALL[call as usize % 4];
             let mut world = base.clone();
             world.check_refetched = false;
@@ -134,7 +140,7 @@ fn a_power_cut_after_a_fault_does_a_patch_no_harm() {
             }
         }
         println!("patch, {}: {points} pairs of a fault and a cut", mode.name());
-        assert!(points > 100);
+        assert!(points > 50);
     }
 }
 
@@ -156,7 +162,7 @@ fn a_lossy_link_never_brings_a_stream_more_than_its_ring_takes() {
 fn a_base_that_rots_while_the_patch_comes_leads_to_the_full_payload() {
     for mode in PatchMode::ALL {
         let mut full = 0;
-        for bit in (0..FRESH.old.len() as u64 * 8).step_by(16_001) {
+        for bit in (0..FRESH.old.len() as u64 * 8).step_by(32_003) {
             let mut world = world::<SimDisk>(mode, &FRESH);
             world.check_refetched = false;
             world.rots = Some(bit);
@@ -169,7 +175,7 @@ fn a_base_that_rots_while_the_patch_comes_leads_to_the_full_payload() {
         println!(
             "{}: {full} of {} bits lead to the full payload",
             mode.name(),
-            FRESH.old.len() * 8 / 16_001 + 1
+            FRESH.old.len() * 8 / 32_003 + 1
         );
         assert!(full > 0 || mode == PatchMode::Stream);
     }
