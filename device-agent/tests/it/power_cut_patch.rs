@@ -37,7 +37,7 @@ fn world<D: Cuttable>(mode: PatchMode, pair: &Pair) -> World<D> {
 /// Points that the scenarios have at least, and what of the recovery's operations is cut: one in so many.
 const STORED: Floor = Floor { points: 1_500, every: 31 };
 const STREAMED: Floor = Floor { points: 1_500, every: 499 };
-const KILLED: Floor = Floor { points: 200, every: 241 };
+const KILLED: Floor = Floor { points: 190, every: 101 };
 
 /// A small patch that is stored, a longer one that is applied as it arrives.
 fn pair_for(mode: PatchMode) -> Pair {
