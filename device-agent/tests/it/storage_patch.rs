@@ -1,7 +1,7 @@
 //! A patch that is stored whole becomes its image: what is read and written for it, what does not count, and what is
 //! left of it after a restart.
 
-use whimbrel_agent::storage::{MemoryDisk, PatchMode, PatchOptions, Storage, StorageOptions};
+use whimbrel_agent::storage::{FileDisk, MemoryDisk, PatchMode, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::DecoderMemory;
@@ -292,6 +292,7 @@ fn a_record_of_progress_has_these_bytes() {
     let (storage, release) = with_two_states();
     let disk = storage.into_disk();
     let content = disk.durable_content(Area::Progress);
+    assert_eq!(FileDisk::name(Area::Progress), "progress.bin");
     for (copy, place, durable) in [(0, 1, BLOCK), (4096, 2, 2 * BLOCK)] {
         let record = &content[copy + 48..copy + 48 + 80];
         assert_eq!(content[copy..copy + 8], *b"WP01\x50\0\0\0");

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use whimbrel_agent::storage::PatchMode;
 use whimbrel_protocol::ids::ChunkIndex;
 use whimbrel_protocol::manifest::{Codec, TransferDescriptor};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, Report};
@@ -13,6 +14,7 @@ use whimbrel_protocol::topic::Channel;
 use crate::broker::{Mosquitto, eventually};
 use crate::power_cut_service::{Release, Service};
 use crate::rig::{Attached, Device, noise};
+use crate::storage_support::FRESH;
 
 /// Broker, service and device, with one release that is rolled out.
 struct Rig {
@@ -76,6 +78,70 @@ fn a_raw_release_is_fetched_started_and_confirmed() {
 fn a_compressed_release_is_fetched_started_and_confirmed() {
     let image: Vec<u8> = (0..300_000u64).map(|at| (at * at / 1000 % 256) as u8).collect();
     update_of(Codec::Lzma, image);
+}
+
+/// A device that runs the pair's old image and applies patches so.
+fn rig_for_patch(mode: PatchMode) -> Rig {
+    let fixture = Arc::new(Fixture::new());
+    let broker = Mosquitto::start();
+    let device = Device::new(&fixture, broker.port)
+        .set(&format!("install.patch={}", mode.name()))
+        .set("install.patch-buffer=4KiB");
+    std::fs::write(device.path("data").join("slot-a.img"), FRESH.old).unwrap();
+    let release = Arc::new(FRESH.release(&fixture));
+    let service = Attached::start(&broker, Service::new(fixture, vec![Arc::clone(&release)]));
+    Rig { device, service, broker, release }
+}
+
+fn slot_a(rig: &Rig) -> Vec<u8> {
+    std::fs::read(rig.device.path("data").join("slot-a.img")).unwrap()
+}
+
+#[test]
+fn a_patch_is_fetched_started_and_confirmed_in_every_mode() {
+    for mode in PatchMode::ALL {
+        let mut rig = rig_for_patch(mode);
+        rig.device.start();
+        let report = rig.wait_for_report();
+        assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, None), "{}", mode.name());
+        assert_eq!(report.bytes_received, FRESH.patch.len() as u64);
+        assert!(rig.device.slot_holds("b", FRESH.new));
+        assert!(slot_a(&rig) == FRESH.old);
+        let status = rig.device.wait_for("it is over", |status| status["state"] == "confirmed");
+        assert_eq!(
+            (&status["codec"], &status["payload_bytes"]),
+            (&"patch".into(), &FRESH.patch.len().into())
+        );
+        assert_eq!(rig.service.lock().service.served_full, 0);
+        assert_eq!(rig.device.terminate(), Some(0));
+    }
+}
+
+/// Killed while the patch comes; what was applied or lies in the ring is not fetched again.
+#[test]
+fn a_killed_agent_goes_on_with_its_patch_in_every_mode() {
+    for mode in PatchMode::ALL {
+        let mut rig = rig_for_patch(mode);
+        for after in [8_000, 20_000] {
+            rig.service.lock().silent_after = Some(after);
+            rig.device.start();
+            rig.wait_until_silent(after);
+            rig.device.kill_hard();
+        }
+        rig.service.lock().silent_after = None;
+        rig.device.start();
+        let report = rig.wait_for_report();
+        assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, None), "{}", mode.name());
+        assert!(rig.device.slot_holds("b", FRESH.new));
+        assert!(slot_a(&rig) == FRESH.old);
+        let again = rig.served() - FRESH.patch.len() as u64;
+        assert!(again <= report.bytes_twice, "{}: {again} bytes, {}", mode.name(), report.bytes_twice);
+        assert!(
+            mode != PatchMode::Stream || again <= 2 * 2 * 1024,
+            "twice what a ring of four lets be in flight"
+        );
+        assert_eq!(rig.service.lock().service.served_full, 0);
+    }
 }
 
 #[test]
