@@ -15,6 +15,7 @@ mod interpreter_model;
 mod manifest;
 mod manifest_properties;
 mod messages;
+mod patch_damage;
 mod patches;
 mod samples;
 mod serving;
