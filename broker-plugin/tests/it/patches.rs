@@ -141,6 +141,34 @@ fn each_device_of_a_campaign_is_served_the_payload_that_fits_it_and_counted_by_i
     check(&service, "replaced");
 }
 
+/// Whoever built the patch made a mistake: it is well signed, and does not become the image.
+#[test]
+fn a_patch_that_a_device_gives_up_is_told_beside_the_full_payload_that_it_turned_to() {
+    let service = Service::start(On::Itself);
+    service.import(&[("misled", &device_key(1).public())]);
+    let images = images();
+    let (base, mistake) = useless(7, 3000);
+    let release = service.fixture.release_with_patches(images.new.clone(), 5, 10, &[mistake]);
+    service.publish(&release);
+    let campaign = service.campaign(&release);
+    let mut device = Device::running("misled", device_key(1), &service.fixture, service.mqtt(), &base);
+    update(&mut device);
+    assert!(device.medium.running_image() == images.new);
+    let (status, of) = status(&service, &campaign);
+    let told = of("misled");
+    assert_eq!(told["state"], json!("confirmed"), "{told}");
+    assert_eq!(
+        (&told["payload"]["kind"], &told["given_up"]["kind"]),
+        (&json!("full"), &json!("patch")),
+        "{told}"
+    );
+    assert_eq!(told["given_up"]["base"], json!(Digest::of(&base).to_hex()));
+    let counts: Vec<_> =
+        status["payloads"].as_array().unwrap().iter().map(|share| share["devices"].clone()).collect();
+    assert_eq!(counts, [json!(0), json!(1)], "it counts for the payload that made its image");
+    assert_eq!(service.counter("served_bytes"), 3000 + images.new.len() as u64);
+}
+
 fn bases(service: &Service, release: &Release, query: &str) -> Value {
     service.get(&format!("/v1/releases/{}/bases{query}", release.digest))
 }
