@@ -79,6 +79,7 @@ Examples:
   whimbrel-sim swarm --devices 1000 --profile ltem --image firmware.bin --cuts-per-device 3 --json
   whimbrel-sim swarm --devices 100 --profile nbiot-ce0 --image firmware.bin --time-scale 20 --outages profile
   whimbrel-sim swarm --devices 500 --profile wifi --image firmware.bin --broker mqtt://load:secret@broker.local
+  whimbrel-sim swarm --devices 200 --image new.bin --base old.bin --unknown-percent 10 --flipped-percent 5
 
 Cuts are placed by bytes, anywhere in the transfer, so that each device has exactly its number of them.
 The same seed draws the same links and the same cuts; how a run goes also depends on the machine.")]
@@ -89,6 +90,15 @@ pub struct SwarmArgs {
     /// The image to release.
     #[arg(long, value_name = "FILE")]
     pub image: PathBuf,
+    /// What the devices run before: the release gets a patch from it. By default they run nothing.
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+    /// How many of a hundred devices run another image than --base, which nobody knows.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "base", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub unknown_percent: u32,
+    /// How many of a hundred devices run --base with one wrong bit in their slot.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "base", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub flipped_percent: u32,
     /// How often the link of each device is cut during its transfer, for 1 to 5 s each.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=CUTS_MAX))]
     pub cuts_per_device: u32,
@@ -345,6 +355,8 @@ mod tests {
             ("--image f --broker broker", "mqtt://HOST"),
             ("--image f --outages profile --cuts-per-device 3", "cannot be used with"),
             ("--image f --outages often", "planned, profile"),
+            ("--image f --unknown-percent 10", "--base"),
+            ("--image f --base b --flipped-percent 101", "0..=100"),
         ] {
             let error = one_line(&swarm(line).unwrap_err());
             assert!(

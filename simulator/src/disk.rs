@@ -12,7 +12,9 @@ use crate::medium::{BeyondMedium, Medium};
 /// What the disks of a fleet are expected to hold in the end.
 #[derive(Clone, Debug, Default)]
 pub struct Originals {
-    /// The image, for both slots.
+    /// What slot A holds from the start; empty where nothing is there yet, and the image may come into either slot.
+    pub factory: Bytes,
+    /// The image that is released.
     pub image: Bytes,
     /// The bytes that carry it, for the staging area.
     pub transfer: Bytes,
@@ -28,10 +30,11 @@ pub struct SharedDisk {
 }
 
 impl SharedDisk {
-    /// An empty disk without limit.
+    /// A disk without limit, empty but for the image that the factory put into slot A.
     #[must_use]
     pub fn new(originals: &Originals) -> Self {
         let areas = Area::ALL.map(|area| match area {
+            Area::SlotA if !originals.factory.is_empty() => Medium::holding(originals.factory.clone()),
             Area::SlotA | Area::SlotB => Medium::new(originals.image.clone()),
             Area::Staging => Medium::new(originals.transfer.clone()),
             Area::Index => Medium::new(originals.index.clone()),
@@ -142,7 +145,12 @@ mod tests {
     fn originals() -> Originals {
         let bytes =
             |seed: usize| (0..5000).map(|at| u8::try_from(at * seed % 251).unwrap()).collect::<Vec<_>>();
-        Originals { image: bytes(7).into(), transfer: bytes(11).into(), index: bytes(13).into() }
+        Originals {
+            factory: Bytes::new(),
+            image: bytes(7).into(),
+            transfer: bytes(11).into(),
+            index: bytes(13).into(),
+        }
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, ServeArgs, SwarmAr
 use whimbrel_sim::process::raise_open_files;
 use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
 use whimbrel_sim::report::Report;
-use whimbrel_sim::update::{Conduct, conduct};
+use whimbrel_sim::update::{Conduct, StartOptions, conduct};
 
 fn main() -> ExitCode {
     let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| match cli.command {
@@ -57,6 +57,7 @@ fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     run(Conduct {
         image,
         devices: args.devices,
+        start: None,
         cuts: args.cuts_per_device,
         broker: None,
         corrupt: None,
@@ -73,12 +74,25 @@ fn swarm(args: &SwarmArgs) -> anyhow::Result<ExitCode> {
     run(Conduct {
         image: read_image(&args.image, u64::MAX)?,
         devices: args.devices,
+        start: start(args)?,
         cuts: args.cuts_per_device,
         broker: args.broker.clone(),
         corrupt,
         message_bytes: None,
         run: &args.run,
     })
+}
+
+/// What the devices run before their update.
+fn start(args: &SwarmArgs) -> anyhow::Result<Option<StartOptions>> {
+    let Some(path) = &args.base else { return Ok(None) };
+    let (unknown_percent, flipped_percent) = (args.unknown_percent, args.flipped_percent);
+    anyhow::ensure!(
+        unknown_percent + flipped_percent <= 100,
+        "--unknown-percent and --flipped-percent are {} together, 100 at most",
+        unknown_percent + flipped_percent
+    );
+    Ok(Some(StartOptions { base: read_image(path, u64::MAX)?, unknown_percent, flipped_percent }))
 }
 
 /// Runs it, prints the result, and says by the exit status whether all went well.

@@ -50,6 +50,14 @@ impl Medium {
         Self { original, ..Self::default() }
     }
 
+    /// A medium that holds `original`, whose bytes it shares with all others.
+    #[must_use]
+    pub fn holding(original: Bytes) -> Self {
+        let size = original.len();
+        let blocks = vec![Block::Original; size.div_ceil(BLOCK_BYTES)];
+        Self { original, size, blocks, own: BTreeMap::new() }
+    }
+
     /// Bytes that fit on it.
     #[must_use]
     pub const fn size(&self) -> usize {
@@ -278,6 +286,18 @@ mod tests {
         assert_eq!(medium.own_bytes(), 4 * BLOCK_BYTES);
         medium.resize(0);
         assert_eq!(medium.own_bytes(), 0, "what is cut off takes no memory");
+    }
+
+    #[test]
+    fn a_medium_can_begin_with_the_original_and_shares_it() {
+        let original = original(10_000);
+        let mut medium = Medium::holding(original.clone());
+        assert_eq!((content(&medium), medium.own_bytes()), (original.to_vec(), 0));
+        medium.damage(5_000, 0).unwrap();
+        assert_eq!((content(&medium)[5_000] ^ original[5_000], medium.own_bytes()), (1, BLOCK_BYTES));
+        medium.resize(20_000);
+        medium.write(15_000, &[7; 10]).unwrap();
+        assert_eq!(content(&medium)[15_000..15_010], [7; 10]);
     }
 
     #[test]

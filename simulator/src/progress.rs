@@ -15,8 +15,8 @@ use crate::words::{bytes_in_words, grouped};
 pub struct Goal {
     /// Devices in the run.
     pub devices: u32,
-    /// Bytes that each of them fetches.
-    pub transfer_bytes: u64,
+    /// Bytes that all of them fetch together.
+    pub total_bytes: u64,
 }
 
 /// Where it is shown.
@@ -59,7 +59,7 @@ pub async fn show(fleet: Arc<Fleet>, goal: Goal, clock: Clock, display: Display)
 /// One line for a log: `12 s: 41 % of 200.0 MiB; 3 downloading, 7 confirmed; 12 link cuts`.
 #[must_use]
 pub fn line(counts: &FleetCounts, goal: Goal, elapsed: Duration) -> String {
-    let total = goal.total();
+    let total = goal.total_bytes;
     let percent = counts.chunk_bytes.saturating_mul(100).checked_div(total).unwrap_or(0);
     let seconds = elapsed.as_secs();
     let mut line =
@@ -78,12 +78,6 @@ fn trouble(counts: &FleetCounts) -> String {
     }
 }
 
-impl Goal {
-    fn total(self) -> u64 {
-        u64::from(self.devices).saturating_mul(self.transfer_bytes)
-    }
-}
-
 /// Bytes, devices, and a line of words; they vanish when dropped, so that the table follows the command.
 struct Bars {
     bytes: ProgressBar,
@@ -99,7 +93,7 @@ impl Bars {
             |template| ProgressStyle::with_template(template).expect("a test draws it").progress_chars("=> ");
         let bar = |length, template| all.add(ProgressBar::new(length)).with_style(style(template));
         Self {
-            bytes: bar(goal.total(), BYTES_TEMPLATE),
+            bytes: bar(goal.total_bytes, BYTES_TEMPLATE),
             devices: bar(goal.devices.into(), DEVICES_TEMPLATE),
             words: bar(0, WORDS_TEMPLATE),
             _all: all,
@@ -134,7 +128,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
 
-    const GOAL: Goal = Goal { devices: 4, transfer_bytes: 1 << 20 };
+    const GOAL: Goal = Goal { devices: 4, total_bytes: 4 << 20 };
 
     fn some_counts() -> FleetCounts {
         let fleet = Fleet::new(4);
@@ -170,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_run_that_fetches_nothing_does_not_divide_by_it() {
-        let none = Goal { devices: 0, transfer_bytes: 0 };
+        let none = Goal { devices: 0, total_bytes: 0 };
         assert!(line(&Fleet::new(0).counts(), none, Duration::ZERO).starts_with("0 s: 0 % of 0 B"));
     }
 }

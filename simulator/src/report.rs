@@ -25,8 +25,10 @@ pub struct RunFacts {
     pub time_scale: u32,
     /// Bytes of the image.
     pub image_bytes: u64,
-    /// Bytes that carry it.
+    /// Bytes of the full payload that carries it.
     pub transfer_bytes: u64,
+    /// Bytes of the patch that carries it to devices on the base, where there is one.
+    pub patch_bytes: Option<u64>,
     /// Real time from the first device's start to the last one's end.
     pub elapsed: Duration,
     /// What the simulator used.
@@ -48,8 +50,39 @@ pub struct DeviceResult {
     pub ledger: Ledger,
     /// Whether the image read back from its medium is the one that was released; `None` where there was none to read.
     pub image_is_right: Option<bool>,
+    /// The payload by which the image came; `None` where none did.
+    pub came_by: Option<PayloadKind>,
+    /// Bytes of chunks of the patch that reached it, each chunk counted once.
+    pub patch_bytes: u64,
+    /// The same of the full payload.
+    pub full_bytes: u64,
     /// Virtual time from when it came on until it ended.
     pub took: Duration,
+}
+
+/// What a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PayloadKind {
+    /// What makes the image of the one that runs.
+    Patch,
+    /// The image, compressed or as it is.
+    Full,
+}
+
+/// Devices whose image came by one kind of payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PayloadShare {
+    /// Which kind.
+    pub kind: PayloadKind,
+    /// Bytes of the payload, for one device.
+    pub transfer_bytes: u64,
+    /// Devices whose image came by it.
+    pub devices: u64,
+    /// Bytes of chunks of any payload that reached these devices, each chunk counted once.
+    pub chunk_bytes: u64,
+    /// Everything that their connections carried, both ways.
+    pub mqtt_bytes: u64,
 }
 
 /// The figures of a run. The first fields are fixed for programs; later ones may be added.
@@ -63,7 +96,7 @@ pub struct Report {
     pub failed: u64,
     /// Bytes of the image, for one device.
     pub image_bytes: u64,
-    /// Bytes that carry it, for one device.
+    /// Bytes of the full payload that carries it, for one device.
     pub transfer_bytes: u64,
     /// Whole packets, both ways, of chunk, page, manifest and request messages; this and what follows are sums over the fleet, as [`Ledger`] defines them.
     pub data_bytes: u64,
@@ -90,6 +123,8 @@ pub struct Report {
     /// What everything was drawn from.
     pub seed: u64,
 
+    /// By which payloads the images came.
+    pub payloads: Vec<PayloadShare>,
     /// Name of the link profile.
     pub profile: String,
     /// Virtual seconds in a real one.
@@ -173,6 +208,7 @@ impl Report {
             peak_rss_bytes: facts.simulator.peak_rss_bytes,
             service_peak_rss_bytes: facts.service.map(|usage| usage.peak_rss_bytes),
             seed: facts.seed.0,
+            payloads: shares(&facts, devices),
             time_scale: facts.time_scale,
             wrong_images: count(&|device| device.image_is_right == Some(false)),
             connections: sum.connections,
@@ -259,6 +295,23 @@ impl fmt::Display for Report {
             "image",
             format!("{} bytes, sent as {} ({sent})", grouped(self.image_bytes), grouped(self.transfer_bytes)),
         )?;
+        if self.payloads.iter().any(|share| share.kind == PayloadKind::Patch) {
+            for share in &self.payloads {
+                let name = match share.kind {
+                    PayloadKind::Patch => "by patch",
+                    PayloadKind::Full => "in full",
+                };
+                let each = share.chunk_bytes.checked_div(share.devices).unwrap_or(0);
+                let all = share.mqtt_bytes.checked_div(share.devices).unwrap_or(0);
+                let plural = if share.devices == 1 { "" } else { "s" };
+                let (devices, each, all) = (grouped(share.devices), grouped(each), grouped(all));
+                row(
+                    f,
+                    name,
+                    format!("{devices} device{plural}, {each} bytes each, {all} with all around them"),
+                )?;
+            }
+        }
         row(f, "payload", format!("{} bytes", grouped(self.payload_bytes)))?;
         let overhead = self.data_overhead_percent.map_or("-".to_owned(), |percent| format!("{percent:.2} %"));
         row(f, "data", format!("{} bytes, overhead {overhead}", grouped(self.data_bytes)))?;
@@ -315,6 +368,22 @@ impl fmt::Display for Report {
     }
 }
 
+/// By which payloads the images came: the patch first, where there is one.
+fn shares(facts: &RunFacts, devices: &[DeviceResult]) -> Vec<PayloadShare> {
+    let full = (PayloadKind::Full, facts.transfer_bytes);
+    let kinds = facts.patch_bytes.map(|bytes| (PayloadKind::Patch, bytes)).into_iter().chain([full]);
+    let share = |(kind, transfer_bytes)| {
+        let mut share = PayloadShare { kind, transfer_bytes, devices: 0, chunk_bytes: 0, mqtt_bytes: 0 };
+        for device in devices.iter().filter(|device| device.came_by == Some(kind)) {
+            share.devices += 1;
+            share.chunk_bytes += device.patch_bytes + device.full_bytes;
+            share.mqtt_bytes += device.ledger.mqtt_bytes_down + device.ledger.mqtt_bytes_up;
+        }
+        share
+    };
+    kinds.map(share).collect()
+}
+
 fn rounded(value: f64, digits: i32) -> f64 {
     let factor = 10f64.powi(digits);
     (value * factor).round() / factor
@@ -340,6 +409,7 @@ mod tests {
             time_scale: 1,
             image_bytes: 1_048_576,
             transfer_bytes: 400_000,
+            patch_bytes: None,
             elapsed: Duration::from_millis(31_500),
             simulator: Usage { peak_rss_bytes: 20 << 20, cpu: Duration::from_millis(2500) },
             service: Some(Usage { peak_rss_bytes: 40 << 20, cpu: Duration::from_millis(1200) }),
@@ -359,7 +429,49 @@ mod tests {
         ledger.received_cut_short(1_000, 980, chunk);
         ledger.cut();
         let state = DeviceState::Confirmed;
-        DeviceResult { state, ledger, image_is_right: Some(true), took: Duration::from_secs(seconds) }
+        DeviceResult {
+            state,
+            ledger,
+            image_is_right: Some(true),
+            came_by: Some(PayloadKind::Full),
+            patch_bytes: 0,
+            full_bytes: 400_000,
+            took: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn devices_are_counted_by_the_payload_that_their_image_came_by() {
+        let facts = RunFacts { patch_bytes: Some(3_000), ..facts() };
+        let by_patch = DeviceResult {
+            came_by: Some(PayloadKind::Patch),
+            patch_bytes: 3_000,
+            full_bytes: 0,
+            ..device(1)
+        };
+        let fell_back = DeviceResult { patch_bytes: 3_000, ..device(2) };
+        let none = DeviceResult { came_by: None, ..device(3) };
+        let report = Report::new(facts, &[by_patch, fell_back, device(2), none]);
+        let share = |kind, transfer_bytes, devices, chunk_bytes| PayloadShare {
+            kind,
+            transfer_bytes,
+            devices,
+            chunk_bytes,
+            mqtt_bytes: devices * 402_004,
+        };
+        let (patch, full) =
+            (share(PayloadKind::Patch, 3_000, 1, 3_000), share(PayloadKind::Full, 400_000, 2, 803_000));
+        assert_eq!(report.payloads, [patch, full]);
+        assert!(
+            report.to_json().contains(r#""payloads":[{"kind":"patch","transfer_bytes":3000,"devices":1,"#)
+        );
+        let table = report.to_string();
+        for line in [
+            "by patch              1 device, 3,000 bytes each, 402,004 with all around them\n",
+            "in full               2 devices, 401,500 bytes each, 402,004 with all around them\n",
+        ] {
+            assert!(table.contains(line), "{table}");
+        }
     }
 
     #[test]

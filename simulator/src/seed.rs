@@ -60,6 +60,8 @@ pub enum Stream {
     Session,
     /// What is broken on purpose: which device, which chunk, which bit.
     Damage,
+    /// Which image it runs before its update.
+    Image,
 }
 
 /// The numbers of one device for one purpose.

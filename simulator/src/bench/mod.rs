@@ -116,6 +116,7 @@ async fn with_service(args: &ServeArgs, image: &Bytes) -> anyhow::Result<Side> {
     let report = conduct(Conduct {
         image: image.clone(),
         devices: args.devices,
+        start: None,
         cuts: 0,
         broker: None,
         corrupt: None,

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::classify::classify;
 use super::device::{UpdatingDevice, device_id};
 use super::rollout::{Rollout, RolloutOptions};
+use super::start::StartOptions;
 use crate::broker::BrokerAddress;
 use crate::child::interrupted;
 use crate::cli::RunArgs;
@@ -17,7 +18,7 @@ use crate::clock::{Clock, Moment};
 use crate::fleet::{DeviceState, Fleet};
 use crate::process::own_usage;
 use crate::progress::{Display, Goal, show};
-use crate::report::{DeviceResult, Report, RunFacts};
+use crate::report::{DeviceResult, PayloadKind, Report, RunFacts};
 use crate::seed::Seed;
 use crate::swarm::{DeviceEnd, Identity, SwarmPlan, run_device};
 
@@ -28,6 +29,8 @@ pub struct Conduct<'a> {
     pub image: bytes::Bytes,
     /// How many devices.
     pub devices: u32,
+    /// What they run before; nothing where nothing is said.
+    pub start: Option<StartOptions>,
     /// Cuts of each device's link during its transfer.
     pub cuts: u32,
     /// Another broker than the service's own.
@@ -63,13 +66,16 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     let options = RolloutOptions {
         image: conduct.image.clone(),
         devices: conduct.devices,
+        start: conduct.start.clone(),
         seed,
         broker: conduct.broker.clone(),
         mean_time_between_losses_s: losses_s,
         spread_s: 0,
     };
     let mut rollout = Rollout::start(options, whimbrel_publisher::clock::now()).await?;
-    let outages = conduct.run.outages(&profile, conduct.cuts, rollout.transfer_bytes);
+    // Where the cuts of a device are planned, it must get that far: those that get a patch do not get further.
+    let shortest = rollout.patch_bytes.unwrap_or(rollout.transfer_bytes);
+    let outages = conduct.run.outages(&profile, conduct.cuts, shortest);
     let give_up = conduct.run.give_up_after(&profile, rollout.transfer_bytes, conduct.devices);
     let clock = Clock::start(conduct.run.time_scale);
     let profile = Arc::new(profile);
@@ -99,7 +105,7 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     }
     // What the service did before the devices came is not theirs.
     let before = rollout.service.usage()?;
-    let goal = Goal { devices: conduct.devices, transfer_bytes: rollout.transfer_bytes };
+    let goal = Goal { devices: conduct.devices, total_bytes: rollout.total_bytes(conduct.devices) };
     let display = if conduct.run.quiet { Display::Quiet } else { Display::fitting() };
     let ends = {
         let progress = tokio::spawn(show(fleet.clone(), goal, clock.clone(), display));
@@ -125,6 +131,7 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         time_scale: conduct.run.time_scale.get(),
         image_bytes: rollout.image_bytes,
         transfer_bytes: rollout.transfer_bytes,
+        patch_bytes: rollout.patch_bytes,
         elapsed,
         simulator: own_usage().context("cannot read this process's figures")?,
         service,
@@ -178,5 +185,13 @@ fn judge(mut end: End, size: u64, want: [u8; 32], corrupt: Option<u32>) -> Devic
     }
     let confirmed = end.state == DeviceState::Confirmed;
     let image_is_right = confirmed.then(|| end.machine.hash_running(size).is_ok_and(|hash| hash == want));
-    DeviceResult { state: end.state, ledger: end.ledger, image_is_right, took: end.ended.since(end.began) }
+    DeviceResult {
+        state: end.state,
+        ledger: end.ledger,
+        image_is_right,
+        came_by: end.machine.came_by(),
+        patch_bytes: end.machine.fetched(PayloadKind::Patch),
+        full_bytes: end.machine.fetched(PayloadKind::Full),
+        took: end.ended.since(end.began),
+    }
 }

@@ -8,15 +8,14 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use whimbrel_agent::installer::{Slot, SlotFacts};
 use whimbrel_agent::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
-use whimbrel_protocol::chunk::{ChunkSet, Layout};
 use whimbrel_protocol::cose::{Accept, SigningKey};
 use whimbrel_protocol::device::{
     DeviceSession, Input as SessionInput, InstallFailure, InstallOp, Output as SessionOutput, Record,
     SessionConfig,
 };
-use whimbrel_protocol::disk::{Disk, DiskError};
+use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::envelope::Envelope;
-use whimbrel_protocol::ids::{ChunkIndex, ClassId, DeviceId, OpId, Prefix, VendorId};
+use whimbrel_protocol::ids::{ClassId, DeviceId, OpId, Prefix, VendorId};
 use whimbrel_protocol::limits::CHUNK_HEADER_BYTES_MAX;
 use whimbrel_protocol::message::{Answer, State};
 use whimbrel_protocol::retry::Backoff;
@@ -24,11 +23,14 @@ use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::topic::{self, Channel};
 use whimbrel_protocol::trust::Root;
 
+use super::seen::{PayloadFacts, Seen};
+use super::start::{Start, Starting};
 use crate::clock::Moment;
 use crate::disk::{Originals, SharedDisk};
 use crate::fleet::DeviceState;
 use crate::meter::Part;
 use crate::mqtt::Delivery;
+use crate::report::PayloadKind;
 use crate::seed::Seed;
 use crate::swarm::{Input, Machine, Output};
 
@@ -47,8 +49,10 @@ pub struct FleetFacts {
     pub prefix: Prefix,
     /// What their disks are expected to hold in the end.
     pub originals: Originals,
-    /// How the payload is cut, for the books.
-    pub layout: Layout,
+    /// What they run at first; nothing where nothing is said.
+    pub starting: Option<Starting>,
+    /// The payloads of the release, for the books.
+    pub payloads: Vec<PayloadFacts>,
     /// How long their links usually hold, in seconds.
     pub mean_time_between_losses_s: u64,
     /// Largest message and window, in bytes of chunks, where the agent's defaults do not count.
@@ -101,15 +105,6 @@ pub struct UpdatingDevice {
     finished: bool,
 }
 
-/// What has reached the device before, for the books only.
-#[derive(Debug)]
-struct Seen {
-    chunks: ChunkSet,
-    pages: Vec<u32>,
-    list: bool,
-    manifest: bool,
-}
-
 /// An answer that the session waits for.
 enum Answered {
     Stored(StoreAnswer),
@@ -124,18 +119,29 @@ const RECONNECT_BASE_MS: u64 = 1_000;
 const RECONNECT_CAP_MS: u64 = 900_000;
 
 impl UpdatingDevice {
-    /// A device as it leaves the factory: an empty slot runs, nothing is known but the root.
+    /// A device as it leaves the factory: an empty slot runs, or the image that the fleet begins with; nothing is
+    /// known but the root.
     ///
     /// # Errors
     /// [`StorageError`] where the disk in memory does not do what it should.
     pub fn new(facts: Arc<FleetFacts>, number: u32) -> Result<Self, StorageError> {
-        let disk = SharedDisk::new(&facts.originals);
+        let disk = match &facts.starting {
+            None => SharedDisk::new(&facts.originals),
+            Some(starting) => {
+                let (start, originals) = starting.of(number, &facts.originals);
+                let mut disk = SharedDisk::new(&originals);
+                if start == Start::Flipped {
+                    disk.flip(Area::SlotA, originals.factory.len() as u64 / 2 * 8 + 5);
+                }
+                disk
+            }
+        };
         let mut storage = Storage::start(disk, StorageOptions::default())?;
         storage.boot()?;
         let id = device_id(number);
         let key_seed = u64::from_be_bytes(first_8(secret(b"reconnect", facts.seed, number, 0)));
         let session = session(&facts, number, 0, &mut storage, Moment::START)?;
-        let chunks = ChunkSet::empty(facts.layout.chunk_count());
+        let seen = Seen::nothing(&facts.payloads);
         let mut device = Self {
             facts,
             number,
@@ -145,7 +151,7 @@ impl UpdatingDevice {
             storage,
             outputs: VecDeque::new(),
             reconnect: Backoff::new(key_seed, RECONNECT_BASE_MS, RECONNECT_CAP_MS),
-            seen: Seen { chunks, pages: Vec::new(), list: false, manifest: false },
+            seen,
             shown: DeviceState::Idle,
             now: Moment::START,
             settled: None,
@@ -153,6 +159,18 @@ impl UpdatingDevice {
         };
         device.drain(); // What the session wants before anything has happened.
         Ok(device)
+    }
+
+    /// By which payload its image came: the one of which it got chunks last. `None` where it got none.
+    #[must_use]
+    pub fn came_by(&self) -> Option<PayloadKind> {
+        self.seen.last()
+    }
+
+    /// Bytes of chunks of one kind of payload that reached it, each chunk counted once.
+    #[must_use]
+    pub fn fetched(&self, kind: PayloadKind) -> u64 {
+        self.seen.bytes(kind)
     }
 
     /// The slot that it runs.
@@ -306,40 +324,14 @@ impl UpdatingDevice {
     fn book(&mut self, payload: &[u8]) {
         let Ok(answer) = Answer::decode(payload) else { return };
         let (part, total, first_bytes) = match answer {
-            Answer::Chunk(message) => {
-                let layout = self.facts.layout;
-                let mut fresh = 0;
-                let mut left = message.bytes.len() as u64;
-                let mut chunk = message.first;
-                while left > 0 && layout.contains(chunk) {
-                    let len = layout.chunk_len(chunk).min(left);
-                    if self.seen.chunks.insert(chunk) {
-                        fresh += len;
-                    }
-                    left -= len;
-                    chunk = ChunkIndex(chunk.0 + 1);
-                }
-                (Part::Chunks, message.bytes.len() as u64, fresh)
-            }
+            Answer::Chunk(message) => (Part::Chunks, message.bytes.len() as u64, self.seen.chunks(&message)),
             Answer::Page(message) => {
-                let fresh = match message.page {
-                    whimbrel_protocol::message::PageNumber::List => {
-                        !core::mem::replace(&mut self.seen.list, true)
-                    }
-                    whimbrel_protocol::message::PageNumber::Page(page) => {
-                        let fresh = !self.seen.pages.contains(&page);
-                        if fresh {
-                            self.seen.pages.push(page);
-                        }
-                        fresh
-                    }
-                };
                 let total = message.bytes.len() as u64;
-                (Part::Page, total, if fresh { total } else { 0 })
+                (Part::Page, total, if self.seen.page(&message) { total } else { 0 })
             }
             Answer::Signed(object) if object.starts_with(&[0xd8, 0x6b]) => {
                 let total = object.len() as u64;
-                let fresh = !core::mem::replace(&mut self.seen.manifest, true);
+                let fresh = self.seen.manifest();
                 (Part::Manifest, total, if fresh { total } else { 0 })
             }
             Answer::Signed(_) | Answer::Refusal(_) => return,

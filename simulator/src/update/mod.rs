@@ -1,15 +1,19 @@
 //! A whole update of a fleet: a release, a service, devices that run the protocol, and what became of them.
 //!
 //! `rollout` makes keys and a release and brings them to a service; `device` is a session of the protocol with
-//! the agent's storage under it, as a [`Machine`](crate::swarm::Machine); `classify` tells data from control;
-//! `conduct` runs the fleet and reads every image back.
+//! the agent's storage under it, as a [`Machine`](crate::swarm::Machine); `start` says what each ran before;
+//! `classify` tells data from control; `conduct` runs the fleet and reads every image back.
 
 mod classify;
 mod conduct;
 mod device;
 mod rollout;
+mod seen;
+mod start;
 
 pub use classify::classify;
 pub use conduct::{Conduct, conduct};
 pub use device::{FleetFacts, UpdatingDevice, device_id, device_key};
 pub use rollout::{Rollout, RolloutOptions, ServiceReady};
+pub use seen::PayloadFacts;
+pub use start::{Start, StartOptions, Starting};

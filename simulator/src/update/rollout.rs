@@ -8,21 +8,25 @@ use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use whimbrel_protocol::chunk::{ChunkSalt, Index};
 use whimbrel_protocol::codec::Writer;
 use whimbrel_protocol::cose::{Algorithm, SigningKey};
-use whimbrel_protocol::ids::{ClassId, VendorId};
+use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
+use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_publisher::patch::PatchOptions;
-use whimbrel_publisher::release::{BuildOptions, CodecChoice, ImageSet, UnsignedRelease};
+use whimbrel_publisher::release::{BuildOptions, CodecChoice, ImageSet, StoredImage, UnsignedRelease};
 use whimbrel_publisher::service::Client;
 use whimbrel_publisher::{files, init, release};
 
 use super::device::{FleetFacts, device_id, device_key};
+use super::seen::PayloadFacts;
+use super::start::{StartOptions, Starting};
 use crate::broker::BrokerAddress;
 use crate::child::{Child, ChildOptions, own_command};
 use crate::disk::Originals;
+use crate::report::PayloadKind;
 use crate::seed::Seed;
 
 /// What to roll out, to whom.
@@ -32,6 +36,8 @@ pub struct RolloutOptions {
     pub image: Bytes,
     /// Devices of the fleet.
     pub devices: u32,
+    /// What they run before; nothing where nothing is said.
+    pub start: Option<StartOptions>,
     /// Everything is drawn from this.
     pub seed: Seed,
     /// A broker for the service to attach to; without it the service brings its own.
@@ -55,8 +61,10 @@ pub struct Rollout {
     pub image_sha256: [u8; 32],
     /// Bytes of the image.
     pub image_bytes: u64,
-    /// Bytes of the transfer.
+    /// Bytes of the full payload.
     pub transfer_bytes: u64,
+    /// Bytes of the patch from what the devices run, where there is one.
+    pub patch_bytes: Option<u64>,
     folder: tempfile::TempDir,
 }
 
@@ -90,17 +98,29 @@ impl Rollout {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let made = init::create(&folder.path().join("whimbrel"), Algorithm::Ed25519, today)?;
         let home = folder.path().join("whimbrel");
-        let release = build(&options.image)?;
+        let release = build(&options, folder.path())?;
         let signed = sign(&home, &release)?;
         let root_bytes = files::read(&home.join("root.cbor"), "root", 4096)?;
         configure(&home, options.broker.as_ref())?;
         let (service, ready) = start_service(&home).await?;
         let broker = elsewhere.or(ready.mqtt).context("the service has no broker of its own")?;
         let image = release.images.first().context("a release has an image")?;
-        let payload = Bytes::from(image.payload.clone());
-        let salt = ChunkSalt { image: image.digest, transfer_size: payload.len() as u64 };
-        let layout = image.transfer.layout;
-        let index = Index::build(salt, layout, &payload);
+        let full = Part::of(image.digest, &image.transfer, &image.payload, PayloadKind::Full);
+        let patch = image.patches.first();
+        let patch =
+            patch.map(|patch| Part::of(image.digest, &patch.transfer, &patch.payload, PayloadKind::Patch));
+        let originals = |factory: &Bytes, part: &Part| Originals {
+            factory: factory.clone(),
+            image: options.image.clone(),
+            transfer: part.bytes.clone(),
+            index: part.index.clone(),
+        };
+        let starting = options.start.as_ref().map(|start| {
+            // Without a patch that is worth it all devices get the full payload, whatever they run.
+            let patched = originals(&start.base, patch.as_ref().unwrap_or(&full));
+            Starting::new(start, options.devices, options.seed, patched)
+        });
+        let parts: Vec<Part> = patch.into_iter().chain([full.clone()]).collect();
         let vendor = VendorId::from_domain(VENDOR);
         let facts = FleetFacts {
             root: made.root,
@@ -108,12 +128,9 @@ impl Rollout {
             vendor,
             class: ClassId::from_name(vendor, CLASS),
             prefix: whimbrel_protocol::ids::Prefix::default(),
-            originals: Originals {
-                image: options.image.clone(),
-                transfer: payload.clone(),
-                index: Bytes::from(index.pages),
-            },
-            layout,
+            originals: originals(&Bytes::new(), &full),
+            starting,
+            payloads: parts.iter().map(|part| part.facts).collect(),
             mean_time_between_losses_s: options.mean_time_between_losses_s,
             message_bytes: None,
             seed: options.seed,
@@ -121,11 +138,14 @@ impl Rollout {
         let fleet = enrolment_csv(&facts, options.devices);
         let (devices, spread_s, token) = (options.devices, options.spread_s, home.join("admin.token"));
         let digest = release.envelope.claimed_digest().to_hex();
-        let index_digest = image.transfer.index_digest.to_hex();
+        let patch_bytes = parts.iter().find(|part| part.facts.kind == PayloadKind::Patch);
+        let patch_bytes = patch_bytes.map(|patch| patch.facts.layout.transfer_size());
         tokio::task::spawn_blocking(move || {
             let client = Client::new(&ready.admin.to_string(), &token)?;
             client.post_release(&signed)?;
-            client.put_bytes(&format!("/v1/payloads/{index_digest}"), &payload, &mut |_| {})?;
+            for part in &parts {
+                client.put_bytes(&format!("/v1/payloads/{}", part.index_digest), &part.bytes, &mut |_| {})?;
+            }
             let imported = client.post_bytes("/v1/devices/import", "text/csv", fleet.as_bytes())?;
             anyhow::ensure!(
                 imported.get("imported").is_some_and(|count| *count == devices),
@@ -141,11 +161,23 @@ impl Rollout {
             service,
             broker,
             facts,
-            image_sha256: Sha256::digest(&options.image).into(),
+            image_sha256: <Sha256 as sha2::Digest>::digest(&options.image).into(),
             image_bytes: options.image.len() as u64,
-            transfer_bytes: layout.transfer_size(),
+            transfer_bytes: full.facts.layout.transfer_size(),
+            patch_bytes,
             folder,
         })
+    }
+
+    /// Bytes that the fleet of so many devices has to fetch.
+    #[must_use]
+    pub fn total_bytes(&self, devices: u32) -> u64 {
+        let starting = self.facts.starting.as_ref();
+        let (by_patch, patch_bytes) = match (starting, self.patch_bytes) {
+            (Some(starting), Some(bytes)) => (starting.by_patch(), bytes),
+            _ => (0, 0),
+        };
+        u64::from(by_patch) * patch_bytes + u64::from(devices.saturating_sub(by_patch)) * self.transfer_bytes
     }
 
     /// Stops the service and removes its folder.
@@ -158,9 +190,38 @@ impl Rollout {
     }
 }
 
-fn build(image: &Bytes) -> anyhow::Result<UnsignedRelease> {
+/// A payload with its index.
+#[derive(Clone, Debug)]
+struct Part {
+    facts: PayloadFacts,
+    index_digest: Digest,
+    bytes: Bytes,
+    index: Bytes,
+}
+
+impl Part {
+    fn of(image: Digest, transfer: &TransferDescriptor, bytes: &[u8], kind: PayloadKind) -> Self {
+        let (layout, index_digest) = (transfer.layout, transfer.index_digest);
+        let salt = ChunkSalt { image, transfer_size: bytes.len() as u64 };
+        Self {
+            facts: PayloadFacts { tag: transfer.tag(), layout, kind },
+            index_digest,
+            bytes: Bytes::copy_from_slice(bytes),
+            index: Bytes::from(Index::build(salt, layout, bytes).pages),
+        }
+    }
+}
+
+fn build(what: &RolloutOptions, folder: &Path) -> anyhow::Result<UnsignedRelease> {
+    let mut bases = Vec::new();
+    if let Some(start) = &what.start {
+        let path = folder.join("base.bin");
+        std::fs::write(&path, &start.base).with_context(|| format!("cannot write {}", path.display()))?;
+        bases.push(StoredImage::open(&path)?);
+    }
+    let jobs = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
     let options = BuildOptions {
-        images: ImageSet::Any(image.to_vec()),
+        images: ImageSet::Any(what.image.to_vec()),
         vendor: VENDOR.to_owned(),
         class: CLASS.to_owned(),
         version: vec![1, 0, 0],
@@ -169,8 +230,8 @@ fn build(image: &Bytes) -> anyhow::Result<UnsignedRelease> {
         codec: CodecChoice::Auto,
         dictionary_bytes: 1 << 20,
         description: None,
-        bases: Vec::new(),
-        patches: PatchOptions::default(),
+        bases,
+        patches: PatchOptions { jobs, ..PatchOptions::default() },
     };
     Ok(release::build(options, &mut |_| {})?)
 }

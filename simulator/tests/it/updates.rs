@@ -116,6 +116,40 @@ fn one_corrupted_chunk_on_the_medium_of_one_device_is_found() {
 }
 
 #[test]
+fn devices_on_the_base_get_a_patch_and_those_on_anything_else_the_full_payload() {
+    let image = Image::new(200_000);
+    let mut base = std::fs::read(image.path()).unwrap();
+    for at in (500..base.len()).step_by(20_000) {
+        base[at] ^= 1;
+    }
+    let path = image.folder.path().join("base.bin");
+    std::fs::write(&path, &base).unwrap();
+    let path = path.to_str().unwrap();
+    let shares = ["--unknown-percent", "25", "--flipped-percent", "25"];
+    let output = image.swarm(&[&["--json", "-q", "--base", path][..], &shares].concat());
+    let report = report(&output);
+    assert!(output.status.success(), "every image read back is right: {report}");
+    assert_eq!(number(&report, "confirmed"), 4);
+    let [patch, full] = [0, 1].map(|at| &report["payloads"][at]);
+    let words = |share: &Json| (share["kind"].as_str().unwrap().to_owned(), number(share, "devices"));
+    assert_eq!([words(patch), words(full)], [("patch".to_owned(), 2), ("full".to_owned(), 2)], "{report}");
+    let (patch_bytes, full_bytes) = (number(patch, "transfer_bytes"), number(full, "transfer_bytes"));
+    assert!(patch_bytes * 50 < full_bytes, "{report}");
+    assert_eq!(number(patch, "chunk_bytes"), 2 * patch_bytes, "{report}");
+    assert_eq!(
+        number(full, "chunk_bytes"),
+        2 * full_bytes,
+        "a device whose base does not fit fetches no patch"
+    );
+    assert_eq!(number(&report, "chunk_bytes"), 2 * (patch_bytes + full_bytes));
+    assert!(number(patch, "mqtt_bytes") * 10 < number(full, "mqtt_bytes"), "{report}");
+
+    let output = image.swarm(&["--base", path, "--unknown-percent", "60", "--flipped-percent", "50"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("110 together, 100 at most"), "{output:?}");
+}
+
+#[test]
 fn devices_and_service_meet_at_a_broker_of_another_maker() {
     let broker = Mosquitto::start();
     let image = Image::new(100_000);
