@@ -191,12 +191,17 @@ impl Service {
 
     /// Waits until a device has enrolled, and accepts it with the fingerprint that the service shows.
     pub fn accept(&self, device: &str) {
+        self.accept_into(device, "all");
+    }
+
+    /// The same, into a group.
+    pub fn accept_into(&self, device: &str, group: &str) {
         let fingerprint = wait_for(&format!("{device} to enrol"), || {
             let list = self.whimbrel(["device", "list", "--pending", "--json"]).json();
             let list = list["devices"].as_array().cloned().unwrap_or_default();
             let known = list.into_iter().find(|known| known["id"] == device)?;
             known["fingerprint"].as_str().map(str::to_owned)
         });
-        self.whimbrel(["device", "accept", device, "--fingerprint", &fingerprint]).good();
+        self.whimbrel(["device", "accept", device, "--fingerprint", &fingerprint, "--group", group]).good();
     }
 }
