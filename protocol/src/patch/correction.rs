@@ -56,9 +56,9 @@ const VALUE_SETS_LOG2: u8 = 6;
 
 impl Corrections {
     /// Bytes of memory besides the slots.
-    pub(super) const FIXED_BYTES: u32 = ((FLAG_INPUTS as u32 * 4) << UNIT_SETS_LOG2)
-        + (12 << BYTE_SETS_LOG2)
-        + ((BYTE_INPUTS as u32 * 4) << VALUE_SETS_LOG2);
+    pub(super) const FIXED_BYTES: usize = (size_of::<[i32; FLAG_INPUTS]>() << UNIT_SETS_LOG2)
+        + (size_of::<[i32; 3]>() << BYTE_SETS_LOG2)
+        + (size_of::<[i32; BYTE_INPUTS]>() << VALUE_SETS_LOG2);
 
     pub(super) fn new(flags_log2: u8, bytes_log2: u8) -> Self {
         Self {

@@ -11,9 +11,9 @@ use super::literal::{Literals, Surroundings};
 use super::map::{Entry, Map};
 use super::model::Slots;
 use super::numbers::{Number, Numbers};
-use super::predict::{self, CHUNK, MARGIN, Mode, Prediction, Scene, Span, View};
+use super::predict::{self, CHUNK, CHUNK_BYTES, MARGIN, Mode, Prediction, Scene, Span, View};
 use super::range::Coder;
-use super::region::Region;
+use super::region::{Region, SEGMENTS_MAX, Segment};
 use super::table::Table;
 use super::window::Window;
 use super::{Architecture, Base, DecodeFailure, Header, PatchError};
@@ -206,12 +206,14 @@ impl Engine {
     }
 
     /// Bytes of memory besides what the header's sizes say: numbers, choices, mixers, buffers.
-    pub(super) const FIXED_BYTES: u32 = Numbers::BYTES
-        + (4 << CHOICES_LOG2)
+    pub(super) const FIXED_BYTES: usize = Numbers::BYTES
+        + (size_of::<u32>() << CHOICES_LOG2)
         + Literals::FIXED_BYTES
         + Corrections::FIXED_BYTES
-        + (size_of::<Self>() + STEP_BYTES_MAX) as u32
-        + 1024;
+        + size_of::<Self>()
+        + STEP_BYTES_MAX
+        + Prediction::NOTES_BYTES
+        + 2 * SEGMENTS_MAX * size_of::<Segment>();
 
     /// Bytes of the image that are coded.
     #[must_use]
@@ -257,6 +259,7 @@ impl Engine {
             return Err(self.range("match map"));
         }
         self.region_end = self.produced + region.len;
+        self.mode = if region.architecture == Architecture::None { Mode::Raw } else { Mode::Code };
         self.region = region;
         self.map.clear();
         self.next_entry = 0;
@@ -426,7 +429,7 @@ impl Engine {
         };
         let nearby = &mut self.nearby;
         if !(nearby.start..nearby.start.saturating_add(nearby.len)).contains(&at) {
-            let len = (self.base_len - at).min(CHUNK as u32);
+            let len = (self.base_len - at).min(CHUNK_BYTES);
             nearby.len = 0;
             if let Some(bytes) = nearby.bytes.get_mut(..len as usize) {
                 base.read(at.into(), bytes)?;
@@ -445,12 +448,12 @@ impl Engine {
     ) -> Result<(), DecodeFailure<B::Error>> {
         let Copying { old, done, left, mut walk } = self.copying;
         let at = self.produced;
-        if done == 0 || at % BLOCK_BYTES == 0 {
+        if done == 0 || at.is_multiple_of(BLOCK_BYTES) {
             let len = (BLOCK_BYTES - at % BLOCK_BYTES).min(left);
             self.choose_mode(coder, script, base, Span { old, new: at, len }, walk)
                 .map_err(DecodeFailure::Base)?;
         }
-        let len = (CHUNK as u32 - at % CHUNK as u32).min(left);
+        let len = (CHUNK_BYTES - at % CHUNK_BYTES).min(left);
         let span = Span { old, new: at, len };
         let (bytes, start) = self.around(base, span).map_err(DecodeFailure::Base)?;
         let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
@@ -482,7 +485,7 @@ impl Engine {
         };
         self.corrections.code(coder, &chunk, &mut actual);
         let mut recent = [0; RECENT + CHUNK];
-        for (place, distance) in recent.iter_mut().zip((1..=RECENT as u32).rev()) {
+        for (place, distance) in recent.iter_mut().zip((1..=MARGIN).rev()) {
             *place = self.window.back(distance);
         }
         for (place, byte) in recent.iter_mut().skip(RECENT).zip(actual) {
@@ -493,7 +496,7 @@ impl Engine {
         }
         // Places before the image's first byte wrap around and are never looked at.
         let bytes = recent.get(..RECENT + len as usize).unwrap_or_default();
-        let before = (RECENT as u32).min(at);
+        let before = MARGIN.min(at);
         let recent =
             View { bytes: bytes.get(RECENT - before as usize..).unwrap_or_default(), start: at - before };
         predict::learn(&self.region, self.mode, span, &self.prediction, view, recent, &mut self.table);
@@ -559,7 +562,7 @@ impl Engine {
         let (mut prediction, mut count, mut done) = (Prediction::new(), 0, 0);
         while done < block.len {
             let (old, new) = (block.old + done, block.new + done);
-            let len = (CHUNK as u32 - new % CHUNK as u32).min(block.len - done);
+            let len = (CHUNK_BYTES - new % CHUNK_BYTES).min(block.len - done);
             let span = Span { old, new, len };
             let (bytes, start) = self.around(base, span)?;
             let view =

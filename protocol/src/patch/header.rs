@@ -83,7 +83,7 @@ pub struct Header {
 
 impl Header {
     /// Bytes of memory that each entry of the match map takes.
-    pub const MAP_ENTRY_BYTES: u32 = Map::ENTRY_BYTES;
+    pub const MAP_ENTRY_BYTES: usize = Map::ENTRY_BYTES;
     /// Most bytes of an encoded header.
     pub const BYTES_MAX: usize = 128;
 
@@ -91,10 +91,13 @@ impl Header {
     #[must_use]
     pub fn memory_bytes(&self) -> u32 {
         let tuning = &self.tuning;
-        let models = (2 << tuning.literals_log2) + (4 << tuning.flags_log2) + (2 << tuning.bytes_log2);
-        let lists = tuning.map_entries.saturating_mul(Map::ENTRY_BYTES)
-            + tuning.table_entries.saturating_mul(Table::ENTRY_BYTES);
-        (1 << tuning.dictionary_log2) + models + lists + Engine::FIXED_BYTES
+        let models = (size_of::<u16>() << tuning.literals_log2)
+            + (size_of::<u32>() << tuning.flags_log2)
+            + (size_of::<u16>() << tuning.bytes_log2);
+        let lists = tuning.map_entries as usize * Map::ENTRY_BYTES
+            + tuning.table_entries as usize * Table::ENTRY_BYTES;
+        let bytes = (1 << tuning.dictionary_log2) + models + lists + Engine::FIXED_BYTES;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     /// What the transfer descriptor says about this patch's decoder.

@@ -31,7 +31,7 @@ const SETS_LOG2: u8 = 7;
 
 impl Literals {
     /// Bytes of memory besides the slots.
-    pub(super) const FIXED_BYTES: u32 = (INPUTS as u32 * 4) << SETS_LOG2;
+    pub(super) const FIXED_BYTES: usize = size_of::<[i32; INPUTS]>() << SETS_LOG2;
 
     pub(super) fn new(slots_log2: u8) -> Self {
         Self { slots: Slots::new(slots_log2), mixer: Mixer::new(SETS_LOG2, 6, 22_000) }

@@ -33,7 +33,7 @@ const LOOK_BACK: usize = 12;
 
 impl Map {
     /// Bytes of memory that an entry takes.
-    pub(super) const ENTRY_BYTES: u32 = (size_of::<Entry>() + size_of::<u16>()) as u32;
+    pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<u16>();
 
     /// Room for `entries`, at most 65,535.
     pub(super) fn with_room(entries: u32) -> Self {

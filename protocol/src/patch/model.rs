@@ -122,7 +122,7 @@ impl Slot for u32 {
         let (p, n) = (i64::from(*self >> 10), *self & 0x3ff);
         let rate = i64::from(RATES.get(n.min(255) as usize).copied().unwrap_or(0));
         let target = if bit { (1 << 22) - 1 } else { 0 };
-        let p = p + ((target - p) * rate >> 16);
+        let p = p + (((target - p) * rate) >> 16);
         let n = if n < limit { n + 1 } else { n };
         *self = Self::try_from(p << 10).unwrap_or(0) | n;
     }
@@ -140,7 +140,7 @@ impl Slot for u16 {
         let (p, n) = (i32::from(*self >> 4), u32::from(*self & 0xf));
         let rate = i32::from(RATES.get(n as usize).copied().unwrap_or(0));
         let target = if bit { 4095 } else { 0 };
-        let p = p + ((target - p) * rate + 0x8000 >> 16);
+        let p = p + (((target - p) * rate + 0x8000) >> 16);
         let n = if n < limit { n + 1 } else { n };
         *self = Self::try_from(p << 4).unwrap_or(0) | Self::try_from(n).unwrap_or(15);
     }

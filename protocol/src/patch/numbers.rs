@@ -42,6 +42,10 @@ const LAST_BITS: usize = FIRST_BITS + 33 * 4;
 const SIGN: usize = LAST_BITS + 16;
 const _: () = assert!(SIGN + 4 <= KIND_SLOTS);
 
+/// log2 of all slots.
+const SLOTS_LOG2: u8 = 12;
+const _: () = assert!(KINDS * KIND_SLOTS == 1 << SLOTS_LOG2);
+
 /// Observations that count.
 const LIMIT: u32 = 15;
 
@@ -53,10 +57,10 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// Bytes of memory.
-    pub(super) const BYTES: u32 = (KINDS * KIND_SLOTS * 2) as u32;
+    pub(super) const BYTES: usize = size_of::<u16>() << SLOTS_LOG2;
 
     pub(super) fn new() -> Self {
-        Self { slots: Slots::new((KINDS * KIND_SLOTS).ilog2() as u8) }
+        Self { slots: Slots::new(SLOTS_LOG2) }
     }
 
     pub(super) fn all_mut(&mut self) -> &mut [u16] {

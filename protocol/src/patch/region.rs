@@ -46,7 +46,7 @@ impl Region {
             |coder: &mut _, numbers: &mut Numbers, value: u32| numbers.code(coder, Number::Segments, value);
         let len = numbers.code(coder, Number::RegionBytes, self.len);
         let architecture = small(coder, numbers, self.architecture as u32);
-        let architecture = Architecture::from_number(architecture.into()).unwrap_or_default();
+        let architecture = Architecture::from_number(architecture).unwrap_or_default();
         let wide = numbers.flag(coder, Number::Segments, 0, self.wide);
         let mut memory = [0; 2];
         for (place, value) in memory.iter_mut().zip(self.memory) {
@@ -100,10 +100,10 @@ fn code_segments(
     numbers: &mut Numbers,
 ) -> Vec<Segment> {
     let count = u32::try_from(segments.len()).unwrap_or(0);
-    let count = numbers.code(coder, Number::Segments, count).min(SEGMENTS_MAX as u32);
+    let count = numbers.code(coder, Number::Segments, count);
     let mut coded = Vec::with_capacity(SEGMENTS_MAX);
     let mut shift = 0_i64;
-    for at in 0..count as usize {
+    for at in 0..(count as usize).min(SEGMENTS_MAX) {
         let segment = segments.get(at).copied().unwrap_or_default();
         let like = like.get(at).copied().unwrap_or_default();
         let delta = i64::from(segment.offset) - i64::from(like.offset) - shift;

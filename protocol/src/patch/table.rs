@@ -17,7 +17,7 @@ const NEAR: u32 = 1 << 16;
 
 impl Table {
     /// Bytes of memory that an entry takes.
-    pub(super) const ENTRY_BYTES: u32 = 12;
+    pub(super) const ENTRY_BYTES: usize = size_of::<(u32, u32)>() + size_of::<u32>();
 
     pub(super) fn with_room(room: u32) -> Self {
         let count = room as usize;

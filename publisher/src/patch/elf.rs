@@ -2,6 +2,11 @@
 //!
 //! A file in such an image lies in one piece, or nearly; so it is found by its first bytes, wherever it is.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+
 use whimbrel_protocol::patch::{Architecture, SEGMENTS_MAX, Segment};
 
 /// An ELF file in an image.

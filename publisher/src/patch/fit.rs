@@ -18,8 +18,8 @@ pub(super) fn divisions(header: &Header, memory_bytes: u32, entries: u32) -> Vec
         };
         let rest = memory_bytes.checked_sub(Header { tuning, ..*header }.memory_bytes());
         let Some(rest) = rest else { continue };
-        let room = (rest / Header::MAP_ENTRY_BYTES).min(u16::MAX.into());
-        found.push(Tuning { map_entries: room.min(entries), ..tuning });
+        let room = u16::try_from(rest as usize / Header::MAP_ENTRY_BYTES).unwrap_or(u16::MAX);
+        found.push(Tuning { map_entries: entries.min(room.into()), ..tuning });
     }
     found
 }

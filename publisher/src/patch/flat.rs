@@ -3,6 +3,11 @@
 //! Found by counting: instructions that every compiler emits in masses, and words that point to the starts of
 //! functions from wherever the image is taken to run.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+
 use std::collections::HashMap;
 
 use whimbrel_protocol::patch::Architecture;

@@ -10,7 +10,7 @@ mod regions;
 mod scan;
 mod suffix;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
@@ -101,11 +101,10 @@ fn choose_regions(
     let mut best = 0;
     if candidates.len() > 1 {
         let cost = |regions: &Vec<Region>| {
-            let bits: f64 = attempt(regions.clone()).literal_bits(old, new).into_iter().map(f64::from).sum();
-            bits
+            attempt(regions.clone()).literal_bits(old, new).into_iter().map(f64::from).sum::<f64>()
         };
-        let costs: Vec<f64> = candidates.iter().map(cost).collect();
-        best = (0..costs.len()).min_by(|a, b| costs[*a].total_cmp(&costs[*b])).unwrap_or(0);
+        let costs = candidates.iter().map(cost).enumerate();
+        best = costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(at, _)| at);
     }
     candidates.swap_remove(best)
 }
@@ -130,7 +129,7 @@ fn run(
                     attempts.get(at).map(|attempt| (at, attempt))
                 } {
                     // Nobody listens any more only where the other side has panicked.
-                    let patch = work(attempt, &mut |bytes| drop(sender.send(bytes)));
+                    let patch = work(attempt, &mut |bytes| sender.send(bytes).unwrap_or_default());
                     if let Some(place) = patches.lock().expect("no holder panics").get_mut(at) {
                         *place = Some(patch);
                     }
@@ -168,6 +167,7 @@ impl Attempt {
     }
 
     /// Bits that each byte of the new image takes where it is told as a literal.
+    #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
     fn literal_bits(&self, old: &[u8], new: &[u8]) -> parse::LiteralBits {
         let mut plan = Plan::new(new, self.regions.clone(), self.entries.clone(), Vec::new());
         let mut bits = Vec::with_capacity(new.len());

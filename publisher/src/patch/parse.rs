@@ -3,7 +3,13 @@
 //! Costs are those of an earlier run in which everything between entries was told byte by byte, and estimates for
 //! the rest. A gap is a row of places; for each the cheapest way there is kept (Viterbi).
 
-use std::ops::Range;
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "images are smaller than 4 GiB")]
+
+use core::ops::Range;
 
 use whimbrel_protocol::patch::{Entry, MATCH_BYTES_MAX, Op};
 

@@ -1,6 +1,6 @@
 //! What an encoder says, step by step.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
 
 use whimbrel_protocol::patch::{Entry, Mode, Op, Region, Script};
 

@@ -25,7 +25,7 @@ impl RangeEncoder {
             if let Some(held) = self.held {
                 self.out.push(held.wrapping_add(carry));
             }
-            self.out.extend(std::iter::repeat_n(
+            self.out.extend(core::iter::repeat_n(
                 0xff_u8.wrapping_add(carry),
                 usize::try_from(self.full).unwrap_or(0),
             ));

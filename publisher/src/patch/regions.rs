@@ -1,5 +1,10 @@
 //! Which parts of the new image are predicted by what.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+
 use whimbrel_protocol::patch::{Architecture, Entry, Region, Segment};
 
 use super::elf::{self, ElfFile};

@@ -1,6 +1,11 @@
 //! Which pieces of the new image are made from which of the old one: the method of bsdiff (Percival, "Naive
 //! Differences of Executable Code", 2003).
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+
 use whimbrel_protocol::patch::Entry;
 
 use super::suffix::Suffixes;

@@ -1,5 +1,10 @@
 //! Where the longest piece of something stands in the old image.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "indices of the search itself, on images that a person gave: a wrong one is a bug"
+)]
+
 /// The old image with its suffixes in order.
 #[derive(Debug)]
 pub(super) struct Suffixes<'o> {

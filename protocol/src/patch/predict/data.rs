@@ -57,8 +57,9 @@ pub(super) fn literal(scene: &Scene<'_>, at: u32, span: Span, into: &mut Predict
         match scene.table.exact(word) {
             Some(new) => (new, Certainty::Seen, Kind::Pointer),
             None => {
+                // Strings stand at odd addresses too: what moves by an odd distance is one.
                 let (new, certainty) = scene.resolve(target)?;
-                (low(new.cast_signed()) | thumb, certainty, Kind::Pointer)
+                (low(new.cast_signed()).wrapping_add(thumb), certainty, Kind::Pointer)
             }
         }
     } else {

@@ -58,8 +58,8 @@ impl Mode {
 /// What an instruction or a word is, as far as references go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Plain = 0,
-    Call,
+    // 0 is what refers to nothing.
+    Call = 1,
     Branch,
     ShortBranch,
     LongBranch,
@@ -103,10 +103,9 @@ impl Reference {
 /// How well it is known where a reference leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Certainty {
-    /// Not predicted at all.
-    None = 0,
+    // 0 is what was not predicted.
     /// Into a piece that was matched.
-    Inside,
+    Inside = 1,
     /// Into what lies between matched pieces, or behind the image.
     Near,
     /// As another reference to the same place did.
@@ -114,7 +113,8 @@ pub(super) enum Certainty {
 }
 
 /// Bytes that are predicted at once.
-pub(super) const CHUNK: usize = 64;
+pub(super) const CHUNK_BYTES: u32 = 64;
+pub(super) const CHUNK: usize = CHUNK_BYTES as usize;
 /// Bytes of the old image before and behind a chunk that predictions look at.
 pub(super) const MARGIN: u32 = 40;
 
@@ -128,6 +128,9 @@ pub(super) struct Prediction {
     notes: Vec<Note>,
 }
 
+/// Most references of a chunk: instructions have 2 bytes at least.
+const NOTES_MAX: usize = CHUNK / 2;
+
 /// A reference that was predicted.
 #[derive(Clone, Copy, Debug)]
 struct Note {
@@ -139,8 +142,11 @@ struct Note {
 }
 
 impl Prediction {
+    /// Bytes of memory of the notes.
+    pub(super) const NOTES_BYTES: usize = size_of::<Note>() * NOTES_MAX;
+
     pub(super) fn new() -> Self {
-        Self { bytes: [0; CHUNK], kinds: [0; CHUNK], notes: Vec::with_capacity(CHUNK / 2) }
+        Self { bytes: [0; CHUNK], kinds: [0; CHUNK], notes: Vec::with_capacity(NOTES_MAX) }
     }
 
     /// Puts `bytes` at a place that may be partly outside the chunk.
