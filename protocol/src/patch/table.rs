@@ -14,6 +14,9 @@ pub(super) struct Table {
 
 /// Values farther apart than this have nothing to do with each other.
 const NEAR: u32 = 1 << 16;
+/// The latest values that are looked at, and how near they are to be.
+const LATEST: usize = 24;
+const LATEST_NEAR: u32 = 400;
 
 impl Table {
     /// Bytes of memory that an entry takes.
@@ -41,6 +44,24 @@ impl Table {
             Some((key, new)) if old - key < NEAR => old.wrapping_add(new.wrapping_sub(*key)),
             _ => old,
         }
+    }
+
+    /// What `old` becomes if it moves like the latest of the known values that are near it; itself where none is.
+    pub(super) fn like_latest(&self, old: u32) -> u32 {
+        let (older, newer) = self.recent.split_at_checked(self.oldest as usize).unwrap_or_default();
+        let latest = older.iter().rev().chain(newer.iter().rev()).take(LATEST);
+        let mut near = latest.filter(|key| key.abs_diff(old) < LATEST_NEAR);
+        match near.next().and_then(|key| Some(self.exact(*key)?.wrapping_sub(*key))) {
+            Some(moved) => old.wrapping_add(moved),
+            None => old,
+        }
+    }
+
+    /// The next lower value that is known, at most `reach` below, and what it became.
+    pub(super) fn below(&self, old: u32, reach: u32) -> Option<(u32, u32)> {
+        let after = self.sorted.partition_point(|(key, _)| *key <= old);
+        let (key, new) = *self.sorted.get(after.checked_sub(1)?)?;
+        (old - key < reach).then_some((key, new))
     }
 
     /// Learns what `old` became; the oldest makes room.

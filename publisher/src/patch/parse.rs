@@ -30,6 +30,8 @@ pub(super) struct Images<'i> {
 /// Bits that a literal takes, for each byte of the new image.
 pub(super) type LiteralBits = Vec<f32>;
 
+/// A match of this length is taken whole.
+const LONG_MATCH: usize = 200;
 /// Earlier places with the same beginning that are looked at.
 const CHAIN: usize = 64;
 /// Bytes that places in one chain have in common.
@@ -167,9 +169,14 @@ impl Search<'_> {
         nodes[0].bits = 0.0;
         let mut matches = Vec::new();
         let mut covered = (0_usize, 0_i64);
+        // Within a match this long nothing better begins.
+        let mut skip = 0;
         for at in 0..count {
             let place = start + at;
             chains.learn(images.new, place);
+            if at < skip {
+                continue;
+            }
             let here = nodes[at];
             let room = count - at;
             let mut offer = |len: usize, bits: f32, op: Op, distance: u32, shift: i64| {
@@ -189,8 +196,15 @@ impl Search<'_> {
                     let op = Op::Repeat { len: len as u32 };
                     offer(len, REPEAT_FLAG + len_bits(len), op, here.distance, here.shift);
                 }
+                if len >= LONG_MATCH {
+                    skip = at + len;
+                    continue;
+                }
             }
             chains.matches(images, place, most, &mut matches);
+            if matches.last().is_some_and(|(_, len)| *len >= LONG_MATCH) {
+                skip = at + matches.last().map_or(0, |(_, len)| *len);
+            }
             let mut from = CHAIN_BYTES;
             for &(distance, longest) in &matches {
                 for len in steps(from, longest) {

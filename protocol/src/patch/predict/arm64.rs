@@ -1,7 +1,7 @@
 //! ARM, 64 bit: branches, page addresses with their low parts, literals.
 
 use super::view::{View, distance, field, low, signed};
-use super::{Kind, Reference};
+use super::{Kind, Reference, constant};
 
 /// Instructions before or behind in which the other half of an address is looked for.
 const PAIR_REACH: u32 = 8;
@@ -37,6 +37,9 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
         let target = page.wrapping_add(low_part.flatten().unwrap_or(0).into());
         return Some(Reference::new(target, Kind::Page, 4));
     }
+    if word & 0xffe0_0000 == 0x5280_0000 {
+        return Some(Reference::new(constant(word & 31, word >> 5 & 0xffff), Kind::Constant, 4));
+    }
     let part = low_part(word)?;
     let register = word >> 5 & 31;
     let (n, page) = (1..=PAIR_REACH).find_map(|n| {
@@ -56,6 +59,7 @@ pub(super) fn rewrite(word: u32, kind: Kind, target: u64, address: u64) -> Optio
         Kind::ShortBranch => word & !(0x3fff << 5) | field(delta >> 2, 14)? << 5,
         Kind::Near => with_page(word, field(delta, 21)?),
         Kind::Page => with_page(word, field(distance(address & !0xfff, target & !0xfff) >> 12, 21)?),
+        Kind::Constant => word & !(0xffff << 5) | (low(target.cast_signed()) & 0xffff) << 5,
         Kind::PageLow => {
             let part = low(target.cast_signed()) & 0xfff;
             word & !(0xfff << 10) | (part >> scale(word)) << 10

@@ -120,7 +120,7 @@ pub(super) fn learn(
         let new_at = span.new.wrapping_add(at - span.old);
         if let (Some(before), Some(after)) = (old.word(at), recent.word(new_at)) {
             let memory = region.memory.iter().any(|high| *high != 0 && before >> 24 == u32::from(*high));
-            if memory || mode != Mode::Raw && before != 0 && before != after {
+            if memory || (mode != Mode::Raw || region.wide) && before != 0 && before != after {
                 table.learn(before, after);
             }
         }

@@ -80,6 +80,8 @@ pub(super) enum Kind {
     Memory,
     Distance,
     Word,
+    /// A number in an instruction, with its register.
+    Constant,
 }
 
 /// A reference as an instruction has it.
@@ -93,6 +95,14 @@ pub(super) struct Reference {
     /// Bytes from its other part to it.
     pub(super) behind: u32,
 }
+
+/// A number of 16 bits in a register, as the target of a reference: like numbers in like registers are near.
+const fn constant(register: u32, value: u32) -> u64 {
+    CONSTANTS | (register as u64) << 17 | value as u64
+}
+
+/// Numbers in instructions are kept apart from addresses.
+const CONSTANTS: u64 = 0xc700_0000;
 
 impl Reference {
     pub(super) const fn new(target: u64, kind: Kind, len: u8) -> Self {
@@ -192,9 +202,32 @@ impl Scene<'_> {
         if let Some(offset) = self.region.old_offset(target) {
             let mapped = self.map.find(offset);
             let new = self.region.new_address(u32::try_from(mapped.new).ok()?)?;
-            return Some((new, if mapped.inside { Certainty::Inside } else { Certainty::Near }));
+            if !mapped.inside {
+                return Some((new, Certainty::Near));
+            }
+            return Some((new.wrapping_add_signed(self.deviation(offset, key)), Certainty::Inside));
         }
         self.behind(target, key, moved)
+    }
+
+    /// How far from where the map says the nearest known place below went, where the map knew that place.
+    ///
+    /// Rows of like pieces, such as stubs of imported functions, may have been matched with their neighbours.
+    fn deviation(&self, offset: u32, key: u32) -> i64 {
+        // A flat image calls no stubs.
+        let linked = self.region.old.len() > 1;
+        let Some((below, new)) = self.table.below(key, DEVIATION_REACH).filter(|_| linked) else {
+            return 0;
+        };
+        let Some(offset) = offset.checked_sub(key - below) else {
+            return 0;
+        };
+        let mapped = self.map.find(offset);
+        let said = u32::try_from(mapped.new).ok().and_then(|new| self.region.new_address(new));
+        match said {
+            Some(said) if mapped.inside => new.wrapping_sub(low(said.cast_signed())).cast_signed().into(),
+            _ => 0,
+        }
     }
 
     /// What lies in memory behind the image moves with its end, unless what is near it is known to move otherwise.
@@ -216,6 +249,8 @@ impl Scene<'_> {
     }
 }
 
+/// Places farther apart have not been matched with their neighbours together.
+const DEVIATION_REACH: u32 = 512;
 /// Uninitialised data is taken to lie at most this far behind the image.
 const BEHIND_MAX: u64 = 1 << 24;
 
@@ -283,6 +318,12 @@ fn step(scene: &Scene<'_>, architecture: Architecture, at: u32, span: Span, into
     let resolved = match old.kind {
         // Absolute addresses may be of anything; those in no image are left alone.
         Kind::Low | Kind::High => resolve_absolute(scene, old.target),
+        Kind::Constant => {
+            let key = low(old.target.cast_signed());
+            let known = scene.table.exact(key);
+            let certainty = known.map_or(Certainty::Near, |_| Certainty::Seen);
+            Some((known.unwrap_or_else(|| scene.table.like_latest(key)).into(), certainty))
+        }
         _ => scene.resolve(old.target),
     };
     let Some((new, certainty)) = resolved else {
