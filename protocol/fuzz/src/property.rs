@@ -155,7 +155,7 @@ fn saved_and_restored(decoder: &mut Decoder, header: Header, choices: &mut Choic
         damaged.truncate(at);
     }
     // Whether a state is whole is the host's to check: one that is not may be refused or taken, no more.
-    let _ = Decoder::restore(header, &damaged);
+    drop(Decoder::restore(header, &damaged));
     let restored = Decoder::restore(header, &state).expect("its own state is taken back");
     assert_eq!((restored.consumed(), restored.produced()), (decoder.consumed(), decoder.produced()));
     restored
