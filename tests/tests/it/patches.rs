@@ -63,6 +63,15 @@ fn put_on(stage: &Stage, device: &mut Agent, release: &Release) {
     stage.service.whimbrel(["device", "groups", device.id(), "all"]).good();
 }
 
+/// Orders a release for everybody while these devices are away: what happened they learn from the answer to their
+/// hello, whatever the broker keeps.
+fn order(stage: &Stage, release: &Release, devices: &mut [&mut Agent]) -> String {
+    devices.iter_mut().for_each(|device| device.kill());
+    let campaign = stage.service.campaign(release, &[]);
+    devices.iter_mut().for_each(|device| device.start());
+    campaign
+}
+
 /// Flips a bit in the slot that runs, behind the device's back.
 fn rot(device: &mut Agent, at: u64) {
     let slot = device.status()["running"]["slot_file"].as_str().unwrap().to_owned();
@@ -102,7 +111,7 @@ fn each_device_gets_what_fits_it(stage: &Stage) {
     );
 
     let before = devices.each_ref().map(|device| stage.proxy.traffic(device.id()).chunk_bytes);
-    let campaign = stage.service.campaign(&step.new, &[]);
+    let campaign = order(stage, &step.new, &mut devices.each_mut()[..]);
     for device in &devices {
         stage.wait_until_updated(device, &step.new, &campaign);
     }
@@ -146,7 +155,7 @@ fn goes_on_without_fetching_again(how: &str) {
     let mut device = stage.new_device("meter-1");
     device.set(&format!("install.patch={how}"));
     put_on(&stage, &mut device, &step.old);
-    let campaign = stage.service.campaign(&step.new, &[]);
+    let campaign = order(&stage, &step.new, &mut [&mut device]);
     device.wait_for_state("installing");
     device.kill();
     let fetched = stage.proxy.traffic(device.id()).chunk_bytes;
@@ -187,10 +196,10 @@ fn a_campaign_moves_to_an_envelope_with_more_patches() {
     }
     let [early, late] = &mut devices;
     late.kill();
-    let first = stage.service.campaign(&without, &[]);
+    let first = order(&stage, &without, &mut [early]);
     stage.wait_until_updated(early, &without, &first);
     let fetched = stage.proxy.traffic("early").chunk_bytes;
-    let second = stage.service.campaign(&with, &[]);
+    let second = order(&stage, &with, &mut [early]);
     late.start();
     stage.wait_until_updated(late, &with, &second);
     stage.service.wait_for_end(&second, "early", "confirmed", None);
