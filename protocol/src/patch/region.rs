@@ -37,7 +37,7 @@ pub struct Region {
 }
 
 /// Most segments of a region, in each of the images.
-pub const SEGMENTS_MAX: usize = 8;
+pub const SEGMENTS_MAX: usize = 32;
 
 impl Region {
     /// Codes a region; what comes out may be anything, and is the caller's to check.

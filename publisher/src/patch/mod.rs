@@ -1,6 +1,7 @@
 //! Makes patches (SPEC section 5.5): finds what of the new image is in the old one, and says the rest.
 
 mod elf;
+mod ext4;
 mod fit;
 mod flat;
 mod parse;
