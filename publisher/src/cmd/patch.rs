@@ -29,7 +29,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     let progress = bar("comparing", image.id().size * 2);
     let compared = compare(&old, &new, &options, flags.dictionary, &mut |bytes| progress.inc(bytes))?;
     progress.finish_and_clear();
-    let Patch { header, bytes, modes } = compared.patch;
+    let Patch { header, bytes, modes, architecture, load_address } = compared.patch;
     if let Some(path) = &flags.output {
         files::write(path, &bytes, Secrecy::Public, Existing::Refuse)?;
     }
@@ -55,6 +55,8 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
         .with("percent_of_new", Value::Decimal(percent(patch_bytes, header.image.size)))
         .with("decoder_memory_bytes", Value::Bytes(header.memory_bytes().into()))
         .with("encoder_memory_bytes", Value::Bytes(encoder_memory))
+        .with("architecture", architecture.name())
+        .with("load_address", load_address.map(|address| format!("{address:#x}")))
         .with("modes", by_mode)
         .with("base_digest", header.base.digest.to_hex())
         .with("image_digest", header.image.digest.to_hex())

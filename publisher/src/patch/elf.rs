@@ -143,3 +143,79 @@ fn part(piece: &Piece, offset: u64, address: u64, len: u64) -> Option<Segment> {
         len: u32::try_from(bytes).ok()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file of 64 bits for `machine` with one segment of everything at `address`.
+    fn elf(machine: u16, address: u64, len: usize) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(len, 0x5a);
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(18, &machine.to_le_bytes());
+        put(32, &64_u64.to_le_bytes());
+        // Section headers of no bytes at the end.
+        put(40, &(len as u64).to_le_bytes());
+        put(54, &56_u16.to_le_bytes());
+        put(56, &1_u16.to_le_bytes());
+        put(58, &[0; 4]);
+        put(64, &1_u32.to_le_bytes());
+        put(72, &0_u64.to_le_bytes());
+        put(80, &address.to_le_bytes());
+        put(96, &(len as u64).to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn files_are_found_wherever_they_are_with_their_addresses() {
+        let (one, other) = (elf(183, 0x40_0000, 5000), elf(62, 0, 9000));
+        let image = [&b"head"[..], &one, b"\x7fELF is no file", &other, b"tail"].concat();
+        let found = files(&image);
+        let second = 4 + 5000 + 15;
+        let segment = |offset, address, len| vec![Segment { offset, address, len }];
+        assert_eq!(
+            found,
+            [
+                ElfFile {
+                    start: 4,
+                    len: 5000,
+                    architecture: Architecture::Arm64,
+                    wide: true,
+                    segments: segment(4, 0x40_0000, 5000),
+                },
+                ElfFile {
+                    start: second,
+                    len: 9000,
+                    architecture: Architecture::X86,
+                    wide: true,
+                    segments: segment(u32::try_from(second).unwrap(), 0, 9000),
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn headers_that_lead_nowhere_are_no_file() {
+        let good = elf(183, 0x1000, 6000);
+        for at in 0..120 {
+            let mut bad = good.clone();
+            bad[at] ^= 0xff;
+            for cut in [0, at, 64, 100, 4096, bad.len()] {
+                let _ = files(&bad[..cut]);
+            }
+        }
+        assert!(files(&good[..5000]).is_empty());
+        assert_eq!(files(&good).len(), 1);
+    }
+
+    #[test]
+    fn a_range_is_laid_over_the_pieces_of_its_file() {
+        let piece = Piece { in_file: 4096, in_image: 50_000, len: 8192 };
+        let segment = |offset, address, len| Some(Segment { offset, address, len });
+        assert_eq!(part(&piece, 0, 0x1000, 20_000), segment(50_000, 0x2000, 8192));
+        assert_eq!(part(&piece, 6000, 0x1000, 100), segment(51_904, 0x1000, 100));
+        assert_eq!(part(&piece, 0, 0x1000, 4096), None);
+        assert_eq!(part(&piece, 20_000, 0x1000, 100), None);
+    }
+}

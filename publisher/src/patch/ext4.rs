@@ -123,3 +123,57 @@ impl<'i> FileSystem<'i> {
         Some(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Blocks of noise with holes of zeros between them.
+    fn content() -> Vec<u8> {
+        let noise = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0] | 1;
+        (0..300_000).map(|n| if n / 20_000 % 3 == 1 { 0 } else { noise(n) }).collect()
+    }
+
+    /// The file system is made by the tool that makes real ones; where it is not there, nothing is tested.
+    #[test]
+    fn files_of_a_real_file_system_are_found_in_their_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, image) = (folder.path().join("root"), folder.path().join("image"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("a"), content()).unwrap();
+        std::fs::write(root.join("b"), b"small").unwrap();
+        let made = Command::new("mkfs.ext4").arg("-q").arg("-d").args([&root, &image]).arg("4M").status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("skipped: mkfs.ext4 is not here");
+            return;
+        }
+        let image = std::fs::read(image).unwrap();
+        let files = files(&image).unwrap();
+        // Before them comes what the file system keeps for itself, such as its journal.
+        let files = files.get(files.len() - 2..).unwrap();
+        let content = content();
+        for (pieces, wanted) in files.iter().zip([&content[..], b"small"]) {
+            let mut found = vec![0; wanted.len()];
+            for piece in pieces {
+                let (at, from, len) = (piece.in_file as usize, piece.in_image as usize, piece.len as usize);
+                found[at..at + len].copy_from_slice(&image[from..from + len]);
+            }
+            assert!(found == wanted);
+        }
+        assert!(files[0].len() > 1, "holes were left out");
+    }
+
+    #[test]
+    fn no_cut_of_a_file_system_and_no_noise_is_more_than_no_file() {
+        let mut image = vec![0xff; 8192];
+        assert_eq!(files(&image), None);
+        image[1024 + 56..1024 + 58].copy_from_slice(&0xef53_u16.to_le_bytes());
+        assert_eq!(files(&image), None);
+        // A superblock of nonsense that passes its own checks.
+        image[1024 + 24..1024 + 28].fill(0);
+        assert_eq!(files(&image), Some(Vec::new()));
+    }
+}

@@ -54,6 +54,10 @@ pub struct Patch {
     pub bytes: Vec<u8>,
     /// What of the image was predicted in which way, in bytes of the image.
     pub modes: Vec<(&'static str, u64)>,
+    /// Whose code most of the image that is code was taken for.
+    pub architecture: Architecture,
+    /// Where a flat image was taken to run; none where the image says it, or has no code.
+    pub load_address: Option<u64>,
 }
 
 /// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes, whatever
@@ -198,7 +202,22 @@ impl Attempt {
         let images = parse::Images { old, new, suffixes, dictionary, ends: &ends };
         let ops = parse::parse(&images, &self.entries, &self.pieces, &self.literal_bits(old, new));
         let plan = Plan::new(new, self.regions.clone(), self.entries.clone(), ops);
-        encode(old, &self.header, plan, progress)
+        let patch = encode(old, &self.header, plan, progress);
+        Patch { architecture: self.architecture(), load_address: self.load_address(), ..patch }
+    }
+
+    fn code(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().filter(|region| region.architecture != Architecture::None)
+    }
+
+    fn architecture(&self) -> Architecture {
+        self.code().max_by_key(|region| region.len).map_or(Architecture::None, |region| region.architecture)
+    }
+
+    fn load_address(&self) -> Option<u64> {
+        let flat =
+            |region: &&Region| self.regions.len() == 1 && region.new.len() == 1 && region.old.len() == 1;
+        self.code().find(flat)?.new.first().map(|segment| segment.address)
     }
 }
 
@@ -212,5 +231,11 @@ fn encode(old: &[u8], header: &Header, mut plan: Plan<'_>, progress: Progress<'_
         engine.step(&mut coder, &mut plan, &mut &*old).expect("the plan keeps to the images");
         progress((engine.produced() - before).into());
     }
-    Patch { header: *header, bytes: coder.finish(head_len), modes: plan.modes() }
+    Patch {
+        header: *header,
+        bytes: coder.finish(head_len),
+        modes: plan.modes(),
+        architecture: Architecture::None,
+        load_address: None,
+    }
 }
