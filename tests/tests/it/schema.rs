@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cddl::validate_cbor_from_slice;
 use whimbrel_protocol::codec::Writer;
+use whimbrel_protocol::patch::{Header, Tuning};
 
 fn protocol() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../protocol")
@@ -43,6 +44,14 @@ fn sequence(message: &[u8], raw: usize, items: usize, rest: bool) -> Vec<u8> {
     writer.into_bytes()
 }
 
+/// The header of a golden patch.
+fn patch_header(name: &str) -> Vec<u8> {
+    let mut patch = std::fs::read(protocol().join(format!("vectors/patch/{name}.patch"))).unwrap();
+    let (_, len) = Header::decode(&patch).unwrap();
+    patch.truncate(len);
+    patch
+}
+
 fn payload(name: &str) -> Vec<u8> {
     let bytes = vector(name);
     let object = whimbrel_protocol::cose::Sign1::decode(&bytes).unwrap();
@@ -79,6 +88,8 @@ fn the_schema_describes_every_golden_message() {
         ("report", payload("report")),
         ("enrolment", payload("enrolment")),
         ("signed-root", vector("root")),
+        ("patch-header", patch_header("small")),
+        ("patch-header", patch_header("medium")),
     ] {
         check(rule, &item).unwrap_or_else(|error| panic!("{rule}: {error}\n{}", hex::encode(&item)));
     }
@@ -91,4 +102,7 @@ fn the_schema_tells_messages_apart() {
     assert!(check("hello-answer", &payload("report")).is_err());
     assert!(check("status-body", &vector("hello")[1..]).is_err());
     assert!(check("refusal-sequence", &sequence(&vector("chunk-request"), 4, 4, false)).is_err());
+    let (header, _) = Header::decode(&patch_header("small")).unwrap();
+    let tuning = Tuning { dictionary_log2: 7, ..header.tuning };
+    assert!(check("patch-header", &Header { tuning, ..header }.encode()).is_err());
 }
