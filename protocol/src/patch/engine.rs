@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use super::correction::{Chunk, Corrections};
+use super::decoder::Decoder;
 use super::literal::{Literals, Surroundings};
 use super::map::{Entry, Map};
 use super::model::Slots;
@@ -205,12 +206,12 @@ impl Engine {
         }
     }
 
-    /// Bytes of memory besides what the header's sizes say: numbers, choices, mixers, buffers.
+    /// Bytes of memory besides what the header's sizes say: the decoder itself, numbers, choices, mixers, buffers.
     pub(super) const FIXED_BYTES: usize = Numbers::BYTES
         + (size_of::<u32>() << CHOICES_LOG2)
         + Literals::FIXED_BYTES
         + Corrections::FIXED_BYTES
-        + size_of::<Self>()
+        + size_of::<Decoder>()
         + STEP_BYTES_MAX
         + Prediction::NOTES_BYTES
         + 2 * SEGMENTS_MAX * size_of::<Segment>();
@@ -251,6 +252,8 @@ impl Engine {
     }
 
     fn begin_region(&mut self, coder: &mut impl Coder, script: &mut impl Script) -> Result<(), PatchError> {
+        // Before the next one is allocated.
+        self.region = Region::default();
         let region = script.region(self.produced).code(coder, &mut self.numbers);
         if region.len == 0 || region.len > self.image_len - self.produced {
             return Err(self.range("region"));

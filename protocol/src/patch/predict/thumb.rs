@@ -17,15 +17,17 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
     let pc = address.wrapping_add(4);
     let aligned = pc & !3;
     if len(first) == 2 {
+        let words = u64::from(first & 0xff) * 4;
         let (target, kind) = match first {
-            _ if first & 0xf800 == 0x4800 => (aligned + u64::from(first & 0xff) * 4, Kind::Literal),
-            _ if first & 0xf800 == 0xa000 => (aligned + u64::from(first & 0xff) * 4, Kind::Near),
+            _ if first & 0xf800 == 0x4800 => (aligned.wrapping_add(words), Kind::Literal),
+            _ if first & 0xf800 == 0xa000 => (aligned.wrapping_add(words), Kind::Near),
             _ if first & 0xf000 == 0xd000 && first & 0x0e00 != 0x0e00 => {
                 (pc.wrapping_add_signed(signed(first, 8) * 2), Kind::ShortBranch)
             }
             _ if first & 0xf800 == 0xe000 => (pc.wrapping_add_signed(signed(first, 11) * 2), Kind::Branch),
             _ if first & 0xf500 == 0xb100 => {
-                (pc + u64::from((first >> 9 & 1) << 5 | (first >> 3 & 31)) * 2, Kind::ZeroBranch)
+                let halves = u64::from((first >> 9 & 1) << 5 | (first >> 3 & 31));
+                (pc.wrapping_add(halves * 2), Kind::ZeroBranch)
             }
             _ => return None,
         };
