@@ -14,6 +14,8 @@ mod keys;
 mod objects;
 mod operate;
 mod patch;
+mod patch_bounds;
+mod patch_properties;
 mod patch_vectors;
 mod patches;
 mod payloads;

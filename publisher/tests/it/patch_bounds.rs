@@ -1,0 +1,120 @@
+//! Bytes that patches between real versions take at most, as `scripts/bench-patches --check` measures them too.
+//!
+//! The images are not part of this project: `WHIMBREL_PATCH_PAIRS` names the folder with NAME.old and NAME.new, or
+//! the same with `.xz`. Where it is not there, nothing is measured, and a line says so.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use whimbrel_protocol::patch::Decoder;
+use whimbrel_publisher::patch::{PatchOptions, diff};
+
+const KIB: u32 = 1024;
+/// What the decoder of a Linux device and that of a microcontroller may have.
+const LINUX_MEMORY: u32 = 256 * KIB;
+const MCU_MEMORY: u32 = 40 * KIB;
+
+fn folder() -> PathBuf {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/delta");
+    std::env::var_os("WHIMBREL_PATCH_PAIRS").map_or_else(|| default.into(), PathBuf::from)
+}
+
+/// An image of a pair; none where the folder lacks it.
+fn image(name: &str) -> Option<Vec<u8>> {
+    let plain = folder().join(name);
+    if plain.exists() {
+        return Some(std::fs::read(plain).unwrap());
+    }
+    let packed = folder().join(format!("{name}.xz"));
+    if !packed.exists() {
+        return None;
+    }
+    let output = Command::new("xz").arg("-dc").arg(&packed).output().expect("xz is installed");
+    assert!(output.status.success(), "{}", packed.display());
+    Some(output.stdout)
+}
+
+/// Nothing is said of architecture or address: both are found.
+fn within(name: &str, memory_bytes: u32, patch_bytes_max: usize) {
+    let (Some(old), Some(new)) = (image(&format!("{name}.old")), image(&format!("{name}.new"))) else {
+        eprintln!("skipped: {name} is not in {}", folder().display());
+        return;
+    };
+    let patch = diff(&old, &new, &PatchOptions { memory_bytes, ..PatchOptions::default() }, &mut |_| {});
+    let (len, memory) = (patch.bytes.len(), patch.header.memory_bytes());
+    assert!(len <= patch_bytes_max, "{name}: {len} bytes, at most {patch_bytes_max}");
+    assert!(memory <= memory_bytes, "{name}: the decoder takes {memory} bytes, at most {memory_bytes}");
+    assert!(decoded(&patch.bytes, &old) == new, "{name}");
+    eprintln!("{name}: {len} bytes, at most {patch_bytes_max}; decoder {memory} bytes");
+}
+
+fn decoded(patch: &[u8], mut old: &[u8]) -> Vec<u8> {
+    let (header, header_bytes) = whimbrel_protocol::patch::Header::decode(patch).unwrap();
+    let mut image = vec![0; header.image.size as usize];
+    let mut decoder = Decoder::new(header);
+    let input = &patch[header_bytes..];
+    let (used, filled) = decoder.decode(input, true, &mut old, &mut image).unwrap();
+    assert_eq!(filled, image.len());
+    decoder.finish((input.len() - used) as u64).unwrap();
+    image
+}
+
+/// 12 % more than with the memory of a Linux device.
+const fn for_mcu(patch_bytes_max: usize) -> usize {
+    patch_bytes_max * 112 / 100
+}
+
+const MOVEHUB: usize = 1_750;
+const HACKRF: usize = 10_800;
+const PRIME: usize = 124_000;
+const OPENSBI: usize = 67_000;
+
+#[test]
+fn a_minor_release_for_cortex_m0_takes_1750_bytes() {
+    within("m0-movehub", LINUX_MEMORY, MOVEHUB);
+}
+
+#[test]
+fn a_release_for_cortex_m4_takes_10800_bytes() {
+    within("m4-hackrf", LINUX_MEMORY, HACKRF);
+}
+
+#[test]
+fn a_major_release_for_cortex_m4_takes_124000_bytes() {
+    within("m4-prime-major", LINUX_MEMORY, PRIME);
+}
+
+#[test]
+fn a_release_of_risc_v_firmware_takes_67000_bytes() {
+    within("riscv-opensbi", LINUX_MEMORY, OPENSBI);
+}
+
+#[test]
+fn two_years_of_an_arm64_boot_loader_take_166000_bytes() {
+    within("a64-uboot", LINUX_MEMORY, 166_000);
+}
+
+#[test]
+fn two_releases_of_a_static_arm64_program_take_621000_bytes() {
+    within("a64-busybox", LINUX_MEMORY, 621_000);
+}
+
+#[test]
+fn patches_for_40_kib_of_memory_take_12_percent_more_on_cortex_m0() {
+    within("m0-movehub", MCU_MEMORY, for_mcu(MOVEHUB));
+}
+
+#[test]
+fn patches_for_40_kib_of_memory_take_12_percent_more_on_cortex_m4() {
+    within("m4-hackrf", MCU_MEMORY, for_mcu(HACKRF));
+}
+
+#[test]
+fn patches_for_40_kib_of_memory_take_12_percent_more_on_a_large_cortex_m4_image() {
+    within("m4-prime-major", MCU_MEMORY, for_mcu(PRIME));
+}
+
+#[test]
+fn patches_for_40_kib_of_memory_take_12_percent_more_on_risc_v() {
+    within("riscv-opensbi", MCU_MEMORY, for_mcu(OPENSBI));
+}
