@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::decoder::Decoder;
-use super::engine::{Copying, Phase};
+use super::engine::{Copying, Engine, Phase};
 use super::map::Entry;
 use super::predict::Mode;
 use super::range::RangeState;
@@ -111,7 +111,9 @@ impl Decoder {
         u64::from(header.memory_bytes())
     }
 
-    /// Goes on from a saved state of the same patch. Whether the state is whole, is the host's to check.
+    /// Goes on from a saved state of the same patch.
+    ///
+    /// Whether the state is whole, is the host's to check; one that is not may give another image, and nothing worse.
     ///
     /// # Errors
     /// [`PatchError::State`].
@@ -123,10 +125,32 @@ impl Decoder {
         let mut decoder = Self::new(header);
         let mut load = Load(parts);
         walk(&mut decoder, &mut load).ok_or(PatchError::State)?;
-        let engine = &decoder.engine;
-        let in_place = engine.produced <= engine.region_end && engine.region_end <= engine.image_len;
-        if in_place && load.0.is_empty() { Ok(decoder) } else { Err(PatchError::State) }
+        let sound = load.0.is_empty() && is_sound(&decoder.engine);
+        if sound { Ok(decoder) } else { Err(PatchError::State) }
     }
+}
+
+/// Whether everything that a step relies on holds.
+fn is_sound(engine: &Engine) -> bool {
+    let Copying { old, left, .. } = engine.copying;
+    let ends_in = |start: u32, len: u32, end: u32| start.checked_add(len).is_some_and(|at| at <= end);
+    let output = engine.produced <= engine.region_end
+        && engine.region_end <= engine.image_len
+        && engine.ready.len() <= engine.produced as usize;
+    let copying = ends_in(old, left, engine.base_len) && ends_in(engine.produced, left, engine.region_end);
+    let entries = &engine.map.entries;
+    let in_order = entries.windows(2).all(|pair| match pair {
+        [one, other] => ends_in(one.new, one.len, other.new),
+        _ => true,
+    });
+    let in_images = entries.iter().all(|entry| {
+        ends_in(entry.old, entry.len, engine.base_len) && ends_in(entry.new, entry.len, engine.region_end)
+    });
+    let next = entries.get(engine.next_entry as usize);
+    let to_come = next.is_none_or(|entry| ends_in(engine.produced, left, entry.new));
+    let counted = entries.len() <= engine.region.entries as usize
+        && (engine.phase == Phase::Entries) == (entries.len() < engine.region.entries as usize);
+    output && copying && in_order && in_images && to_come && counted
 }
 
 /// Goes over everything.
@@ -196,7 +220,7 @@ fn walk<P: Part>(decoder: &mut Decoder, part: &mut P) -> Option<()> {
     weights(mixer, part)
 }
 
-fn region<P: Part>(engine: &mut super::Engine, part: &mut P) -> Option<()> {
+fn region<P: Part>(engine: &mut Engine, part: &mut P) -> Option<()> {
     let region = &mut engine.region;
     part.small(&mut region.len)?;
     part.small(&mut region.entries)?;

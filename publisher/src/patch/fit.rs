@@ -38,7 +38,9 @@ pub(super) const SMALLEST: Tuning = Tuning {
 pub const MEMORY_BYTES_MIN: u32 = 24 * 1024;
 
 /// Sizes as logarithms: dictionary, models of literals, of flags and of bytes; then entries of the table.
-const SHAPES: [(u8, u8, u8, u8, u32); 12] = [
+const SHAPES: [(u8, u8, u8, u8, u32); 14] = [
+    (20, 19, 14, 16, 2048),
+    (18, 17, 13, 14, 1024),
     (16, 15, 12, 13, 512),
     (15, 16, 12, 13, 512),
     (16, 15, 11, 12, 256),
