@@ -1,7 +1,8 @@
 //! From patch bytes to image bytes.
 
-use super::engine::{Engine, Nothing};
+use super::engine::Engine;
 use super::range::{RangeDecoder, RangeState, START_BYTES, TAIL_BYTES_MAX};
+use super::script::Nothing;
 use super::{DecodeFailure, Header, PatchError};
 
 /// The old image, read at random.

@@ -6,97 +6,19 @@
 
 use alloc::vec::Vec;
 
-use super::correction::{Chunk, Corrections};
+use super::correction::Corrections;
 use super::decoder::Decoder;
 use super::literal::{Literals, Surroundings};
 use super::map::{Entry, Map};
 use super::model::Slots;
 use super::numbers::{Number, Numbers};
-use super::predict::{self, CHUNK, CHUNK_BYTES, MARGIN, Mode, Prediction, Scene, Span, View};
+use super::predict::{CHUNK, CHUNK_BYTES, Mode, Prediction};
 use super::range::Coder;
 use super::region::{Region, SEGMENTS_MAX, Segment};
+use super::script::{MATCH_BYTES_MAX, Op, Script};
 use super::table::Table;
 use super::window::Window;
 use super::{Architecture, Base, DecodeFailure, Header, PatchError};
-
-/// What stands between two entries of the map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// One byte.
-    Literal,
-    /// Bytes that were written before, `distance` bytes back.
-    Match {
-        /// 1 or more, at most the dictionary and what was written.
-        distance: u32,
-        /// 2 to [`MATCH_BYTES_MAX`].
-        len: u32,
-    },
-    /// The same distance as the last match.
-    Repeat {
-        /// 1 to [`MATCH_BYTES_MAX`].
-        len: u32,
-    },
-    /// Bytes of the old image, predicted and corrected like those of an entry.
-    Copy {
-        /// The first of them.
-        old: u32,
-        /// 1 or more.
-        len: u32,
-    },
-}
-
-/// Most bytes of a match.
-pub const MATCH_BYTES_MAX: u32 = 256;
-/// Bytes of the new image that are predicted in one mode.
-pub const BLOCK_BYTES: u32 = 256;
-
-/// What an encoder wants said. A decoder's says nothing: what comes out is what the patch says.
-pub trait Script {
-    /// Whether it has anything to say.
-    const CHOOSES: bool;
-
-    /// The region that begins at byte `at` of the image.
-    fn region(&mut self, at: u32) -> Region;
-
-    /// The next entry of the region's map.
-    fn entry(&mut self) -> Entry;
-
-    /// What comes at byte `at`, with at most `room` bytes before the next entry or the end of the region.
-    fn op(&mut self, at: u32, room: u32) -> Op;
-
-    /// How to predict the block of `len` bytes that comes; `wrong` are the bytes that each mode gets wrong.
-    fn mode(&mut self, len: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode;
-
-    /// The byte at `at`.
-    fn byte(&self, at: u32) -> u8;
-}
-
-/// The decoder's script.
-pub(super) struct Nothing;
-
-impl Script for Nothing {
-    const CHOOSES: bool = false;
-
-    fn region(&mut self, _: u32) -> Region {
-        Region::default()
-    }
-
-    fn entry(&mut self) -> Entry {
-        Entry::default()
-    }
-
-    fn op(&mut self, _: u32, _: u32) -> Op {
-        Op::Literal
-    }
-
-    fn mode(&mut self, _: u32, _: Mode, _: [u32; Mode::ALL.len()]) -> Mode {
-        Mode::Raw
-    }
-
-    fn byte(&self, _: u32) -> u8 {
-        0
-    }
-}
 
 /// What the next step begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +71,7 @@ pub struct Engine {
     pub(super) choices: Slots<u32>,
     pub(super) corrections: Corrections,
     pub(super) literals: Literals,
-    prediction: Prediction,
+    pub(super) prediction: Prediction,
     /// What of the old image was read last, for literals.
     nearby: Nearby,
     /// Output that nobody has taken yet.
@@ -166,8 +88,8 @@ struct Nearby {
 
 /// Slots for choices among operations and modes.
 const CHOICES_LOG2: u8 = 10;
-const MODE_CHOICES: usize = 768;
-const CHOICE_LIMIT: u32 = 60;
+pub(super) const MODE_CHOICES: usize = 768;
+pub(super) const CHOICE_LIMIT: u32 = 60;
 
 /// Most bytes that one step produces.
 pub(super) const STEP_BYTES_MAX: usize = MATCH_BYTES_MAX as usize;
@@ -381,7 +303,7 @@ impl Engine {
         op
     }
 
-    fn emit(&mut self, byte: u8) {
+    pub(super) fn emit(&mut self, byte: u8) {
         self.window.push(byte);
         self.ready.push(byte);
         self.produced += 1;
@@ -441,153 +363,4 @@ impl Engine {
         }
         Ok(nearby.bytes.get((at - nearby.start) as usize).copied())
     }
-
-    /// A chunk of a copy.
-    fn copy<C: Coder, S: Script, B: Base>(
-        &mut self,
-        coder: &mut C,
-        script: &mut S,
-        base: &mut B,
-    ) -> Result<(), DecodeFailure<B::Error>> {
-        let Copying { old, done, left, mut walk } = self.copying;
-        let at = self.produced;
-        if done == 0 || at.is_multiple_of(BLOCK_BYTES) {
-            let len = (BLOCK_BYTES - at % BLOCK_BYTES).min(left);
-            self.choose_mode(coder, script, base, Span { old, new: at, len }, walk)
-                .map_err(DecodeFailure::Base)?;
-        }
-        let len = (CHUNK_BYTES - at % CHUNK_BYTES).min(left);
-        let span = Span { old, new: at, len };
-        let (bytes, start) = self.around(base, span).map_err(DecodeFailure::Base)?;
-        let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
-        let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
-        predict::predict(&scene, self.mode, span, &mut walk, &mut self.prediction);
-        let mut plain = [0; CHUNK];
-        for (place, offset) in plain.iter_mut().zip(0..len) {
-            *place = view.byte(old + offset).unwrap_or(0);
-        }
-        let mut actual = [0; CHUNK];
-        for (place, offset) in actual.iter_mut().zip(0..len) {
-            *place = script.byte(at + offset);
-        }
-        let unit = match (self.mode, self.region.architecture) {
-            (Mode::Code, Architecture::Thumb | Architecture::RiscV) => 2,
-            _ => 4,
-        };
-        let chunk = Chunk {
-            len: len as usize,
-            at,
-            predicted: &self.prediction.bytes,
-            kinds: &self.prediction.kinds,
-            old: &plain,
-            unit,
-            mode: self.mode as u8,
-            from_start: done,
-            to_end: left,
-            before: self.window.last_eight(),
-        };
-        self.corrections.code(coder, &chunk, &mut actual);
-        let mut recent = [0; RECENT + CHUNK];
-        for (place, distance) in recent.iter_mut().zip((1..=MARGIN).rev()) {
-            *place = self.window.back(distance);
-        }
-        for (place, byte) in recent.iter_mut().skip(RECENT).zip(actual) {
-            *place = byte;
-        }
-        for byte in actual.into_iter().take(len as usize) {
-            self.emit(byte);
-        }
-        // Places before the image's first byte wrap around and are never looked at.
-        let bytes = recent.get(..RECENT + len as usize).unwrap_or_default();
-        let before = MARGIN.min(at);
-        let recent =
-            View { bytes: bytes.get(RECENT - before as usize..).unwrap_or_default(), start: at - before };
-        predict::learn(&self.region, self.mode, span, &self.prediction, view, recent, &mut self.table);
-        self.copying = Copying { old: old + len, done: done.saturating_add(len), left: left - len, walk };
-        if self.copying.left == 0 {
-            self.right = 0;
-        }
-        Ok(())
-    }
-
-    /// The old image around a span.
-    fn around<B: Base>(&self, base: &mut B, span: Span) -> Result<([u8; AROUND], u32), B::Error> {
-        let mut bytes = [0; AROUND];
-        let len = span_bytes(self.base_len, span);
-        let start = span.old.saturating_sub(MARGIN);
-        if let Some(bytes) = bytes.get_mut(..len) {
-            base.read(start.into(), bytes)?;
-        }
-        Ok((bytes, start))
-    }
-
-    /// Says how the block that begins here is predicted.
-    fn choose_mode<C: Coder, S: Script, B: Base>(
-        &mut self,
-        coder: &mut C,
-        script: &mut S,
-        base: &mut B,
-        span: Span,
-        walk: u32,
-    ) -> Result<(), B::Error> {
-        let last = self.mode;
-        let mut wanted = Mode::Raw;
-        if S::CHOOSES {
-            let mut wrong = [0; Mode::ALL.len()];
-            for (count, mode) in wrong.iter_mut().zip(Mode::ALL) {
-                *count = self.wrong(script, base, mode, span, walk)?;
-            }
-            wanted = script.mode(span.len, last, wrong);
-        }
-        let context = MODE_CHOICES + (last as usize) * 16;
-        let choices = &mut self.choices;
-        if choices.bit(coder, context, CHOICE_LIMIT, wanted == last) {
-            return Ok(());
-        }
-        let mut node = 1;
-        for at in (0..3).rev() {
-            let bit = choices.bit(coder, context + node, CHOICE_LIMIT, wanted as usize >> at & 1 != 0);
-            node = node << 1 | usize::from(bit);
-        }
-        self.mode = Mode::ALL.get(node & 7).copied().unwrap_or_default();
-        Ok(())
-    }
-
-    /// Bytes of a block that a mode would get wrong.
-    fn wrong<S: Script, B: Base>(
-        &self,
-        script: &S,
-        base: &mut B,
-        mode: Mode,
-        block: Span,
-        mut walk: u32,
-    ) -> Result<u32, B::Error> {
-        let (mut prediction, mut count, mut done) = (Prediction::new(), 0, 0);
-        while done < block.len {
-            let (old, new) = (block.old + done, block.new + done);
-            let len = (CHUNK_BYTES - new % CHUNK_BYTES).min(block.len - done);
-            let span = Span { old, new, len };
-            let (bytes, start) = self.around(base, span)?;
-            let view =
-                View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
-            let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
-            predict::predict(&scene, mode, span, &mut walk, &mut prediction);
-            let predicted = prediction.bytes.iter().zip(0..len);
-            count += predicted.map(|(byte, at)| u32::from(*byte != script.byte(new + at))).sum::<u32>();
-            done += len;
-        }
-        Ok(count)
-    }
-}
-
-/// Bytes before a chunk that learning looks at.
-const RECENT: usize = MARGIN as usize;
-/// Most bytes of the old image that a chunk needs.
-const AROUND: usize = CHUNK + 2 * MARGIN as usize;
-
-/// Bytes of the old image around a span, as far as there are any.
-fn span_bytes(base_len: u32, span: Span) -> usize {
-    let start = span.old.saturating_sub(MARGIN);
-    let end = (span.old.saturating_add(span.len).saturating_add(MARGIN)).min(base_len);
-    (end.saturating_sub(start) as usize).min(AROUND)
 }

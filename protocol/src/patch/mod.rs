@@ -4,6 +4,7 @@
 //! image bytes, in order, and reads the old image at random. It has no I/O: the host feeds it, gives it room for
 //! output, and answers what it reads through [`Base`]. Its whole state is plain data ([`Decoder::save`]).
 
+mod copy;
 mod correction;
 mod decoder;
 mod engine;
@@ -16,15 +17,17 @@ mod numbers;
 mod predict;
 mod range;
 mod region;
+mod script;
 mod state;
 mod table;
 mod window;
 
 pub use decoder::{Base, Decoder, INPUT_MARGIN};
-pub use engine::{BLOCK_BYTES, Engine, MATCH_BYTES_MAX, Op, Script};
+pub use engine::Engine;
 pub use error::{DecodeFailure, PatchError};
 pub use header::{Architecture, Header, Tuning};
 pub use map::Entry;
 pub use predict::Mode;
 pub use range::{Coder, last_value};
 pub use region::{Region, SEGMENTS_MAX, Segment};
+pub use script::{BLOCK_BYTES, MATCH_BYTES_MAX, Op, Script};

@@ -8,19 +8,20 @@ mod arm;
 mod arm64;
 mod data;
 mod riscv;
+mod scene;
 mod thumb;
 mod view;
 mod x86;
 
+pub(super) use scene::{Certainty, Scene};
 pub(super) use view::View;
 
 use alloc::vec::Vec;
 
 use super::Architecture;
-use super::map::Map;
 use super::region::Region;
 use super::table::Table;
-use view::{distance, low};
+use view::low;
 
 /// How the bytes of a block are predicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,18 +111,6 @@ impl Reference {
     }
 }
 
-/// How well it is known where a reference leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Certainty {
-    // 0 is what was not predicted.
-    /// Into a piece that was matched.
-    Inside = 1,
-    /// Into what lies between matched pieces, or behind the image.
-    Near,
-    /// As another reference to the same place did.
-    Seen,
-}
-
 /// Bytes that are predicted at once.
 pub(super) const CHUNK_BYTES: u32 = 64;
 pub(super) const CHUNK: usize = CHUNK_BYTES as usize;
@@ -180,79 +169,6 @@ pub(super) struct Span {
     pub(super) new: u32,
     pub(super) len: u32,
 }
-
-/// Everything that predictions go by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scene<'s> {
-    pub(super) region: &'s Region,
-    pub(super) map: &'s Map,
-    pub(super) table: &'s Table,
-    /// The old image around the span.
-    pub(super) old: View<'s>,
-}
-
-impl Scene<'_> {
-    /// Where a reference to an old address leads in the new image.
-    pub(super) fn resolve(&self, target: u64) -> Option<(u64, Certainty)> {
-        let key = low(target.cast_signed());
-        let moved = |new: u32| target.wrapping_add_signed(new.wrapping_sub(key).cast_signed().into());
-        if let Some(new) = self.table.exact(key) {
-            return Some((moved(new), Certainty::Seen));
-        }
-        if let Some(offset) = self.region.old_offset(target) {
-            let mapped = self.map.find(offset);
-            let new = self.region.new_address(u32::try_from(mapped.new).ok()?)?;
-            if !mapped.inside {
-                return Some((new, Certainty::Near));
-            }
-            return Some((new.wrapping_add_signed(self.deviation(offset, key)), Certainty::Inside));
-        }
-        self.behind(target, key, moved)
-    }
-
-    /// How far from where the map says the nearest known place below went, where the map knew that place.
-    ///
-    /// Rows of like pieces, such as stubs of imported functions, may have been matched with their neighbours.
-    fn deviation(&self, offset: u32, key: u32) -> i64 {
-        // A flat image calls no stubs.
-        let linked = self.region.old.len() > 1;
-        let Some((below, new)) = self.table.below(key, DEVIATION_REACH).filter(|_| linked) else {
-            return 0;
-        };
-        let Some(offset) = offset.checked_sub(key - below) else {
-            return 0;
-        };
-        let mapped = self.map.find(offset);
-        let said = u32::try_from(mapped.new).ok().and_then(|new| self.region.new_address(new));
-        match said {
-            Some(said) if mapped.inside => new.wrapping_sub(low(said.cast_signed())).cast_signed().into(),
-            _ => 0,
-        }
-    }
-
-    /// What lies in memory behind the image moves with its end, unless what is near it is known to move otherwise.
-    fn behind(&self, target: u64, key: u32, moved: impl Fn(u32) -> u64) -> Option<(u64, Certainty)> {
-        let (old_end, new_end) = self.region.ends()?;
-        if target < old_end || target - old_end >= BEHIND_MAX {
-            return None;
-        }
-        let near = self.table.near(key);
-        if near != key {
-            return Some((moved(near), Certainty::Near));
-        }
-        Some((target.wrapping_add_signed(distance(old_end, new_end)), Certainty::Near))
-    }
-
-    /// Whether a word is an address outside the image that the region names.
-    fn is_memory(&self, word: u32) -> bool {
-        self.region.memory.iter().any(|high| *high != 0 && word >> 24 == u32::from(*high))
-    }
-}
-
-/// Places farther apart have not been matched with their neighbours together.
-const DEVIATION_REACH: u32 = 512;
-/// Uninitialised data is taken to lie at most this far behind the image.
-const BEHIND_MAX: u64 = 1 << 24;
 
 /// Predicts a span. `walk` is where the next instruction begins in the old image; it moves on.
 pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, walk: &mut u32, into: &mut Prediction) {
