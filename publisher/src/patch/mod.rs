@@ -60,8 +60,8 @@ pub struct Patch {
     pub load_address: Option<u64>,
 }
 
-/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes, whatever
-/// the number of threads.
+/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes on
+/// one kind of machine (the search weighs with floating point), whatever the number of threads.
 ///
 /// `progress` is told of every byte of `new` once it is coded. Memory: about 10 bytes for each of the old image, 8 for
 /// each of the new one, and the decoder's for each thread.
