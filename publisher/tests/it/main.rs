@@ -15,6 +15,7 @@ mod objects;
 mod operate;
 mod patch;
 mod patch_bounds;
+mod patch_hostile;
 mod patch_properties;
 mod patch_vectors;
 mod patches;

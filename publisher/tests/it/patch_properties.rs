@@ -7,7 +7,7 @@ use whimbrel_publisher::patch::{MEMORY_BYTES_MIN, Patch, PatchOptions, diff};
 const LOAD_ADDRESS: u64 = 0x0800_0000;
 
 /// Code-like bytes: references of every kind that the architecture has, among filling.
-fn code(architecture: Architecture, seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn code(architecture: Architecture, seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random(seed);
     let mut bytes = Vec::new();
     while bytes.len() < len {
@@ -82,10 +82,10 @@ fn pointer(any: u32) -> u32 {
 }
 
 /// A linear congruential generator: what is made of a seed stays the same.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32 % bound.max(1)
     }
