@@ -172,7 +172,9 @@ impl Decoder {
         if !self.is_complete() {
             return Err(PatchError::Truncated { produced: self.produced() });
         }
-        let ends = self.range.is_some_and(|range| range.is_end()) && self.last_byte != 0;
+        // As many zeros as may be left out were.
+        let trimmed = self.last_byte != 0 || self.beyond == TAIL_BYTES_MAX;
+        let ends = trimmed && self.range.is_some_and(|range| range.is_end());
         if unused > 0 || !ends { Err(PatchError::Trailing) } else { Ok(()) }
     }
 }

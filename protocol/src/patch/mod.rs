@@ -28,6 +28,6 @@ pub use error::{DecodeFailure, PatchError};
 pub use header::{Architecture, Header, Tuning};
 pub use map::Entry;
 pub use predict::Mode;
-pub use range::{Coder, last_value};
+pub use range::{Coder, TAIL_BYTES_MAX, last_value};
 pub use region::{Region, SEGMENTS_MAX, Segment};
 pub use script::{BLOCK_BYTES, MATCH_BYTES_MAX, Op, Script};

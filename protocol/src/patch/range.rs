@@ -22,7 +22,7 @@ pub(super) struct RangeState {
 }
 
 /// Bytes that the encoder may leave out at the end because they would be zero.
-pub(super) const TAIL_BYTES_MAX: usize = 4;
+pub const TAIL_BYTES_MAX: usize = 4;
 /// Bytes that fill the decoder before the first decision.
 pub(super) const START_BYTES: usize = 4;
 

@@ -1,6 +1,6 @@
 //! The range coder's encoding half, and a coder that only counts.
 
-use whimbrel_protocol::patch::{Coder, last_value};
+use whimbrel_protocol::patch::{Coder, TAIL_BYTES_MAX, last_value};
 
 /// Writes decisions (as LZMA does).
 #[derive(Debug)]
@@ -43,8 +43,10 @@ impl RangeEncoder {
         for _ in 0..5 {
             self.shift();
         }
-        while self.out.len() > head && self.out.last() == Some(&0) {
-            self.out.pop();
+        for _ in 0..TAIL_BYTES_MAX {
+            if self.out.len() > head && self.out.last() == Some(&0) {
+                self.out.pop();
+            }
         }
         self.out
     }
