@@ -1,6 +1,6 @@
 //! What a prediction got wrong: unit by unit whether it is right, and where not, which bytes and what they are.
 
-use super::literal::hash;
+use super::literal::{hash, spread};
 use super::model::{Mixer, Slots};
 use super::predict::CHUNK;
 use super::range::Coder;
@@ -195,8 +195,8 @@ impl Corrections {
         ];
         let mut node = 1_usize;
         for bit in (0..8).rev() {
-            let spread = node.wrapping_mul(0x9e35_79b1);
-            let indices = contexts.map(|context| (context ^ spread.wrapping_mul(0x10001)) ^ (spread >> 15));
+            let spread = spread(node);
+            let indices = contexts.map(|context| context ^ spread);
             let set = place << 3 | bit;
             let bit = self.value_mixer.bit(
                 coder,

@@ -57,14 +57,20 @@ impl Literals {
         ];
         let mut node = 1_usize;
         for at in (0..8).rev() {
-            let spread = node.wrapping_mul(0x9e35_79b1);
-            let indices = contexts.map(|context| (context ^ spread.wrapping_mul(0x10001)) ^ (spread >> 15));
+            let spread = spread(node);
+            let indices = contexts.map(|context| context ^ spread);
             let set = (around.at as usize & 3) << 5 | usize::from(around.right.min(3)) << 3 | at;
             let bit = self.mixer.bit(coder, &mut self.slots, indices, set, LIMIT, byte >> at & 1 != 0);
             node = node << 1 | usize::from(bit);
         }
         u8::try_from(node & 0xff).unwrap_or(0)
     }
+}
+
+/// What a node of the tree of a byte's bits adds to a context, in 32 bits on every device.
+pub(super) fn spread(node: usize) -> usize {
+    let wide = u32::try_from(node).unwrap_or(0).wrapping_mul(0x9e35_79b1);
+    (wide.wrapping_mul(0x1_0001) ^ wide >> 15) as usize
 }
 
 /// A number that spreads over all of its low bits.
