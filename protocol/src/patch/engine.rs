@@ -5,6 +5,7 @@
 //! by byte, by matches in the dictionary, and by copies that were not worth an entry.
 
 use alloc::vec::Vec;
+use core::mem::take;
 
 use super::correction::Corrections;
 use super::decoder::Decoder;
@@ -24,13 +25,16 @@ use super::{Architecture, Base, DecodeFailure, Header, PatchError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Region,
+    Segments,
     Entries,
     Body,
 }
 
 impl Phase {
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        [Self::Region, Self::Entries, Self::Body].into_iter().find(|phase| *phase as u8 == number)
+        [Self::Region, Self::Segments, Self::Entries, Self::Body]
+            .into_iter()
+            .find(|phase| *phase as u8 == number)
     }
 }
 
@@ -53,6 +57,8 @@ pub struct Engine {
     pub(super) phase: Phase,
     pub(super) produced: u32,
     pub(super) region: Region,
+    /// Segments that the region has, in the old and the new image; they come one by one.
+    pub(super) segments: [u8; 2],
     pub(super) region_end: u32,
     pub(super) map: Map,
     pub(super) next_entry: u32,
@@ -106,7 +112,12 @@ impl Engine {
             map_room: tuning.map_entries,
             phase: Phase::Region,
             produced: 0,
-            region: Region::default(),
+            region: Region {
+                old: Vec::with_capacity(SEGMENTS_MAX),
+                new: Vec::with_capacity(SEGMENTS_MAX),
+                ..Region::default()
+            },
+            segments: [0; 2],
             region_end: 0,
             map: Map::with_room(tuning.map_entries),
             next_entry: 0,
@@ -147,7 +158,8 @@ impl Engine {
     /// Whether the image is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.produced == self.image_len && self.phase != Phase::Entries
+        // A region has bytes: there are no segments and entries to come behind the last one.
+        self.produced == self.image_len
     }
 
     /// Does one step; what it adds to the image is in `ready`.
@@ -163,6 +175,10 @@ impl Engine {
         self.ready.clear();
         match self.phase {
             Phase::Region => Ok(self.begin_region(coder, script)?),
+            Phase::Segments => {
+                self.load_segment(coder, script);
+                Ok(())
+            }
             Phase::Entries => Ok(self.load_entry(coder, script)?),
             Phase::Body if self.copying.left > 0 => self.copy(coder, script, base),
             Phase::Body => self.between(coder, script, base),
@@ -174,23 +190,55 @@ impl Engine {
     }
 
     fn begin_region(&mut self, coder: &mut impl Coder, script: &mut impl Script) -> Result<(), PatchError> {
-        // Before the next one is allocated.
-        self.region = Region::default();
-        let region = script.region(self.produced).code(coder, &mut self.numbers);
+        let (region, counts) = script.region(self.produced).code_head(coder, &mut self.numbers);
         if region.len == 0 || region.len > self.image_len - self.produced {
             return Err(self.range("region"));
         }
         if region.entries > self.map_room {
             return Err(self.range("match map"));
         }
+        if counts.iter().any(|count| usize::from(*count) > SEGMENTS_MAX) {
+            return Err(self.range("segments"));
+        }
         self.region_end = self.produced + region.len;
         self.mode = if region.architecture == Architecture::None { Mode::Raw } else { Mode::Code };
-        self.region = region;
+        // The lists keep their memory.
+        let (mut old, mut new) = (take(&mut self.region.old), take(&mut self.region.new));
+        old.clear();
+        new.clear();
+        self.region = Region { old, new, ..region };
+        self.segments = counts;
         self.map.clear();
         self.next_entry = 0;
-        self.phase = Phase::Entries;
-        self.end_of_entries();
+        self.phase = Phase::Segments;
+        self.end_of_segments();
         Ok(())
+    }
+
+    /// The next segment, of the old image before the new one.
+    fn load_segment(&mut self, coder: &mut impl Coder, script: &mut impl Script) {
+        let Region { old, new, .. } = &mut self.region;
+        let of_new = old.len() >= usize::from(self.segments[0]);
+        let list: &[Segment] = if of_new { new } else { old };
+        let like = |at: usize| old.get(at).copied().filter(|_| of_new).unwrap_or_default();
+        let at = list.len();
+        let last = at.checked_sub(1).and_then(|last| Some((*list.get(last)?, like(last))));
+        let segment = script.segment(of_new, at);
+        let coded = segment.code(like(at), last.unwrap_or_default(), coder, &mut self.numbers);
+        if of_new {
+            new.push(coded)
+        } else {
+            old.push(coded)
+        }
+        self.end_of_segments();
+    }
+
+    fn end_of_segments(&mut self) {
+        let [old, new] = self.segments.map(usize::from);
+        if self.region.old.len() >= old && self.region.new.len() >= new {
+            self.phase = Phase::Entries;
+            self.end_of_entries();
+        }
     }
 
     fn end_of_entries(&mut self) {

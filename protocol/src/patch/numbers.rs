@@ -27,13 +27,11 @@ pub(super) enum Number {
     RepeatBytes,
     ShortDistance,
     LongDistance,
-    /// How often a mode does not change.
-    ModeBlocks,
 }
 
 /// Kinds of numbers.
 const KINDS: usize = 16;
-const _: () = assert!((Number::ModeBlocks as usize) < KINDS);
+const _: () = assert!((Number::LongDistance as usize) < KINDS);
 
 /// Slots of one kind: the tree of lengths, the first bits by length, the last bits.
 const KIND_SLOTS: usize = 256;

@@ -40,8 +40,9 @@ pub struct Region {
 pub const SEGMENTS_MAX: usize = 32;
 
 impl Region {
-    /// Codes a region; what comes out may be anything, and is the caller's to check.
-    pub(super) fn code(&self, coder: &mut impl Coder, numbers: &mut Numbers) -> Self {
+    /// Codes everything but the segments, of which it says how many there are in each image. What comes out may be
+    /// anything, and is the caller's to check.
+    pub(super) fn code_head(&self, coder: &mut impl Coder, numbers: &mut Numbers) -> (Self, [u8; 2]) {
         let small =
             |coder: &mut _, numbers: &mut Numbers, value: u32| numbers.code(coder, Number::Segments, value);
         let len = numbers.code(coder, Number::RegionBytes, self.len);
@@ -52,10 +53,12 @@ impl Region {
         for (place, value) in memory.iter_mut().zip(self.memory) {
             *place = u8::try_from(small(coder, numbers, value.into())).unwrap_or(0);
         }
-        let old = code_segments(&self.old, &[], coder, numbers);
-        let new = code_segments(&self.new, &old, coder, numbers);
+        let counts = [&self.old, &self.new].map(|segments| {
+            let count = small(coder, numbers, u32::try_from(segments.len()).unwrap_or(0));
+            u8::try_from(count).unwrap_or(u8::MAX)
+        });
         let entries = numbers.code(coder, Number::Entries, self.entries);
-        Self { len, architecture, wide, old, new, memory, entries }
+        (Self { len, architecture, wide, memory, entries, ..Self::default() }, counts)
     }
 
     /// The address of a byte of the old image.
@@ -92,30 +95,23 @@ fn address(segments: &[Segment], offset: u32) -> Option<u64> {
     })
 }
 
-/// Segments, each as what differs from its like in the old image.
-fn code_segments(
-    segments: &[Segment],
-    like: &[Segment],
-    coder: &mut impl Coder,
-    numbers: &mut Numbers,
-) -> Vec<Segment> {
-    let count = u32::try_from(segments.len()).unwrap_or(0);
-    let count = numbers.code(coder, Number::Segments, count);
-    let mut coded = Vec::with_capacity(SEGMENTS_MAX);
-    let mut shift = 0_i64;
-    for at in 0..(count as usize).min(SEGMENTS_MAX) {
-        let segment = segments.get(at).copied().unwrap_or_default();
-        let like = like.get(at).copied().unwrap_or_default();
-        let delta = i64::from(segment.offset) - i64::from(like.offset) - shift;
-        let delta = numbers.code_signed(coder, Number::OldSkip, delta);
-        shift += delta;
-        let offset = u32::try_from(i64::from(like.offset) + shift).unwrap_or(0);
-        let grown =
-            numbers.code_signed(coder, Number::EntryBytes, i64::from(segment.len) - i64::from(like.len));
-        let len = u32::try_from(i64::from(like.len) + grown).unwrap_or(0);
-        let moved = segment.address.wrapping_sub(like.address);
-        let address = like.address.wrapping_add(numbers.code_wide(coder, moved));
-        coded.push(Segment { offset, address, len });
+impl Segment {
+    /// Codes a segment as what differs from its like in the old image; `before` are the one before it and its like.
+    pub(super) fn code(
+        self,
+        like: Self,
+        before: (Self, Self),
+        coder: &mut impl Coder,
+        numbers: &mut Numbers,
+    ) -> Self {
+        let expected = i64::from(like.offset) + i64::from(before.0.offset) - i64::from(before.1.offset);
+        let moved = numbers.code_signed(coder, Number::OldSkip, i64::from(self.offset) - expected);
+        let grown = numbers.code_signed(coder, Number::EntryBytes, i64::from(self.len) - i64::from(like.len));
+        let address = numbers.code_wide(coder, self.address.wrapping_sub(like.address));
+        Self {
+            offset: u32::try_from(expected + moved).unwrap_or(0),
+            address: like.address.wrapping_add(address),
+            len: u32::try_from(i64::from(like.len) + grown).unwrap_or(0),
+        }
     }
-    coded
 }

@@ -2,7 +2,7 @@
 
 use super::map::Entry;
 use super::predict::Mode;
-use super::region::Region;
+use super::region::{Region, Segment};
 
 /// What stands between two entries of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,9 @@ pub trait Script {
     /// The region that begins at byte `at` of the image.
     fn region(&mut self, at: u32) -> Region;
 
+    /// Segment `at` of the region that has begun, of the new image or of the old one.
+    fn segment(&mut self, of_new: bool, at: usize) -> Segment;
+
     /// The next entry of the region's map.
     fn entry(&mut self) -> Entry;
 
@@ -64,6 +67,10 @@ impl Script for Nothing {
 
     fn region(&mut self, _: u32) -> Region {
         Region::default()
+    }
+
+    fn segment(&mut self, _: bool, _: usize) -> Segment {
+        Segment::default()
     }
 
     fn entry(&mut self) -> Entry {

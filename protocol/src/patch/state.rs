@@ -148,8 +148,14 @@ fn is_sound(engine: &Engine) -> bool {
     });
     let next = entries.get(engine.next_entry as usize);
     let to_come = next.is_none_or(|entry| ends_in(engine.produced, left, entry.new));
-    let counted = entries.len() <= engine.region.entries as usize
-        && (engine.phase == Phase::Entries) == (entries.len() < engine.region.entries as usize);
+    let (has, wants) = (entries.len(), engine.region.entries as usize);
+    let [old, new] = engine.segments.map(usize::from);
+    let all_segments = engine.region.old.len() == old && engine.region.new.len() == new;
+    let counted = match engine.phase {
+        Phase::Region | Phase::Body => has == wants && all_segments,
+        Phase::Entries => has < wants && all_segments,
+        Phase::Segments => has == 0 && engine.region.old.len() + engine.region.new.len() < old + new,
+    };
     output && copying && in_order && in_images && to_come && counted
 }
 
@@ -231,6 +237,7 @@ fn region<P: Part>(engine: &mut Engine, part: &mut P) -> Option<()> {
     part.byte(&mut wide)?;
     region.wide = wide != 0;
     part.bytes(&mut region.memory)?;
+    part.bytes(&mut engine.segments)?;
     for segments in [&mut region.old, &mut region.new] {
         part.list(segments, SEGMENTS_MAX, |part, segment: &mut Segment| {
             part.small(&mut segment.offset)?;

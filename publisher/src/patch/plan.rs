@@ -2,13 +2,15 @@
 
 use alloc::collections::VecDeque;
 
-use whimbrel_protocol::patch::{Entry, Mode, Op, Region, Script};
+use whimbrel_protocol::patch::{Entry, Mode, Op, Region, Script, Segment};
 
 /// Everything that is to be said of a new image.
 #[derive(Clone, Debug)]
 pub(super) struct Plan<'n> {
     new: &'n [u8],
     regions: VecDeque<Region>,
+    /// The region that has begun.
+    current: Region,
     entries: VecDeque<Entry>,
     ops: VecDeque<(u32, Op)>,
     copied: [u64; Mode::ALL.len()],
@@ -19,6 +21,7 @@ impl<'n> Plan<'n> {
         Self {
             new,
             regions: regions.into(),
+            current: Region::default(),
             entries: entries.into(),
             ops: ops.into(),
             copied: [0; Mode::ALL.len()],
@@ -37,7 +40,13 @@ impl Script for Plan<'_> {
     const CHOOSES: bool = true;
 
     fn region(&mut self, _: u32) -> Region {
-        self.regions.pop_front().expect("regions cover the image")
+        self.current = self.regions.pop_front().expect("regions cover the image");
+        self.current.clone()
+    }
+
+    fn segment(&mut self, of_new: bool, at: usize) -> Segment {
+        let segments = if of_new { &self.current.new } else { &self.current.old };
+        segments.get(at).copied().unwrap_or_default()
     }
 
     fn entry(&mut self) -> Entry {

@@ -82,3 +82,28 @@ impl Coder for Counter {
         bit
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A decoder reads 4 bytes at its start and one at each shift, and no more than 4 zeros beyond the end.
+    #[test]
+    fn of_a_stream_that_ends_in_many_zeros_four_are_left_out() {
+        // Nothing but likely decisions that are true: the range never leaves zero.
+        let mut encoder = RangeEncoder::new(vec![7]);
+        let (mut range, mut shifts) = (u32::MAX, 0);
+        for _ in 0..5000 {
+            encoder.bit(60_000, true);
+            range = (range >> 16) * 60_000;
+            while range < 1 << 24 {
+                range <<= 8;
+                shifts += 1;
+            }
+        }
+        assert!(shifts > 50);
+        let stream = encoder.finish(1);
+        assert_eq!(stream.len(), 1 + 4 + shifts - TAIL_BYTES_MAX);
+        assert!(stream[1..].iter().all(|byte| *byte == 0));
+    }
+}

@@ -6,8 +6,8 @@ use std::thread;
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::ImageId;
 use whimbrel_protocol::patch::{
-    Architecture, Base, Coder, DecodeFailure, Decoder, Engine, Entry, Header, Mode, Op, PatchError, Region,
-    SEGMENTS_MAX, Script, Segment, Tuning,
+    Architecture, Base, Coder, DecodeFailure, Decoder, Engine, Entry, Header, INPUT_MARGIN, Mode, Op,
+    PatchError, Region, SEGMENTS_MAX, Script, Segment, Tuning,
 };
 use whimbrel_publisher::patch::{MEMORY_BYTES_MIN, PatchOptions, diff};
 
@@ -174,6 +174,8 @@ struct Liar {
     /// Where the last entry ends in the new image, and where the region does.
     new_end: u32,
     region_end: u32,
+    /// The region that has begun.
+    region: Region,
 }
 
 impl Liar {
@@ -216,7 +218,7 @@ impl Script for Liar {
         let len =
             if self.random.below(8) == 0 { self.edge32() } else { rest.min(200 + self.random.below(1000)) };
         (self.new_end, self.region_end) = (at, at.saturating_add(len));
-        Region {
+        self.region = Region {
             len,
             architecture: Architecture::ALL[self.random.below(6) as usize],
             wide: self.random.below(2) == 0,
@@ -224,7 +226,14 @@ impl Script for Liar {
             new: self.segments(),
             memory: [self.random.below(256) as u8, self.random.below(256) as u8],
             entries: self.random.below(5),
-        }
+        };
+        self.region.clone()
+    }
+
+    fn segment(&mut self, of_new: bool, at: usize) -> Segment {
+        let segments = if of_new { &self.region.new } else { &self.region.old };
+        // One bit flipped may ask for more than there are.
+        segments.get(at).copied().unwrap_or_default()
     }
 
     fn entry(&mut self) -> Entry {
@@ -264,18 +273,24 @@ impl Script for Liar {
     }
 }
 
-/// Takes every decision as it was said, but for some.
-struct Echo(Random);
+/// Takes every decision as it was said, but for some, and counts the bits that they would take.
+struct Echo {
+    random: Random,
+    bits: f64,
+}
 
 impl Coder for Echo {
-    fn bit(&mut self, _: u32, bit: bool) -> bool {
-        bit ^ (self.0.below(5000) == 0)
+    fn bit(&mut self, p: u32, bit: bool) -> bool {
+        let bit = bit ^ (self.random.below(5000) == 0);
+        let p = f64::from(if bit { p } else { 65_536 - p }) / 65_536.0;
+        self.bits -= p.log2();
+        bit
     }
 }
 
 #[test]
-fn well_coded_nonsense_ends_in_named_errors_or_images_in_bounds() {
-    let mut outcomes = BTreeMap::new();
+fn well_coded_nonsense_ends_in_named_errors_or_images_and_no_step_takes_more_than_the_margin() {
+    let (mut outcomes, mut most_bits) = (BTreeMap::new(), 0.0_f64);
     for round in 0..6000 {
         let mut random = Random(round);
         let architecture = Architecture::ALL[random.below(6) as usize];
@@ -295,26 +310,36 @@ fn well_coded_nonsense_ends_in_named_errors_or_images_in_bounds() {
         let header = Header { base: id(base_len), image: id(image_len), tuning };
         let mut engine = Engine::new(&header);
         let mut base = Old { bytes: &bytes, size: base_len.into(), reads: 0 };
-        let mut liar = Liar { random, image_len, base_len, new_end: 0, region_end: 0 };
-        let mut echo = Echo(Random(round ^ 0xec40));
+        let mut liar =
+            Liar { random, image_len, base_len, new_end: 0, region_end: 0, region: Region::default() };
+        let mut echo = Echo { random: Random(round ^ 0xec40), bits: 0.0 };
         let mut steps = 0_u32;
         let outcome = loop {
             if engine.is_complete() {
                 break "image";
             }
             steps += 1;
+            echo.bits = 0.0;
             match engine.step(&mut echo, &mut liar, &mut base) {
                 Ok(()) => assert!(engine.produced() <= image_len),
                 Err(DecodeFailure::Patch(PatchError::Range { what, .. })) => break what,
                 Err(DecodeFailure::Patch(other)) => panic!("round {round}: {other}"),
                 Err(DecodeFailure::Base(never)) => match never {},
             }
-            // Every byte can be a region of its own, with an entry: its start, the entry, the copy, its end.
-            assert!(steps <= 5 * (engine.produced() + 2), "round {round}: {steps} steps");
+            // What is decided once more input has come, would be decided wrongly; the range coder reads 4 bytes ahead.
+            most_bits = echo.bits.max(most_bits);
+            assert!(
+                most_bits <= 8.0 * (INPUT_MARGIN - 8) as f64,
+                "round {round}: a step of {most_bits} bits"
+            );
+            // Every byte can be a region of its own, with an entry: its start, the entry, the copy, its end; and with
+            // all segments that there may be.
+            let most = 5 + 2 * SEGMENTS_MAX as u32;
+            assert!(steps <= most * (engine.produced() + 2), "round {round}: {steps} steps");
         };
         *outcomes.entry(outcome).or_insert(0) += 1;
     }
-    eprintln!("{outcomes:?}");
+    eprintln!("{outcomes:?}; a step takes at most {most_bits:.0} bits");
     for name in ["region", "match map", "entry", "match", "copy", "image"] {
         assert!(outcomes.contains_key(name), "{name} never came of it: {outcomes:?}");
     }

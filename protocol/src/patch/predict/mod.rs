@@ -200,10 +200,13 @@ fn code(scene: &Scene<'_>, span: Span, walk: &mut u32, into: &mut Prediction) {
     }
     // An instruction may have begun in the chunk before this one.
     let mut at = (*walk).clamp(span.old.saturating_sub(8), span.old).next_multiple_of(align);
+    let mut last = at;
     while at < end {
+        last = at;
         at = at.wrapping_add(step(scene, architecture, at, span, into).max(align));
     }
-    *walk = at;
+    // One that goes over the end is predicted once more in the next chunk, for its rest.
+    *walk = if at > end { last } else { at };
 }
 
 /// Predicts what begins at `at`; its bytes.
