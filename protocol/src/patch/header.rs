@@ -164,3 +164,16 @@ impl Header {
         Ok(Self { base, image, tuning })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum that SPEC 5.5 gives has this fixed part, as built for 64 bits.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn the_fixed_part_of_the_memory_is_that_of_the_specification() {
+        assert!(include_str!("../../SPEC.md").contains("21,592 in the reference on 64 bits"));
+        assert_eq!(Engine::FIXED_BYTES, 21_592);
+    }
+}
