@@ -93,5 +93,6 @@ fn scale(word: u32) -> u32 {
 /// The low part of an address, where the instruction is an addition or an access that may have one.
 fn low_part(word: u32) -> Option<u32> {
     let holds = word & 0xffc0_0000 == 0x9100_0000 || word & 0x3b00_0000 == 0x3900_0000;
-    holds.then(|| (word >> 10 & 0xfff) << scale(word))
+    // A scaled offset may reach past 4,095 bytes. That is no position inside a page, so that it is not paired with an ADRP.
+    holds.then(|| (word >> 10 & 0xfff) << scale(word)).filter(|part| *part < 0x1000)
 }

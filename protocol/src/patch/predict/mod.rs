@@ -357,3 +357,83 @@ pub(super) fn learn(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: u64 = 0x0800_0000;
+
+    /// Bytes that are as likely to be one instruction as another.
+    fn noise(seed: u64) -> [u8; 64] {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        core::array::from_fn(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32).to_le_bytes()[0]
+        })
+    }
+
+    fn bytes_at(bytes: &[u8], at: usize) -> [u8; 8] {
+        core::array::from_fn(|offset| bytes.get(at + offset).copied().unwrap_or(0))
+    }
+
+    /// Every reference that noise has for an architecture: the bytes around, its place among them, itself.
+    fn references(architecture: Architecture) -> Vec<([u8; 64], usize, Reference)> {
+        let find = |seed| {
+            let bytes = noise(seed);
+            let view = View { bytes: &bytes, start: 0 };
+            let parsed = parse(architecture, view, 24, ADDRESS + 24)?;
+            Some((bytes, 24, parsed))
+        };
+        (0..60_000).filter_map(find).collect()
+    }
+
+    const CODE: [Architecture; 5] =
+        [Architecture::Arm64, Architecture::Thumb, Architecture::Arm, Architecture::RiscV, Architecture::X86];
+
+    #[test]
+    fn a_reference_that_leads_where_it_led_has_the_same_bytes() {
+        for architecture in CODE {
+            let found = references(architecture);
+            assert!(found.len() > 500, "{architecture:?}: {}", found.len());
+            for (bytes, at, reference) in found {
+                let len = usize::from(reference.len);
+                let mut made = bytes_at(&bytes, at);
+                // A page alone, whose low part was found behind it, keeps its page.
+                rewrite(architecture, &mut made, &reference, reference.target, ADDRESS + at as u64).unwrap();
+                assert_eq!(made[..len], bytes[at..at + len], "{architecture:?} {reference:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reference_that_was_moved_leads_to_its_new_target() {
+        for architecture in CODE {
+            let mut moved = 0;
+            for (bytes, at, reference) in references(architecture) {
+                // What has its other part elsewhere leads somewhere together with that part only.
+                if matches!(reference.kind, Kind::Page | Kind::PageLow | Kind::Low | Kind::High) {
+                    continue;
+                }
+                let target = match reference.kind {
+                    Kind::Constant => reference.target ^ 5,
+                    _ => reference.target.wrapping_add(16),
+                };
+                let mut made = bytes_at(&bytes, at);
+                let address = ADDRESS + at as u64;
+                if rewrite(architecture, &mut made, &reference, target, address).is_none() {
+                    continue;
+                }
+                let mut other = bytes;
+                other[at..at + 8].copy_from_slice(&made);
+                let view = View { bytes: &other, start: 0 };
+                let parsed = parse(architecture, view, 24, address).unwrap();
+                assert_eq!((parsed.target, parsed.kind), (target, reference.kind), "{architecture:?}");
+                moved += 1;
+            }
+            assert!(moved > 300, "{architecture:?}: {moved}");
+        }
+    }
+}
