@@ -6,7 +6,7 @@ use whimbrel_protocol::message::{DeferReason, FailureCode, Policy};
 use super::*;
 use crate::catalog::Release;
 
-const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// A patch and a full payload.
 const PATCH: ShortDigest = ShortDigest([8; 8]);
 const FULL: ShortDigest = ShortDigest([9; 8]);
@@ -26,7 +26,7 @@ fn release() -> Release {
     }
 }
 
-fn wish() -> NewCampaign {
+pub(crate) fn wish() -> NewCampaign {
     NewCampaign {
         group: GroupName::new("all").unwrap(),
         not_before: None,
@@ -43,7 +43,7 @@ fn plan(wish: &NewCampaign, version: u64, id: u8) -> Result<message::Campaign, P
     wish.document(&release(), identity, TODAY)
 }
 
-fn enter(document: message::Campaign) -> Campaign {
+pub(crate) fn enter(document: message::Campaign) -> Campaign {
     let row = CampaignRow {
         id: document.order.campaign,
         phase: Phase::Active,
