@@ -192,3 +192,6 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let synced = File::open(path).and_then(|folder| folder.sync_all());
     synced.map_err(|error| StoreError::io("sync the folder", path, error))
 }
+
+#[cfg(test)]
+mod tests;
