@@ -328,6 +328,9 @@ fn bytes_that_no_device_can_have_received_do_not_overflow_the_sums() {
     assert_eq!(Tally::of(&campaign, core::iter::empty()).bytes_received, 2 << 40);
 }
 
+mod counting;
+mod unsigned;
+
 mod ruling {
     use super::*;
 
@@ -373,5 +376,49 @@ mod ruling {
         let newest = campaigns.campaign_mut(&CampaignId([2; 8])).unwrap();
         order(newest, Command::Abort, 3);
         assert_eq!(ruling(&campaigns, &["all"]), None, "the one before does not come back");
+    }
+
+    #[test]
+    fn a_campaign_that_was_replaced_rules_nobody_in_whatever_order_campaigns_are_read() {
+        let mut campaigns = Campaigns::default();
+        add(&mut campaigns, 2, "all", 0);
+        let mut old = enter(plan(&wish(), 1, 1).unwrap());
+        feed(&mut old, Input::Replaced);
+        campaigns.enter(old);
+        assert_eq!(ruling(&campaigns, &["all"]), Some(2));
+        assert_eq!((campaigns.len(), campaigns.groups().len()), (2, 1));
+    }
+
+    #[test]
+    fn versions_of_documents_rise_for_all_groups_together() {
+        let mut campaigns = Campaigns::default();
+        assert!(campaigns.is_empty());
+        assert_eq!(campaigns.next_version(), 1);
+        add(&mut campaigns, 1, "all", 0);
+        add(&mut campaigns, 2, "north", 0);
+        assert_eq!((campaigns.next_version(), campaigns.is_empty()), (3, false));
+        campaigns.raise(7);
+        assert_eq!(campaigns.next_version(), 8);
+        campaigns.raise(5);
+        assert_eq!(campaigns.next_version(), 8, "it never falls");
+        campaigns.enter(enter(plan(&wish(), 4, 3).unwrap()));
+        assert_eq!(campaigns.next_version(), 8);
+    }
+
+    #[test]
+    fn campaigns_are_listed_in_the_order_in_which_they_were_made() {
+        let mut campaigns = Campaigns::default();
+        let made = |id, version, created| {
+            let document = plan(&wish(), version, id).unwrap();
+            let row = enter(document.clone()).row(Phase::Replaced, Bytes::new());
+            Campaign::new(document, &CampaignRow { created: UnixTime::from_secs(created), ..row })
+        };
+        for (id, version, created) in [(1, 9, 30), (2, 2, 10), (3, 8, 20), (4, 1, 20)] {
+            campaigns.enter(made(id, version, created));
+        }
+        let order: Vec<u8> = campaigns.oldest_first().iter().map(|campaign| campaign.id().0[0]).collect();
+        assert_eq!(order, [2, 4, 3, 1]);
+        assert_eq!(campaigns.find("0303").map(Campaign::id), Ok(CampaignId([3; 8])));
+        assert!(campaigns.find("0505").is_err());
     }
 }
