@@ -23,6 +23,7 @@ mod front_support;
 mod patches;
 mod service_groups;
 mod service_program;
+mod service_restart;
 mod service_support;
 mod service_update;
 mod service_wire;

@@ -294,6 +294,60 @@ fn topics_of_nobody_and_messages_that_a_broker_has_kept_are_ignored() {
 }
 
 #[test]
+fn what_cannot_be_read_now_is_asked_for_again_later() {
+    let (service, release) = serving(&[], 50_000);
+    let file = service.path("data/payloads").join(format!("{}.payload", release.index.digest));
+    let away = file.with_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    let mut m1 = Voice::new(&service, "m1");
+    m1.say(&ask(&release, 0, 4, 1));
+    let refusal = m1.refusal();
+    assert_eq!((refusal.code, refusal.retry_after_s), (RefusalCode::Busy, Some(30)));
+    m1.hears_no_more();
+    assert_eq!((service.counter("read_failures"), service.counter("damaged_payloads")), (1, 0));
+    std::fs::rename(&away, &file).unwrap();
+    m1.say(&ask(&release, 0, 4, 1));
+    assert_eq!(m1.chunks(4), &release.payload[..4096]);
+}
+
+#[test]
+fn signatures_of_one_device_are_checked_at_a_limited_rate_and_those_of_others_are_checked_on() {
+    let (service, _) = serving(&[], 5_000);
+    let mut m1 = Voice::new(&service, "m1");
+    // Each is read before its signature is looked at; one a second is looked at in the long run.
+    for _ in 0..200 {
+        m1.report(b"nothing that is signed");
+    }
+    let sum =
+        |service: &Service| service.counter("rejected_malformed") + service.counter("rejected_too_often");
+    service.await_that("all are counted", |service| sum(service) == 200);
+    let looked_at = service.counter("rejected_malformed");
+    assert!((32..100).contains(&looked_at), "{looked_at}");
+    let mut m2 = Voice::new(&service, "m2");
+    m2.report(&enrolment(&service, "m2", &device_key(2)));
+    service.await_that("another one enrols", |service| service.device("m2").is_some());
+}
+
+#[test]
+fn a_chunk_is_sent_to_the_device_that_asked_for_it_and_to_no_other() {
+    let (service, release) = serving(&[], 50_000);
+    service.import(&[("m2", &device_key(2).public())]);
+    let (mut m1, mut m2) = (Voice::new(&service, "m1"), Voice::new(&service, "m2"));
+    m1.say(&ask(&release, 0, 4, 4));
+    assert_eq!(m1.chunks(4), &release.payload[..4096]);
+    m2.hears_no_more();
+    // Both wait for the same piece of the disk, which is read once.
+    m1.say(&PageRequest { payload: release.tag(), page: PageNumber::List }.encode());
+    m2.say(&PageRequest { payload: release.tag(), page: PageNumber::List }.encode());
+    for voice in [&mut m1, &mut m2] {
+        let heard = voice.hear();
+        let Ok(Answer::Page(page)) = Answer::decode(&heard.payload) else { panic!("{heard:?}") };
+        assert_eq!(page.bytes, release.index.list);
+        voice.hears_no_more();
+    }
+}
+
+#[test]
 fn a_payload_that_was_damaged_on_the_disk_is_not_served_and_can_be_uploaded_again() {
     let (service, release) = serving(&[], 50_000);
     let file = service.path("data/payloads").join(format!("{}.payload", release.index.digest));
