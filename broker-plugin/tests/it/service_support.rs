@@ -197,12 +197,26 @@ impl Service {
         running.child.wait().unwrap()
     }
 
-    /// Runs it to its end; what it says on standard error.
+    /// Runs a program that must not start to its end; what it says on standard error.
     pub(crate) fn run_to_end(&self) -> (ExitStatus, String) {
-        let mut child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap(), said)
+        let mut command = self.command();
+        command.arg("--ready-json").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        if !ready.is_empty() {
+            let _ended_already = child.kill();
+        }
+        let status = child.wait().unwrap();
+        let said = reader.join().unwrap();
+        assert!(ready.is_empty(), "it serves although it should not have started: {ready}{said}");
+        (status, said)
     }
 
     pub(crate) fn broker(&mut self) -> &mut Mosquitto {
