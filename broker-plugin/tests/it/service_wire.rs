@@ -47,17 +47,22 @@ fn chunks_pages_and_the_manifest_come_as_asked_for() {
 fn who_is_not_accepted_is_served_nothing() {
     let (service, release) = serving(&[], 50_000);
     let mut stranger = Voice::new(&service, "m2");
-    for message in [
+    let is_refused = |service: &Service, number| {
+        service.await_that("it is refused", |service| service.counter("refusals") == number);
+    };
+    for (number, message) in (1..).zip([
         ask(&release, 0, 4, 1),
         DocumentRequest::Manifest(release.digest.short()).encode(),
         PageRequest { payload: release.tag(), page: PageNumber::List }.encode(),
-    ] {
+    ]) {
         stranger.say(&message);
+        is_refused(&service, number);
         assert_eq!(stranger.refusal().code, RefusalCode::Unknown);
     }
     stranger.report(&enrolment(&service, "m2", &device_key(2)));
     service.await_that("it is pending", |service| service.device("m2").is_some());
     stranger.say(&ask(&release, 0, 4, 1));
+    is_refused(&service, 4);
     let refusal = stranger.refusal();
     assert_eq!(refusal.code, RefusalCode::Pending);
     assert!(refusal.retry_after_s.is_some());
