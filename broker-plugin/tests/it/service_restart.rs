@@ -103,3 +103,25 @@ fn no_more_groups_have_campaigns_than_a_beacon_can_name() {
         "a group that is named may"
     );
 }
+
+#[test]
+fn a_payload_that_was_damaged_while_the_service_was_stopped_is_missing_when_it_starts() {
+    let (mut service, release) = serving(&[], 50_000);
+    let name = format!("/v1/releases/{}", release.digest);
+    let file = |service: &Service, extension: &str| {
+        service.path("data/payloads").join(format!("{}.{extension}", release.index.digest))
+    };
+    for extension in ["payload", "index"] {
+        assert_eq!(service.get(&name)["state"], "complete");
+        assert!(service.stop().success());
+        let path = file(&service, extension);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        service.launch();
+        assert_eq!(service.get(&name)["state"], "incomplete", "{extension}");
+        service.publish(&release);
+    }
+    let mut m1 = Voice::new(&service, "m1");
+    m1.say(&ask(&release, 0, 4, 4));
+    assert_eq!(m1.chunks(4), &release.payload[..4096]);
+}
