@@ -155,6 +155,24 @@ fn wishes_that_no_device_could_fulfil_are_refused_with_the_range() {
 }
 
 #[test]
+fn wishes_at_the_edge_of_a_range_are_fulfilled() {
+    const DAY_S: u64 = 86_400;
+    assert_eq!((SPREAD_MAX_S, LIFE_MAX_S, LIFE_DEFAULT_S), (30 * DAY_S, 3650 * DAY_S, 30 * DAY_S));
+    for good in [
+        NewCampaign { spread_s: SPREAD_MAX_S, life_s: SPREAD_MAX_S + 1, ..wish() },
+        NewCampaign { life_s: LIFE_MIN_S, ..wish() },
+        NewCampaign { life_s: LIFE_MAX_S, ..wish() },
+        NewCampaign { priority: PRIORITY_MAX, ..wish() },
+        NewCampaign { min_sequence: 9, ..wish() },
+        NewCampaign { not_before: Some(UnixTime::default()), ..wish() },
+    ] {
+        assert!(plan(&good, 1, 1).is_ok(), "{good:?}");
+    }
+    let centuries = NewCampaign { not_before: Some(TODAY.plus_secs(LIFE_MAX_S + 1)), ..wish() };
+    assert!(matches!(plan(&centuries, 1, 1), Err(PlanError::Range { what: "not_before", .. })));
+}
+
+#[test]
 fn a_report_is_counted_once_and_an_older_one_not_any_more() {
     let mut campaign = campaign();
     let reverted = report(4, 1, Outcome::Reverted);

@@ -438,5 +438,12 @@ mod access {
         reset(&mut registry, "m1");
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "reset");
+        // The front door asks for the same.
+        registry.enrol(enrolment("m1", 1));
+        accept(&mut registry, "m1", 1);
+        membership.enter(registry.device(&id("m1")).unwrap());
+        let door = FleetAccess { membership: membership.clone(), passwords: None };
+        assert!(door.in_group(&id("m1"), &group("all")));
+        assert!(!door.in_group(&id("m1"), &group("north")) && !door.in_group(&id("m2"), &group("all")));
     }
 }

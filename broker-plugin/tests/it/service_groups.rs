@@ -8,6 +8,7 @@ use whimbrel_protocol::message::{
 };
 use whimbrel_protocol::testing::Release;
 
+use crate::front_support::Client;
 use crate::service_support::{On, Service, device_key, hex_key, image};
 use crate::voice::{Voice, ask, campaign_id, confirmed, enrolment, enrolment_signed_by};
 
@@ -125,6 +126,22 @@ fn a_device_is_sent_the_campaign_of_its_own_group_and_of_no_other() {
     assert_eq!(told(&mut m1, 2), (south(), south()));
     world.service.ok("PUT", "/v1/devices/m1/groups", br#"{"groups":["east"]}"#);
     assert_eq!(told(&mut m1, 3), (vec![], vec![]));
+}
+
+/// Campaigns stay with the broker for devices that come later: the door lets nobody else read them.
+#[test]
+fn the_topic_of_a_group_is_open_to_its_members_only() {
+    let world = World::new();
+    let mut m1 = Client::let_in(world.service.mqtt(), 4, "m1");
+    let mut stranger = Client::let_in(world.service.mqtt(), 4, "m9");
+    assert_eq!(m1.subscribe(&[("ota/g/south", 0), ("ota/g/+", 0), ("ota/g/east", 0)]), [0x80; 3]);
+    assert_eq!(stranger.subscribe(&[("ota/g/north", 0), ("ota/g/south", 0)]), [0x80; 2]);
+    assert_eq!(m1.subscribe(&[("ota/g/north", 0)]), [0]);
+    assert_eq!(m1.expect_publish().topic, "ota/g/north");
+    world.service.ok("PUT", "/v1/devices/m1/groups", br#"{"groups":["south"]}"#);
+    let mut m1 = Client::let_in(world.service.mqtt(), 4, "m1");
+    assert_eq!(m1.subscribe(&[("ota/g/north", 0), ("ota/g/south", 0)]), [0x80, 0]);
+    assert_eq!(m1.expect_publish().topic, "ota/g/south");
 }
 
 #[test]
