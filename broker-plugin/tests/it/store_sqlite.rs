@@ -245,6 +245,8 @@ async fn a_report_of_a_campaign_that_is_not_ours_makes_no_row() {
     store.apply(&[report(1, Some(deployment(1, 1, State::Failed))), report(2, None)]).await.unwrap();
     let (mut store, snapshot) = reopen(store, folder.path()).await;
     assert!(snapshot.deployments.is_empty());
+    // Only those of known campaigns are loaded: the table itself must be empty too, or anybody could fill it.
+    assert_eq!(store.deployments(CampaignId([1; 8]), None, 10).await.unwrap(), []);
     assert_eq!(store.apply(&[report(1, None)]).await.unwrap(), [false], "the report itself is kept");
 }
 
