@@ -48,3 +48,26 @@ impl Clock {
         tokio::time::Instant::from_std(self.epoch + Duration::from_millis(at.as_millis()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calendar_is_never_before_what_was_signed_last() {
+        let signed = UnixTime::from_secs(1 << 40);
+        assert_eq!(Clock::start(signed).today(), signed);
+        let real = Clock::start(UnixTime::default()).today();
+        assert!(real > UnixTime::from_secs(1_700_000_000) && real < signed);
+    }
+
+    #[test]
+    fn a_point_of_the_clock_is_as_far_from_its_start_as_it_says() {
+        let clock = Clock::start(UnixTime::default());
+        let start = tokio::time::Instant::from_std(clock.epoch);
+        let timer = clock.timer(protocol_time::Instant::from_millis(1500));
+        assert_eq!(timer - start, Duration::from_millis(1500));
+        let before = clock.now();
+        assert!(before <= clock.now());
+    }
+}

@@ -93,7 +93,7 @@ counters! {
     reports: Count,
     /// Reports that were here already.
     reports_again: Count,
-    /// Reports that name no campaign of ours or an attempt that was never ordered.
+    /// Reports that name no campaign that their device was ever part of, or an attempt that was never ordered.
     reports_of_nothing: Count,
     /// Changes that the store refused; the disk is full, most likely.
     store_failures: Count,
@@ -107,6 +107,8 @@ counters! {
     publish_failures: Count,
     /// Beacons published.
     beacons: Count,
+    /// Gauge: what was begun and has not ended, such as reads, reports on their way into the store, changes of operators.
+    under_way: Gauge,
     /// Gauge: devices whose state is in memory.
     sessions: Gauge,
     /// Devices whose state was dropped to make room or after they were silent.

@@ -335,3 +335,6 @@ impl LiveView {
         payloads.find(|(payload, _)| payload.tag == tag).map(|(payload, number)| (payload, *number))
     }
 }
+
+#[cfg(test)]
+mod tests;

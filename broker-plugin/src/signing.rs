@@ -170,3 +170,6 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, SigningError> {
         Err(source) => Err(SigningError::Read { path: path.to_owned(), source }),
     }
 }
+
+#[cfg(test)]
+mod tests;

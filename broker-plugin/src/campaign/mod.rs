@@ -340,4 +340,4 @@ fn percent(part: u32, of: u32) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -42,24 +42,16 @@ impl Tally {
     #[must_use]
     pub fn of<'d>(campaign: &Campaign, members: impl Iterator<Item = &'d DeviceId>) -> Self {
         let mut tally = Self::default();
-        let mut members_with_deployment = 0;
-        for device in members {
-            if campaign.progress(device).is_some() {
-                members_with_deployment += 1;
-            } else {
-                tally.waiting += 1;
-            }
-        }
-        let mut current = 0;
+        let waiting = members.filter(|device| campaign.progress(device).is_none());
+        tally.waiting = waiting.map(|_| 1).sum();
+        tally.total = tally.waiting;
         for (_, progress) in campaign.deployments() {
             if campaign.is_current(&progress.deployment) {
-                current += 1;
+                tally.total += 1;
                 tally.add(&progress.deployment, 1);
                 tally.percents += u64::from(percent_of(&progress.deployment, progress.fetched_percent));
             }
         }
-        debug_assert!(members_with_deployment <= current, "members are counted once");
-        tally.total = tally.waiting + current;
         tally
     }
 

@@ -6,7 +6,7 @@ use whimbrel_protocol::message::{DeferReason, FailureCode, Policy};
 use super::*;
 use crate::catalog::Release;
 
-const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// A patch and a full payload.
 const PATCH: ShortDigest = ShortDigest([8; 8]);
 const FULL: ShortDigest = ShortDigest([9; 8]);
@@ -26,7 +26,7 @@ fn release() -> Release {
     }
 }
 
-fn wish() -> NewCampaign {
+pub(crate) fn wish() -> NewCampaign {
     NewCampaign {
         group: GroupName::new("all").unwrap(),
         not_before: None,
@@ -43,7 +43,7 @@ fn plan(wish: &NewCampaign, version: u64, id: u8) -> Result<message::Campaign, P
     wish.document(&release(), identity, TODAY)
 }
 
-fn enter(document: message::Campaign) -> Campaign {
+pub(crate) fn enter(document: message::Campaign) -> Campaign {
     let row = CampaignRow {
         id: document.order.campaign,
         phase: Phase::Active,
@@ -152,6 +152,24 @@ fn wishes_that_no_device_could_fulfil_are_refused_with_the_range() {
     assert_eq!(plan(&over, 1, 1), Err(PlanError::Short { life_s: 3600, start_s: 3600 }));
     let late = NewCampaign { not_before: Some(TODAY.plus_secs(4000)), life_s: 3600, ..wish() };
     assert_eq!(plan(&late, 1, 1), Err(PlanError::Short { life_s: 3600, start_s: 4000 }));
+}
+
+#[test]
+fn wishes_at_the_edge_of_a_range_are_fulfilled() {
+    const DAY_S: u64 = 86_400;
+    assert_eq!((SPREAD_MAX_S, LIFE_MAX_S, LIFE_DEFAULT_S), (30 * DAY_S, 3650 * DAY_S, 30 * DAY_S));
+    for good in [
+        NewCampaign { spread_s: SPREAD_MAX_S, life_s: SPREAD_MAX_S + 1, ..wish() },
+        NewCampaign { life_s: LIFE_MIN_S, ..wish() },
+        NewCampaign { life_s: LIFE_MAX_S, ..wish() },
+        NewCampaign { priority: PRIORITY_MAX, ..wish() },
+        NewCampaign { min_sequence: 9, ..wish() },
+        NewCampaign { not_before: Some(UnixTime::default()), ..wish() },
+    ] {
+        assert!(plan(&good, 1, 1).is_ok(), "{good:?}");
+    }
+    let centuries = NewCampaign { not_before: Some(TODAY.plus_secs(LIFE_MAX_S + 1)), ..wish() };
+    assert!(matches!(plan(&centuries, 1, 1), Err(PlanError::Range { what: "not_before", .. })));
 }
 
 #[test]
@@ -328,6 +346,9 @@ fn bytes_that_no_device_can_have_received_do_not_overflow_the_sums() {
     assert_eq!(Tally::of(&campaign, core::iter::empty()).bytes_received, 2 << 40);
 }
 
+mod counting;
+mod unsigned;
+
 mod ruling {
     use super::*;
 
@@ -373,5 +394,49 @@ mod ruling {
         let newest = campaigns.campaign_mut(&CampaignId([2; 8])).unwrap();
         order(newest, Command::Abort, 3);
         assert_eq!(ruling(&campaigns, &["all"]), None, "the one before does not come back");
+    }
+
+    #[test]
+    fn a_campaign_that_was_replaced_rules_nobody_in_whatever_order_campaigns_are_read() {
+        let mut campaigns = Campaigns::default();
+        add(&mut campaigns, 2, "all", 0);
+        let mut old = enter(plan(&wish(), 1, 1).unwrap());
+        feed(&mut old, Input::Replaced);
+        campaigns.enter(old);
+        assert_eq!(ruling(&campaigns, &["all"]), Some(2));
+        assert_eq!((campaigns.len(), campaigns.groups().len()), (2, 1));
+    }
+
+    #[test]
+    fn versions_of_documents_rise_for_all_groups_together() {
+        let mut campaigns = Campaigns::default();
+        assert!(campaigns.is_empty());
+        assert_eq!(campaigns.next_version(), 1);
+        add(&mut campaigns, 1, "all", 0);
+        add(&mut campaigns, 2, "north", 0);
+        assert_eq!((campaigns.next_version(), campaigns.is_empty()), (3, false));
+        campaigns.raise(7);
+        assert_eq!(campaigns.next_version(), 8);
+        campaigns.raise(5);
+        assert_eq!(campaigns.next_version(), 8, "it never falls");
+        campaigns.enter(enter(plan(&wish(), 4, 3).unwrap()));
+        assert_eq!(campaigns.next_version(), 8);
+    }
+
+    #[test]
+    fn campaigns_are_listed_in_the_order_in_which_they_were_made() {
+        let mut campaigns = Campaigns::default();
+        let made = |id, version, created| {
+            let document = plan(&wish(), version, id).unwrap();
+            let row = enter(document.clone()).row(Phase::Replaced, Bytes::new());
+            Campaign::new(document, &CampaignRow { created: UnixTime::from_secs(created), ..row })
+        };
+        for (id, version, created) in [(1, 9, 30), (2, 2, 10), (3, 8, 20), (4, 1, 20)] {
+            campaigns.enter(made(id, version, created));
+        }
+        let order: Vec<u8> = campaigns.oldest_first().iter().map(|campaign| campaign.id().0[0]).collect();
+        assert_eq!(order, [2, 4, 3, 1]);
+        assert_eq!(campaigns.find("0303").map(Campaign::id), Ok(CampaignId([3; 8])));
+        assert!(campaigns.find("0505").is_err());
     }
 }

@@ -205,13 +205,6 @@ impl Registry {
             || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
     }
 
-    /// Notes that a device was heard.
-    pub fn seen(&mut self, id: &DeviceId, seen: whimbrel_protocol::time::UnixTime) {
-        if let Some(device) = self.devices.get_mut(id) {
-            device.facts.seen = seen;
-        }
-    }
-
     /// Plans to accept a pending device whose key has `fingerprint`. `None` where it is accepted with these groups
     /// already.
     ///

@@ -179,6 +179,87 @@ fn what_a_device_says_about_itself_survives_what_operators_do() {
 }
 
 #[test]
+fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_hour() {
+    let mut registry = Registry::default();
+    assert!(!registry.heard(&id("m1"), Facts::default()), "nobody knows it");
+    registry.enrol(enrolment("m1", 1));
+    let at = |seen| Facts { sequence: 7, seen: UnixTime::from_secs(seen), ..Facts::default() };
+    registry.heard(&id("m1"), at(10_000));
+    assert!(!registry.heard(&id("m1"), at(13_599)));
+    assert!(!registry.heard(&id("m1"), at(17_198)), "since it was last heard");
+    assert!(registry.heard(&id("m1"), at(17_198 + 3600)));
+    assert!(registry.heard(&id("m1"), Facts { sequence: 8, ..at(20_800) }));
+    let running = whimbrel_protocol::ids::ShortDigest([3; 8]);
+    assert!(registry.heard(&id("m1"), Facts { sequence: 8, running, ..at(20_800) }));
+    assert_eq!(registry.device(&id("m1")).unwrap().facts, Facts { sequence: 8, running, ..at(20_800) });
+}
+
+#[test]
+fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
+    let mut registry = Registry::default();
+    for (name, secret) in [("m1", 1), ("m2", 2)] {
+        registry.enrol(enrolment(name, secret));
+        accept(&mut registry, name, secret);
+    }
+    let moved = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
+    registry.enter(moved.into_device(Bytes::new()));
+    assert_eq!(registry.accepted(), 2);
+    reset(&mut registry, "m1");
+    assert_eq!(registry.accepted(), 1);
+    registry.enrol(enrolment("m1", 1));
+    assert_eq!((registry.accepted(), registry.pending()), (1, 1));
+    let stored = registry.devices_after(None).cloned().collect();
+    let loaded = Registry::load(stored);
+    assert_eq!((loaded.accepted(), loaded.pending()), (1, 1));
+}
+
+#[test]
+fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_moved() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    accept(&mut registry, "m1", 1);
+    registry.enrol(enrolment("m2", 2));
+    registry.accepted = ACCEPTED_MAX - 1;
+    assert!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None).is_ok(), "the last place");
+    registry.accepted = ACCEPTED_MAX;
+    let full = RegistryError::Full { limit: ACCEPTED_MAX };
+    assert_eq!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None), Err(full));
+    let moved = registry.plan_accept(&id("m1"), key(1).fingerprint(), Some(vec![group("north")]));
+    assert_eq!(moved.unwrap().unwrap().groups, [group("north")]);
+
+    let line = |number, name: &str, secret, groups: &str| ImportLine {
+        number,
+        device: id(name),
+        key: key(secret),
+        class: ClassId([7; 16]),
+        groups: vec![group(groups)],
+    };
+    assert!(registry.plan_import(vec![line(1, "m1", 1, "north")]).is_ok(), "it has its place");
+    for new in [line(1, "m2", 2, "all"), line(1, "m3", 3, "all")] {
+        assert_eq!(registry.plan_import(vec![new]), Err(ImportError::Full { limit: ACCEPTED_MAX }));
+    }
+    registry.accepted = ACCEPTED_MAX - 1;
+    assert!(registry.plan_import(vec![line(1, "m2", 2, "all")]).is_ok());
+    let two = vec![line(1, "m2", 2, "all"), line(2, "m3", 3, "all")];
+    assert_eq!(registry.plan_import(two), Err(ImportError::Full { limit: ACCEPTED_MAX }));
+}
+
+#[test]
+fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_with_the_usual_one() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    let plan = |registry: &Registry, groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
+    assert_eq!(plan(&registry, Some(vec![])).unwrap().unwrap().groups, [], "in no group");
+    let most: Vec<GroupName> = (0..GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
+    assert_eq!(plan(&registry, Some(most.clone())).unwrap().unwrap().groups, most);
+    assert_eq!(plan(&registry, None).unwrap().unwrap().groups, [group("all")]);
+    let north = plan(&registry, Some(vec![group("north")])).unwrap().unwrap();
+    assert_eq!((&north.key, north.class), (&key(1), ClassId([7; 16])));
+    registry.enter(north.into_device(Bytes::new()));
+    assert_eq!(plan(&registry, None), Ok(None), "it stays where it is");
+}
+
+#[test]
 fn devices_are_listed_in_order_from_where_the_last_page_ended() {
     let mut registry = Registry::default();
     for name in ["m3", "m1", "m2"] {
@@ -244,6 +325,35 @@ mod import {
     }
 
     #[test]
+    fn an_import_moves_a_known_device_and_tells_it_with_a_higher_version() {
+        let mut registry = Registry::default();
+        let enter = |registry: &mut Registry, list: &str| {
+            let planned = plan(registry, list).unwrap();
+            let versions: Vec<u64> = planned.admissions.iter().map(|admission| admission.version).collect();
+            for admission in planned.admissions {
+                registry.enter(admission.into_device(Bytes::new()));
+            }
+            (versions, planned.unchanged)
+        };
+        let of_class = |class: &str, groups: &str| format!("m1,{},{class},{groups}", hex_key(1));
+        let (first, other) = (class(), ClassId([8; 16]).to_hex());
+        assert_eq!(enter(&mut registry, &of_class(&first, "all")), (vec![1], 0));
+        assert_eq!(enter(&mut registry, &of_class(&first, "all north")), (vec![2], 0), "other groups");
+        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![3], 0), "another class");
+        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![], 1));
+        let device = registry.device(&id("m1")).unwrap();
+        assert_eq!((device.class, device.assignment_version), (ClassId([8; 16]), 3));
+    }
+
+    #[test]
+    fn a_mark_before_the_text_and_a_heading_in_any_case_are_passed_over() {
+        let registry = Registry::default();
+        let list = format!("\u{feff}Id,PUBLIC KEY\nid,{},{}\n", hex_key(1), class());
+        let planned = plan(&registry, &list).unwrap();
+        assert_eq!(planned.admissions[0].device, id("id"), "only the first line may be a heading");
+    }
+
+    #[test]
     fn an_import_is_taken_whole_or_not_at_all_and_the_error_names_the_line() {
         let mut registry = Registry::default();
         registry.enrol(enrolment("known", 9));
@@ -298,12 +408,19 @@ mod access {
     #[test]
     fn a_bad_line_in_the_list_of_passwords_is_named() {
         let digest = "0".repeat(64);
-        for bad in ["m1", "m1:abc", &format!("m:{digest}"), &format!("m1:{digest}\nm1:{digest}")] {
+        for (bad, at) in [
+            ("m1", 2),
+            ("m1:abc", 2),
+            (&format!("m:{digest}"), 2),
+            (&format!("m1:{digest}\nm1:{digest}"), 3),
+            (&format!("m1:{digest}\n\n#\nm2:"), 5),
+        ] {
             let (line, what) = Passwords::read(&format!("# head\n{bad}")).unwrap_err();
-            assert!((2..=3).contains(&line) && !what.is_empty(), "{bad}");
+            assert_eq!(line, at, "{bad}: {what}");
+            assert!(!what.is_empty());
         }
         let passwords = Passwords::read(&format!("m1:{digest}")).unwrap();
-        assert!(!format!("{passwords:?}").contains("000"), "nothing of them is printed");
+        assert_eq!(format!("{passwords:?}"), "Passwords of 1 devices", "nothing of them is printed");
     }
 
     #[test]
@@ -321,5 +438,12 @@ mod access {
         reset(&mut registry, "m1");
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "reset");
+        // The front door asks for the same.
+        registry.enrol(enrolment("m1", 1));
+        accept(&mut registry, "m1", 1);
+        membership.enter(registry.device(&id("m1")).unwrap());
+        let door = FleetAccess { membership: membership.clone(), passwords: None };
+        assert!(door.in_group(&id("m1"), &group("all")));
+        assert!(!door.in_group(&id("m1"), &group("north")) && !door.in_group(&id("m2"), &group("all")));
     }
 }

@@ -30,6 +30,13 @@ pub(super) struct Desk {
     busy: bool,
 }
 
+impl Desk {
+    /// How many changes have not ended.
+    pub(super) fn under_way(&self) -> usize {
+        self.waiting.len() + usize::from(self.busy)
+    }
+}
+
 #[derive(Debug)]
 enum Wish {
     Command(Box<Command>),

@@ -7,6 +7,7 @@ use whimbrel_protocol::server::{Event, Input, Output};
 use whimbrel_protocol::topic::{self, Address, Channel};
 use whimbrel_protocol::version::PROTOCOL_VERSION;
 
+use super::queries::is_member;
 use super::{Core, Happened};
 use crate::attach::{BrokerLink, Incoming};
 use crate::campaign::{self, Ask};
@@ -263,7 +264,7 @@ impl<L: BrokerLink> Core<L> {
     fn judge(&self, device: &DeviceId, report: &Report) -> Option<DeploymentRow> {
         let campaign = self.campaigns.campaign(&report.campaign)?;
         let known = self.registry.device(device)?;
-        let part = known.groups().contains(&campaign.document().group) || campaign.progress(device).is_some();
+        let part = is_member(known, campaign.document()) || campaign.progress(device).is_some();
         let deployment = campaign.read(report, self.today).filter(|_| part)?;
         Some(DeploymentRow { campaign: report.campaign, device: device.clone(), deployment })
     }

@@ -63,6 +63,7 @@ impl<L: BrokerLink> Core<L> {
     }
 
     fn status(&self) -> StatusView {
+        Counters::set(&self.counters.under_way, self.under_way());
         Counters::set(&self.counters.sessions, self.sessions.len());
         Counters::set(&self.counters.sessions_dropped, self.sessions.dropped());
         let mut counters = self.counters.snapshot();
@@ -84,6 +85,12 @@ impl<L: BrokerLink> Core<L> {
             campaigns: self.campaigns.len(),
             counters,
         }
+    }
+
+    /// What was begun and has not ended.
+    fn under_way(&self) -> usize {
+        let chunks = self.reads.len() + self.ready.len();
+        chunks + self.reports_on_the_way.len() + self.desk.under_way() + self.outbox.queued
     }
 
     /// The devices that a campaign is for.
@@ -168,6 +175,7 @@ impl<L: BrokerLink> Core<L> {
     }
 }
 
-fn is_member(device: &Device, campaign: &whimbrel_protocol::message::Campaign) -> bool {
+/// Whether a campaign is for a device: for its class, and for one of its groups.
+pub(super) fn is_member(device: &Device, campaign: &whimbrel_protocol::message::Campaign) -> bool {
     device.class == campaign.order.class && device.groups().contains(&campaign.group)
 }

@@ -224,6 +224,36 @@ mod tests {
         assert_eq!(admission.check(at(0), &mut device, crowd(1, None), largest), Err(RETRY_AFTER_MAX_S));
     }
 
+    /// Who comes after as many as are counted apart takes the place of all: what they had taken is forgotten, and
+    /// memory stays within its limit.
+    #[test]
+    fn as_many_campaigns_and_cells_are_counted_apart_as_may_be() {
+        let mut buckets = HashMap::new();
+        let full = |buckets: &mut HashMap<u8, Bucket>, key| {
+            let bucket = bucket_of(buckets, key, 2, || Bucket::bytes(1, 10, at(0)));
+            bucket.take(at(0), 10)
+        };
+        assert!(full(&mut buckets, 1) && full(&mut buckets, 2));
+        assert!(!full(&mut buckets, 1) && !full(&mut buckets, 2), "they are remembered");
+        assert!(full(&mut buckets, 3));
+        assert_eq!(buckets.len(), 1);
+        assert!(full(&mut buckets, 1));
+        assert!(!full(&mut buckets, 3));
+    }
+
+    #[test]
+    fn what_is_taken_is_taken_from_every_bucket() {
+        let rates = Rates { device: SCARCE, campaign: SCARCE, cell: SCARCE, total: SCARCE };
+        let here = crowd(1, Some(1));
+        let mut admission = Admission::new(rates, 7, at(0));
+        let mut device = admission.device_bucket(at(0));
+        admit(&mut admission, at(0), &mut device, here).unwrap();
+        let empty = |bucket: &mut Bucket| !bucket.take(at(0), 1);
+        assert!(empty(&mut device) && empty(&mut admission.total));
+        assert!(empty(admission.campaigns.get_mut(&here.campaign).unwrap()));
+        assert!(empty(admission.cells.get_mut(&CellTag(1)).unwrap()));
+    }
+
     #[test]
     fn a_small_request_is_admitted_where_there_is_room_for_it_alone() {
         let rates = Rates { device: SCARCE, campaign: PLENTY, cell: PLENTY, total: PLENTY };

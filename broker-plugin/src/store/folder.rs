@@ -177,7 +177,21 @@ fn index_len(layout: &Layout) -> u64 {
     list_len(layout) + (0..layout.page_count()).map(|page| layout.page_len(page) as u64).sum::<u64>()
 }
 
+/// Makes a folder where there is none, durably: each folder that is made is synced into the one above it.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StoreError::io("make the folder", path, error))
+    made.map_err(|error| StoreError::io("make the folder", path, error))?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync_folder)
 }
+
+/// Makes durable which names are in a folder.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    // The parent of a relative path of one part is written as nothing.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| StoreError::io("sync the folder", path, error))
+}
+
+#[cfg(test)]
+mod tests;

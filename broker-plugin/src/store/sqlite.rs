@@ -405,3 +405,6 @@ async fn write_report(db: &mut SqliteConnection, row: &ReportRow) -> Result<bool
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use whimbrel_protocol::limits::PAGE_BYTES_MAX;
 use whimbrel_protocol::time::UnixTime;
 
 use super::StoreError;
-use super::folder::{PayloadFolder, UNFINISHED};
+use super::folder::{PayloadFolder, UNFINISHED, sync_folder};
 use super::rows::PayloadRow;
 
 /// What a release says about a payload.
@@ -191,9 +191,4 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
-}
-
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| StoreError::io("sync the folder", path, error))
 }

@@ -233,6 +233,21 @@ fn a_new_campaign_of_a_group_replaces_the_one_before() {
 }
 
 #[test]
+fn a_campaign_that_was_replaced_stays_so_after_a_restart() {
+    let mut service = Service::start(On::Itself);
+    let (old, new) = (service.release(10_000, 5), service.release(10_000, 6));
+    service.publish(&old);
+    service.publish(&new);
+    service.campaign(&new);
+    service.campaign(&old);
+    let before = service.get("/v1/campaigns");
+    assert_eq!((&before[0]["state"], &before[1]["state"]), (&json!("replaced"), &json!("active")));
+    service.kill();
+    service.launch();
+    assert_eq!(service.get("/v1/campaigns"), before);
+}
+
+#[test]
 fn devices_are_accepted_moved_reset_and_listed_page_by_page() {
     let service = Service::start(On::Itself);
     let keys: Vec<_> = (0..5).map(|number| device_key(number).public()).collect();

@@ -72,7 +72,11 @@ fn campaign(service: &Service) -> Campaign {
 }
 
 fn assignment(service: &Service) -> Assignment {
-    let document = retained(service, "m1", "ota/d/m1/s");
+    assignment_of(service, "m1")
+}
+
+fn assignment_of(service: &Service, device: &str) -> Assignment {
+    let document = retained(service, device, &format!("ota/d/{device}/s"));
     Assignment::decode(&verify(service, Role::Campaign, Kind::Assignment, &document)).unwrap()
 }
 
@@ -215,6 +219,28 @@ fn a_broker_that_has_forgotten_all_is_told_again() {
     assert_eq!(campaign(&service).order.release, release.digest);
     assert_eq!(assignment(&service).groups, [all()]);
     assert_eq!(beacon(&service).groups, [(group_hash(&all()), 1)]);
+}
+
+/// They are published some at a time, so that devices are served meanwhile.
+#[test]
+fn the_assignments_of_many_devices_are_all_published_again() {
+    let mut service = Service::start(On::Itself);
+    let names: Vec<String> = (0..300).map(|number| format!("m{number:03}")).collect();
+    let key = device_key(1).public();
+    let devices: Vec<_> = names.iter().map(|name| (name.as_str(), &key)).collect();
+    service.import(&devices);
+    assert!(service.stop().success());
+    service.launch();
+    for at in [0, 1, 126, 127, 128, 129, 255, 256, 257, 298, 299] {
+        let assignment = assignment_of(&service, &names[at]);
+        assert_eq!((assignment.device.as_str(), assignment.validity.version), (names[at].as_str(), 1));
+    }
+    service.await_that("all are out", |service| service.counter("messages_out") >= 301);
+    let out = service.counter("messages_out");
+    assert!(
+        (301..=302).contains(&out),
+        "{out}: each once, and the beacon once, or twice where it was just made"
+    );
 }
 
 #[test]

@@ -14,6 +14,18 @@ use whimbrel_service::front::{Access, Counters, FrontConfig, FrontDoor, Login, R
 /// A guard against waiting for ever; nothing is expected to take this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// When patience ends that begins now.
+#[allow(clippy::disallowed_methods, reason = "tests wait in real time")]
+pub(crate) fn deadline() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
+
+/// Whether patience has ended.
+#[allow(clippy::disallowed_methods, reason = "tests wait in real time")]
+pub(crate) fn is_over(deadline: std::time::Instant) -> bool {
+    std::time::Instant::now() >= deadline
+}
+
 /// Rules for tests: everyone is in group `all`, `banned` may not connect, `locked` needs a password, and
 /// `later` is told to come back.
 pub(crate) struct TestAccess;
@@ -133,12 +145,12 @@ impl House {
         value: u64,
         counter: impl Fn(&Counters) -> &std::sync::atomic::AtomicU64,
     ) {
-        let tick = Duration::from_millis(5);
-        for _ in 0..PATIENCE.as_millis() / tick.as_millis() {
+        let deadline = deadline();
+        while !is_over(deadline) {
             if self.count(&counter) >= value {
                 return;
             }
-            std::thread::sleep(tick);
+            std::thread::sleep(Duration::from_millis(5));
         }
         panic!("{} and not {value}: {:?}", self.count(&counter), self.door.counters());
     }
@@ -308,6 +320,14 @@ impl Client {
             }
         }
         farewell
+    }
+
+    /// Whether nothing comes for this long. What comes is left to be received.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let looked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        matches!(looked, Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
     pub(crate) fn expect_publish(&mut self) -> Published {

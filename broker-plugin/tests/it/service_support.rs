@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use whimbrel_protocol::cose::{PublicKey, SigningKey};
 use whimbrel_protocol::testing::{Fixture, Release};
 
 use crate::attach_support::Mosquitto;
+use crate::front_support::{deadline, is_over};
 
 /// `whimbreld` as a child process. Killed when dropped.
 pub(crate) struct Service {
@@ -25,6 +27,8 @@ pub(crate) struct Service {
     settings: Vec<String>,
     wrapper: Vec<String>,
     running: Option<Running>,
+    /// Messages that devices made by hand have sent to the process that runs.
+    said: AtomicU64,
 }
 
 struct Running {
@@ -75,7 +79,15 @@ impl Service {
             "[service]\nadmin = \"127.0.0.1:0\"\n[broker]\n{broker}\n[publisher]\nvendor = \"example.com\"\n"
         );
         fs::write(folder.path().join("whimbrel.toml"), config).unwrap();
-        Self { folder, fixture, mosquitto, settings: Vec::new(), wrapper: Vec::new(), running: None }
+        Self {
+            folder,
+            fixture,
+            mosquitto,
+            settings: Vec::new(),
+            wrapper: Vec::new(),
+            running: None,
+            said: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn set(&mut self, setting: &str) {
@@ -141,6 +153,7 @@ impl Service {
         let address = |name: &str| ready[name].as_str().map(|text| text.parse::<SocketAddr>().unwrap());
         let (mqtt, admin) = (address("mqtt"), address("admin").unwrap());
         self.running = Some(Running { child, mqtt, admin, log });
+        self.said.store(0, Ordering::Relaxed);
         while !self.get("/v1/status")["broker_up"].as_bool().unwrap() {
             std::thread::yield_now();
         }
@@ -184,12 +197,26 @@ impl Service {
         running.child.wait().unwrap()
     }
 
-    /// Runs it to its end; what it says on standard error.
+    /// Runs a program that must not start to its end; what it says on standard error.
     pub(crate) fn run_to_end(&self) -> (ExitStatus, String) {
-        let mut child = self.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap(), said)
+        let mut command = self.command();
+        command.arg("--ready-json").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        if !ready.is_empty() {
+            let _ended_already = child.kill();
+        }
+        let status = child.wait().unwrap();
+        let said = reader.join().unwrap();
+        assert!(ready.is_empty(), "it serves although it should not have started: {ready}{said}");
+        (status, said)
     }
 
     pub(crate) fn broker(&mut self) -> &mut Mosquitto {
@@ -284,14 +311,33 @@ impl Service {
         listed["devices"].as_array().unwrap().iter().find(|device| device["id"] == id).cloned()
     }
 
-    /// Asks until something is so.
+    /// A device made by hand sends a message.
+    pub(crate) fn note_said(&self) {
+        self.said.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether all that devices made by hand have said was taken in, and everything that came of it is done.
+    pub(crate) fn is_done(&self) -> bool {
+        let counters = &self.get("/v1/status")["counters"];
+        let number = |name: &str| counters[name].as_u64().unwrap();
+        number("messages_in") >= self.said.load(Ordering::Relaxed) && number("under_way") == 0
+    }
+
+    /// Asks until something is so. Where only devices made by hand are there, it fails as soon as the service has
+    /// done all that they asked and it still isn't.
     pub(crate) fn await_that(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let tick = std::time::Duration::from_millis(10);
-        for _ in 0..crate::front_support::PATIENCE.as_millis() / tick.as_millis() {
+        let deadline = deadline();
+        while !is_over(deadline) {
+            let done = self.said.load(Ordering::Relaxed) > 0 && self.is_done();
             if holds(self) {
                 return;
             }
-            std::thread::sleep(tick);
+            assert!(
+                !done,
+                "the service has done all that it was told, and it is not so that {what}: {}",
+                self.log()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
         panic!("it never came that {what}: {}", self.log());
     }

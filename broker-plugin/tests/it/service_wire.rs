@@ -1,103 +1,15 @@
 //! What devices may ask for and what they get: on the wire, with messages made by hand.
 
 use serde_json::json;
-use whimbrel_protocol::cose::{Kind, SigningKey, sign_attached};
-use whimbrel_protocol::ids::{CampaignId, ChunkIndex, DeviceId, Digest, Nonce, PayloadTag, ShortDigest};
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::ids::{ChunkIndex, Digest, PayloadTag};
 use whimbrel_protocol::message::{
-    Answer, ChunkRequest, DocumentRequest, Enrolment, Hello, Outcome, PageNumber, PageRequest, Refusal,
-    RefusalCode, Report,
+    Answer, ChunkRequest, DocumentRequest, PageNumber, PageRequest, RefusalCode,
 };
-use whimbrel_protocol::testing::Release;
-use whimbrel_protocol::time::UnixTime;
 
-use crate::front_support::{Client, Published};
+use crate::front_support::Client;
 use crate::service_support::{On, Service, device_key, image};
-
-/// A device that says what a test wants.
-struct Voice {
-    client: Client,
-    id: String,
-}
-
-impl Voice {
-    fn new(service: &Service, id: &str) -> Self {
-        let mut client = Client::let_in(service.mqtt(), 4, id);
-        assert_eq!(client.subscribe(&[(&format!("ota/d/{id}/c"), 0)]), [0]);
-        Self { client, id: id.to_owned() }
-    }
-
-    fn say(&mut self, message: &[u8]) {
-        self.client.publish(&format!("ota/d/{}/q", self.id), message, 0, false);
-    }
-
-    /// Publishes on the channel of reports, without waiting for the broker.
-    fn report(&mut self, message: &[u8]) {
-        self.client.publish(&format!("ota/d/{}/r", self.id), message, 0, false);
-    }
-
-    fn hear(&mut self) -> Published {
-        self.client.expect_publish()
-    }
-
-    fn refusal(&mut self) -> Refusal {
-        let heard = self.hear();
-        match Answer::decode(&heard.payload) {
-            Ok(Answer::Refusal(refusal)) => refusal,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn chunks(&mut self, count: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut got = 0;
-        while got < count {
-            let heard = self.hear();
-            let Ok(Answer::Chunk(message)) = Answer::decode(&heard.payload) else { panic!("{heard:?}") };
-            bytes.extend_from_slice(message.bytes);
-            got += (message.bytes.len() as u32).div_ceil(1024);
-        }
-        bytes
-    }
-
-    fn hello(&mut self, service: &Service, nonce: u8, report: Option<ShortDigest>) {
-        let hello = Hello {
-            version_max: 1,
-            message_max: 8192,
-            memory_max_kib: 100,
-            codecs: 1,
-            class: service.fixture.class,
-            running: ShortDigest([1; 8]),
-            sequence: 4,
-            root: 1,
-            assignment: 99,
-            groups: vec![],
-            nonce: Nonce([nonce; 8]),
-            report,
-        };
-        self.say(&hello.encode());
-    }
-}
-
-fn ask(release: &Release, first: u32, count: u32, per_message: u32) -> Vec<u8> {
-    let first = ChunkIndex(first);
-    ChunkRequest { payload: release.tag(), first, count, per_message, wanted: None }.encode()
-}
-
-fn enrolment(service: &Service, id: &str, key: &SigningKey) -> Vec<u8> {
-    let device = DeviceId::new(id).unwrap();
-    let enrolment = Enrolment { device, key: key.public(), class: service.fixture.class };
-    sign_attached(key, Kind::Enrolment, None, &enrolment.encode())
-}
-
-/// A service with a release out for m1, which is accepted.
-fn serving(settings: &[&str], bytes: usize) -> (Service, Release) {
-    let service = Service::start_with(On::Itself, settings);
-    service.import(&[("m1", &device_key(1).public())]);
-    let release = service.release(bytes, 5);
-    service.publish(&release);
-    service.campaign(&release);
-    (service, release)
-}
+use crate::voice::{Voice, ask, campaign_id, confirmed, enrolment, serving};
 
 #[test]
 fn chunks_pages_and_the_manifest_come_as_asked_for() {
@@ -135,17 +47,22 @@ fn chunks_pages_and_the_manifest_come_as_asked_for() {
 fn who_is_not_accepted_is_served_nothing() {
     let (service, release) = serving(&[], 50_000);
     let mut stranger = Voice::new(&service, "m2");
-    for message in [
+    let is_refused = |service: &Service, number| {
+        service.await_that("it is refused", |service| service.counter("refusals") == number);
+    };
+    for (number, message) in (1..).zip([
         ask(&release, 0, 4, 1),
         DocumentRequest::Manifest(release.digest.short()).encode(),
         PageRequest { payload: release.tag(), page: PageNumber::List }.encode(),
-    ] {
+    ]) {
         stranger.say(&message);
+        is_refused(&service, number);
         assert_eq!(stranger.refusal().code, RefusalCode::Unknown);
     }
     stranger.report(&enrolment(&service, "m2", &device_key(2)));
     service.await_that("it is pending", |service| service.device("m2").is_some());
     stranger.say(&ask(&release, 0, 4, 1));
+    is_refused(&service, 4);
     let refusal = stranger.refusal();
     assert_eq!(refusal.code, RefusalCode::Pending);
     assert!(refusal.retry_after_s.is_some());
@@ -311,26 +228,8 @@ fn a_device_cannot_enrol_or_report_for_another() {
     let (service, release) = serving(&[], 5_000);
     service.import(&[("m2", &device_key(2).public())]);
     let mut m2 = Voice::new(&service, "m2");
-    let campaign = service.get("/v1/campaigns")[0]["id"].as_str().unwrap().to_owned();
-    let mut id = [0; 8];
-    hex::decode_to_slice(campaign, &mut id).unwrap();
-    let report = |device: &str, key: &SigningKey| {
-        let report = Report {
-            device: DeviceId::new(device).unwrap(),
-            number: 0,
-            campaign: CampaignId(id),
-            attempt: 1,
-            release: release.digest,
-            outcome: Outcome::Confirmed,
-            failure: None,
-            running: ShortDigest([0; 8]),
-            sequence: 5,
-            time: UnixTime::from_secs(1_800_000_000),
-            bytes_received: 1,
-            bytes_twice: 0,
-        };
-        sign_attached(key, Kind::Report, None, &report.encode())
-    };
+    let campaign = campaign_id(&service.get("/v1/campaigns")[0]);
+    let report = |device: &str, key: &SigningKey| confirmed(device, key, campaign, release.digest);
     m2.report(&enrolment(&service, "m3", &device_key(3)));
     m2.report(&report("m1", &device_key(2)));
     m2.report(&report("m1", &device_key(1)));
@@ -346,7 +245,7 @@ fn a_device_cannot_enrol_or_report_for_another() {
     // Once, however often it comes; and it is acknowledged each time.
     m2.report(&good);
     service.await_that("again", |service| service.counter("reports_again") == 1);
-    m2.hello(&service, 1, Some(Digest::of(&good).short()));
+    m2.hello(1, Some(Digest::of(&good).short()));
     let heard = m2.hear();
     assert!(String::from_utf8_lossy(&heard.payload).contains("m2"));
     assert_eq!(service.get("/v1/campaigns")[0]["devices"]["confirmed"], json!(1));
@@ -389,12 +288,68 @@ fn topics_of_nobody_and_messages_that_a_broker_has_kept_are_ignored() {
         service.launch();
         service
     };
-    service.await_that("it is counted", |service| service.counter("ignored_topic") >= 1);
+    let looked_at =
+        |service: &Service| service.counter("ignored_topic") + service.counter("rejected_malformed");
+    service.await_that("it is looked at", |service| looked_at(service) >= 1);
     assert_eq!(
         (before, service.counter("rejected_malformed")),
         (1, 0),
         "live it was looked at, kept it was not"
     );
+}
+
+#[test]
+fn what_cannot_be_read_now_is_asked_for_again_later() {
+    let (service, release) = serving(&[], 50_000);
+    let file = service.path("data/payloads").join(format!("{}.payload", release.index.digest));
+    let away = file.with_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    let mut m1 = Voice::new(&service, "m1");
+    m1.say(&ask(&release, 0, 4, 1));
+    let refusal = m1.refusal();
+    assert_eq!((refusal.code, refusal.retry_after_s), (RefusalCode::Busy, Some(30)));
+    m1.hears_no_more();
+    assert_eq!((service.counter("read_failures"), service.counter("damaged_payloads")), (1, 0));
+    std::fs::rename(&away, &file).unwrap();
+    m1.say(&ask(&release, 0, 4, 1));
+    assert_eq!(m1.chunks(4), &release.payload[..4096]);
+}
+
+#[test]
+fn signatures_of_one_device_are_checked_at_a_limited_rate_and_those_of_others_are_checked_on() {
+    let (service, _) = serving(&[], 5_000);
+    let mut m1 = Voice::new(&service, "m1");
+    // Each is read before its signature is looked at; one a second is looked at in the long run.
+    for _ in 0..200 {
+        m1.report(b"nothing that is signed");
+    }
+    let sum =
+        |service: &Service| service.counter("rejected_malformed") + service.counter("rejected_too_often");
+    service.await_that("all are counted", |service| sum(service) == 200);
+    let looked_at = service.counter("rejected_malformed");
+    assert!((32..100).contains(&looked_at), "{looked_at}");
+    let mut m2 = Voice::new(&service, "m2");
+    m2.report(&enrolment(&service, "m2", &device_key(2)));
+    service.await_that("another one enrols", |service| service.device("m2").is_some());
+}
+
+#[test]
+fn a_chunk_is_sent_to_the_device_that_asked_for_it_and_to_no_other() {
+    let (service, release) = serving(&[], 50_000);
+    service.import(&[("m2", &device_key(2).public())]);
+    let (mut m1, mut m2) = (Voice::new(&service, "m1"), Voice::new(&service, "m2"));
+    m1.say(&ask(&release, 0, 4, 4));
+    assert_eq!(m1.chunks(4), &release.payload[..4096]);
+    m2.hears_no_more();
+    // Both wait for the same piece of the disk, which is read once.
+    m1.say(&PageRequest { payload: release.tag(), page: PageNumber::List }.encode());
+    m2.say(&PageRequest { payload: release.tag(), page: PageNumber::List }.encode());
+    for voice in [&mut m1, &mut m2] {
+        let heard = voice.hear();
+        let Ok(Answer::Page(page)) = Answer::decode(&heard.payload) else { panic!("{heard:?}") };
+        assert_eq!(page.bytes, release.index.list);
+        voice.hears_no_more();
+    }
 }
 
 #[test]

@@ -245,6 +245,8 @@ async fn a_report_of_a_campaign_that_is_not_ours_makes_no_row() {
     store.apply(&[report(1, Some(deployment(1, 1, State::Failed))), report(2, None)]).await.unwrap();
     let (mut store, snapshot) = reopen(store, folder.path()).await;
     assert!(snapshot.deployments.is_empty());
+    // Only those of known campaigns are loaded: the table itself must be empty too, or anybody could fill it.
+    assert_eq!(store.deployments(CampaignId([1; 8]), None, 10).await.unwrap(), []);
     assert_eq!(store.apply(&[report(1, None)]).await.unwrap(), [false], "the report itself is kept");
 }
 
@@ -393,4 +395,30 @@ fn a_data_folder_is_used_by_one_service_at_a_time() {
     DataLock::take(&data).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&data).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700, "nobody else reads it");
+}
+
+/// Devices hold the highest version that they have seen: what is stored later with an older one must not take the
+/// newer one's place.
+#[tokio::test]
+async fn versions_that_are_stored_never_fall() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path()).await;
+    let earlier = UnixTime::from_secs(NOW.as_secs() - 5);
+    store
+        .apply(&[Change::Beacon { version: 9, issued: NOW }, Change::Device(accepted("m1", 4))])
+        .await
+        .unwrap();
+    store
+        .apply(&[Change::Beacon { version: 8, issued: earlier }, Change::Device(accepted("m1", 3))])
+        .await
+        .unwrap();
+    let (mut store, snapshot) = reopen(store, folder.path()).await;
+    assert_eq!((snapshot.beacon_version, snapshot.beacon_issued), (9, NOW));
+    assert_eq!(snapshot.devices[0].assignment_version, 4);
+    store
+        .apply(&[Change::Beacon { version: 10, issued: NOW }, Change::Device(accepted("m1", 5))])
+        .await
+        .unwrap();
+    let (_, snapshot) = reopen(store, folder.path()).await;
+    assert_eq!((snapshot.beacon_version, snapshot.devices[0].assignment_version), (10, 5));
 }
