@@ -12,6 +12,8 @@ use whimbrel_protocol::cose::{Fingerprint, Kind, Signatures, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
+use crate::storage::sync_names;
+
 /// Why the device's key or its trust anchor cannot be used.
 #[derive(Debug, Error)]
 pub enum IdentityError {
@@ -107,7 +109,6 @@ fn make_key(path: &Path) -> Result<SigningKey, IdentityError> {
 
 /// Writes a private file whole or not at all, durably. A file that came into being meanwhile stays.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -124,7 +125,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })();
     fs::remove_file(&new)?;
     written?;
-    File::open(folder)?.sync_all()
+    sync_names(path)
 }
 
 /// The trust anchor: what this device has pinned, or at the first start the file.

@@ -39,11 +39,7 @@ impl FileDisk {
     /// # Errors
     /// [`StorageError::Locked`] where another process has it; [`StorageError::File`].
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(file_error(folder, "make the folder"))?;
+        make_folder(folder).map_err(file_error(folder, "make the folder"))?;
         let path = folder.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -223,6 +219,31 @@ impl Disk for FileDisk {
     fn drop_cache(&mut self, area: Area) -> Result<(), DiskError> {
         self.with(area, "drop the cache of", |file| Ok(fadvise(file, 0, None, Advice::DontNeed)?))
     }
+}
+
+/// Makes `folder` where it is missing, and those above it, for the owner alone. What is made is durable: its name is
+/// synced in the folder that holds it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folder(folder_of(folder))?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    sync_names(folder)
+}
+
+/// The folder that holds `path`.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the name of `path`, and every other one in its folder, durable.
+pub(crate) fn sync_names(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
 }
 
 /// Whether the first `len` bytes have their blocks, as far as the file system tells.

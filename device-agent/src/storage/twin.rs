@@ -141,21 +141,28 @@ impl Twin {
         result.and(disk.drop_cache(self.area))
     }
 
-    /// Sees to it that both copies hold `content`, so that losing either one changes nothing.
+    /// Sees to it that both copies hold `content`, so that losing either one changes nothing, and reads them back.
     ///
     /// # Errors
-    /// As [`Twin::write`].
+    /// As [`Twin::write`]; [`DiskError::Failed`] where the medium took it and has something else.
     pub(crate) fn settle(&mut self, disk: &mut impl Disk, content: &[u8]) -> Result<(), DiskError> {
-        for _ in 0..2 {
-            let copies = self.copies(disk)?;
-            let settled = copies.iter().flatten().filter(|copy| copy.content == content).count() == 2;
-            self.newest = newest(copies).map(|copy| copy.place);
-            if settled {
-                return Ok(());
-            }
+        if self.is_settled(disk, content)? {
+            return Ok(());
+        }
+        self.write(disk, content)?;
+        if !self.is_settled(disk, content)? {
             self.write(disk, content)?;
         }
-        Ok(())
+        disk.drop_cache(self.area)?;
+        if self.is_settled(disk, content)? { Ok(()) } else { Err(DiskError::Failed { area: self.area }) }
+    }
+
+    /// Whether both copies hold `content`.
+    fn is_settled(&mut self, disk: &mut impl Disk, content: &[u8]) -> Result<bool, DiskError> {
+        let copies = self.copies(disk)?;
+        let count = copies.iter().flatten().filter(|copy| copy.content == content).count();
+        self.newest = newest(copies).map(|copy| copy.place);
+        Ok(count == 2)
     }
 
     fn offset(&self, copy: u64) -> u64 {
