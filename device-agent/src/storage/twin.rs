@@ -244,7 +244,7 @@ fn digits(format: u8) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_protocol::testing::SimDisk;
+    use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
 
     use super::*;
 
@@ -284,6 +284,66 @@ mod tests {
         disk.flip(Area::Record, (512 + 4096 + 20) * 8);
         assert_eq!(twin.read(&mut disk), Ok(None));
         assert_eq!(twin.was_written(&mut disk), Ok(true));
+    }
+
+    #[test]
+    fn what_is_written_is_durable_and_what_was_there_before_stays_until_then() {
+        let mut disk = SimDisk::new();
+        twin(3).reserve(&mut disk).unwrap();
+        for content in [b"one", b"two", b"six", b"ten"] {
+            let before = twin(3).read(&mut disk).unwrap();
+            let mut cut = disk.clone();
+            cut.kill();
+            // The write, then the flush.
+            cut.crash_at(2);
+            assert!(twin(3).write(&mut cut, content).is_err());
+            cut.power_cut(Survival::None, 1);
+            assert_eq!(twin(3).read(&mut cut), Ok(before));
+            twin(3).write(&mut disk, content).unwrap();
+            disk.power_cut(Survival::None, 1);
+            assert_eq!(twin(3).read(&mut disk), Ok(Some(content.to_vec())));
+        }
+    }
+
+    /// To go without the newest copy, because a read failed, would be to go back in time.
+    #[test]
+    fn a_copy_whose_read_fails_once_counts_all_the_same() {
+        let mut disk = SimDisk::new();
+        let mut twin = twin(3);
+        twin.write(&mut disk, b"old").unwrap();
+        twin.write(&mut disk, b"new").unwrap();
+        for call in 1..=4 {
+            let mut disk = disk.clone();
+            disk.fail_at(DiskFault::Failed, disk.calls(DiskFault::Failed) + call, false);
+            assert_eq!(twin.read(&mut disk), Ok(Some(b"new".to_vec())), "read {call}");
+            assert_eq!(disk.faults(), 1);
+        }
+        disk.fail_at(DiskFault::Failed, 1, true);
+        assert_eq!(twin.read(&mut disk), Err(DiskError::Failed { area: Area::Record }));
+    }
+
+    /// After a failed flush the cache shows a copy that is not on the medium: the next write must not rely on it.
+    #[test]
+    fn after_a_write_that_failed_the_copy_that_is_on_the_medium_is_kept() {
+        for call in 1..=2 {
+            let mut disk = SimDisk::new();
+            let mut twin = twin(3);
+            twin.write(&mut disk, b"one").unwrap();
+            twin.write(&mut disk, b"two").unwrap();
+            disk.fail_at(DiskFault::Failed, disk.calls(DiskFault::Failed) + call, false);
+            assert!(twin.write(&mut disk, b"six").is_err());
+            assert_eq!(disk.faults(), 1);
+            let on_medium = {
+                let mut cut = disk.clone();
+                cut.power_cut(Survival::None, 1);
+                twin.read(&mut cut).unwrap()
+            };
+            disk.kill();
+            disk.crash_at(2);
+            assert!(twin.write(&mut disk, b"ten").is_err());
+            disk.power_cut(Survival::None, 1);
+            assert_eq!(twin.read(&mut disk), Ok(on_medium), "call {call}");
+        }
     }
 
     #[test]

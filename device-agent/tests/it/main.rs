@@ -28,6 +28,7 @@ mod storage_download;
 mod storage_files;
 mod storage_formats;
 mod storage_install;
+mod storage_lying;
 mod storage_patch;
 mod storage_stream;
 mod storage_support;

@@ -8,6 +8,7 @@ use whimbrel_protocol::testing::{DiskFault, DiskStep, SimDisk, Survival};
 
 use crate::power_cut::image;
 use crate::power_cut_service::{Payload, Release, compress};
+use crate::storage_lying::{Lying, lies};
 use crate::storage_support::{checkpoint, download, fixture, open, started, write_chunks, write_pages};
 
 const IMAGE_BYTES: usize = 40 * 1024;
@@ -166,4 +167,31 @@ fn a_payload_that_was_found_wrong_is_forgotten_also_after_a_power_cut() {
     let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
     assert_eq!(storage.last_payload(), None);
     assert!(open(&mut storage, &release).unwrap().held.is_empty());
+}
+
+/// The image counts as installed only when it was read from the medium itself.
+#[test]
+fn an_image_that_the_medium_took_and_does_not_have_is_not_installed() {
+    for codec in [Codec::Raw, Codec::Lzma] {
+        for lie in lies(&[Area::SlotB]) {
+            let release = Release::new(&fixture(), codec, image(1, IMAGE_BYTES), 1);
+            let mut storage = started(Lying::new());
+            storage.disk_mut().lies = Some(lie);
+            download(&mut storage, &release);
+            assert_eq!(storage.install(InstallOp::Install), Err(InstallFailure::Failed), "{lie:?}");
+        }
+    }
+}
+
+#[test]
+fn an_image_is_durable_when_it_is_installed() {
+    for codec in [Codec::Raw, Codec::Lzma] {
+        let release = Release::new(&fixture(), codec, image(1, IMAGE_BYTES), 1);
+        let mut storage = started(SimDisk::new());
+        download(&mut storage, &release);
+        storage.install(InstallOp::Install).unwrap();
+        let mut disk = storage.into_disk();
+        disk.power_cut(Survival::None, 1);
+        assert!(disk.content(Area::SlotB) == release.image, "{}", codec.name());
+    }
 }
