@@ -352,4 +352,65 @@ mod tests {
         assert!(words(Some(25), None).contains("progress  25 %\n"));
         assert!(!words(None, None).contains("progress"));
     }
+
+    #[test]
+    fn the_status_in_words_has_a_line_for_all_that_is_known() {
+        let link = LinkView { up: false, for_s: 9, last_error: Some("timed out".to_owned()) };
+        let view = StatusView {
+            device: "d1".to_owned(),
+            fingerprint: Some("ab12".to_owned()),
+            state: "deferred".to_owned(),
+            reason: Some("hook".to_owned()),
+            percent: Some(25),
+            codec: Some("patch".to_owned()),
+            payload_bytes: Some(4000),
+            bytes_received: 1000,
+            bytes_twice: 200,
+            rate_bytes_per_s: Some(500),
+            command_latency_ms: Some(80),
+            campaign: Some(campaign_name("00")),
+            attempt: Some(2),
+            running: RunningView {
+                version: Some("1.0.1".to_owned()),
+                sequence: 7,
+                slot: "b".to_owned(),
+                trial: "running".to_owned(),
+                ..RunningView::default()
+            },
+            link: Some(link.clone()),
+            reports_waiting: 3,
+            rejected: [("rollback".to_owned(), 4), ("malformed".to_owned(), 1)].into(),
+            ..StatusView::default()
+        };
+        let lines = [
+            "device    d1",
+            "key       ab12",
+            "state     deferred: hook",
+            "campaign  local, attempt 2",
+            "progress  25 %",
+            "payload   patch, 4000 bytes",
+            "bytes     1000 received, 200 of them twice",
+            "link rate 500 B/s; the window delays other messages by up to 80 ms",
+            "running   1.0.1, sequence 7, slot b",
+            "trial     running",
+            "broker    not connected for 9 s: timed out",
+            "reports   3 not acknowledged yet",
+            "rejected  1 malformed, 4 rollback",
+        ];
+        assert_eq!(view.in_words().lines().collect::<Vec<_>>(), lines);
+        let up = StatusView { link: Some(LinkView { up: true, ..link }), ..view.clone() };
+        assert!(up.in_words().contains("\nbroker    connected for 9 s\n"));
+        let quiet = StatusView {
+            link: None,
+            reports_waiting: 0,
+            rejected: BTreeMap::new(),
+            campaign: Some(campaign_name("0a")),
+            running: RunningView { trial: "none".to_owned(), ..RunningView::default() },
+            ..view
+        };
+        let words = quiet.in_words();
+        assert!(words.contains("\ndaemon    not running\n") && words.contains("campaign  0a,"));
+        assert!(["\nreports", "\nrejected", "\ntrial", "\nbroker"].iter().all(|line| !words.contains(line)));
+        assert!(words.contains("running   of unknown version, sequence 0, slot "));
+    }
 }

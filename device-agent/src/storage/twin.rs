@@ -388,6 +388,23 @@ mod tests {
     }
 
     #[test]
+    fn something_was_written_whichever_copy_it_is_in_and_the_last_number_is_none_of_ours() {
+        for copy in 0..2 {
+            let mut disk = SimDisk::new();
+            let bytes = twin(3).encode(u64::MAX, b"whimbrel");
+            disk.install(Area::Record, &[vec![0; 512 + copy * 4096], bytes].concat());
+            assert_eq!(twin(3).read(&mut disk), Ok(None));
+            assert_eq!(twin(3).was_written(&mut disk), Ok(true));
+            let bytes = twin(3).encode(u64::MAX - 1, b"whimbrel");
+            disk.install(Area::Record, &[vec![0; 512 + copy * 4096], bytes].concat());
+            assert_eq!(twin(3).read(&mut disk), Ok(Some(b"whimbrel".to_vec())));
+        }
+        let mut zeros = SimDisk::new();
+        zeros.install(Area::Record, &[0; 512 + 2 * 4096]);
+        assert_eq!(twin(3).was_written(&mut zeros), Ok(false));
+    }
+
+    #[test]
     fn a_length_beyond_the_maximum_or_the_area_is_no_copy() {
         let mut disk = SimDisk::new();
         let mut bytes = twin(3).encode(1, &[7; 100]);

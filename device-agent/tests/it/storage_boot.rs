@@ -3,10 +3,11 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::installer::Slot;
+use whimbrel_agent::installer::{Slot, SlotFacts};
 use whimbrel_agent::storage::{Storage, StorageError, StorageOptions};
-use whimbrel_protocol::device::{InstallFailure, InstallOp, StoreFailure};
+use whimbrel_protocol::device::{InstallFailure, InstallOp, Place, StoreFailure, Trial};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
+use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{DiskFault, DiskStep, Fixture, SimDisk, Survival};
 
@@ -275,4 +276,94 @@ fn a_trial_whose_start_the_medium_does_not_count_is_not_started() {
         storage.disk_mut().lies = Some(lie);
         assert_eq!(storage.boot().unwrap(), Slot::A, "{lie:?}");
     }
+}
+
+/// What was not acknowledged does not start, although it may have become durable.
+#[test]
+fn a_trial_whose_arming_failed_at_any_call_is_not_started() {
+    let release = release(&fixture(), 1);
+    let mut storage = started(SimDisk::new());
+    download(&mut storage, &release);
+    storage.install(InstallOp::Install).unwrap();
+    let facts = *storage.facts(Slot::B).unwrap();
+    let disk = storage.into_disk();
+    let mut failures = 0;
+    for fault in [DiskFault::Full, DiskFault::Failed] {
+        for call in 1.. {
+            let mut storage = restarted(&disk);
+            storage.learn(Slot::B, facts);
+            storage.disk_mut().kill();
+            storage.disk_mut().fail_at(fault, call, false);
+            let armed = storage.install(InstallOp::Activate);
+            if storage.disk_mut().faults() == 0 {
+                break;
+            }
+            if armed.is_ok() {
+                continue;
+            }
+            failures += 1;
+            let mut disk = storage.into_disk();
+            disk.heal();
+            assert_eq!(would_start(&disk), Slot::A, "{fault:?} at call {call}");
+            disk.power_cut(Survival::Most, call);
+            assert_eq!(would_start(&disk), Slot::A, "{fault:?} at call {call}, then a power cut");
+        }
+    }
+    assert!(failures > 3);
+}
+
+/// The host says that slot B runs, the medium that slot A is confirmed: nobody has confirmed what runs.
+#[test]
+fn what_runs_and_is_not_confirmed_is_on_trial_also_where_the_environment_was_lost() {
+    let mut disk = on_trial(SimDisk::new(), &release(&fixture(), 1)).into_disk();
+    disk.zero(Area::BootEnvironment);
+    let options = StorageOptions { running: Some(Slot::B), ..StorageOptions::default() };
+    let mut storage = Storage::start(disk, options).unwrap();
+    assert_eq!((storage.running(), storage.target()), (Slot::B, Slot::B));
+    assert_eq!(storage.boot_view().trial, Trial::Running);
+    storage.install(InstallOp::Confirm).unwrap();
+    assert_eq!((storage.boot_view().trial, storage.target()), (Trial::None, Slot::A));
+    assert_eq!(would_start(storage.disk_mut()), Slot::B);
+}
+
+/// That a trial was given up is told until the next one is on its way.
+#[test]
+fn a_failed_trial_is_told_of_until_its_slot_is_looked_at_again() {
+    let release = release(&fixture(), 1);
+    let mut storage = armed(SimDisk::new(), &release);
+    let (image, size) = (Digest::of(&release.image), release.image.len() as u64);
+    for _ in 0..4 {
+        storage.boot().unwrap();
+    }
+    for place in [Place::Running, Place::Target] {
+        assert_eq!(storage.boot_view().trial, Trial::Failed);
+        let _ = storage.install(InstallOp::Match { place, image, size });
+    }
+    assert_eq!(storage.boot_view().trial, Trial::None);
+    let mut storage = restarted(storage.disk_mut());
+    assert_eq!(storage.boot_view().trial, Trial::None);
+}
+
+#[test]
+fn a_trial_gets_at_least_one_start() {
+    let release = release(&fixture(), 1);
+    let disk = armed(SimDisk::new(), &release).into_disk();
+    let mut storage = Storage::start(disk, StorageOptions { tries: 0, ..StorageOptions::default() }).unwrap();
+    let facts = SlotFacts {
+        release: release.digest,
+        sequence: 1,
+        image: Digest::of(&release.image),
+        image_size: release.image.len() as u64,
+    };
+    storage.learn(Slot::B, facts);
+    storage.install(InstallOp::Activate).unwrap();
+    assert_eq!(storage.boot().unwrap(), Slot::B);
+    assert_eq!(storage.boot().unwrap(), Slot::A);
+}
+
+#[test]
+fn what_the_host_has_to_do_fails_on_the_medium() {
+    let mut storage = started(SimDisk::new());
+    assert_eq!(storage.install(InstallOp::Reboot), Err(InstallFailure::Boot));
+    assert_eq!(storage.install(InstallOp::CheckHealth), Err(InstallFailure::Hook));
 }
