@@ -273,6 +273,38 @@ mod tests {
         assert_eq!(load_root(&path, &pinned).unwrap().1, first);
     }
 
+    /// Two roots of one version are one too many, whoever signed them; an older one is passed over in silence.
+    #[test]
+    fn of_one_version_there_is_one_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.cbor");
+        let held = Root::verify(&root(2, 1, &[1])).unwrap();
+        fs::write(&path, root(2, 9, &[1, 9])).unwrap();
+        let twin = newer_root(&path, &held);
+        assert!(matches!(twin, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
+        for old in [root(2, 1, &[1]), root(1, 9, &[1, 9])] {
+            fs::write(&path, old).unwrap();
+            assert!(matches!(newer_root(&path, &held), Ok(None)));
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_maximum_and_none_beyond() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, [7; 10]).unwrap();
+        for most in [10, 11] {
+            assert_eq!(read_bounded(&path, most).unwrap().0, [7; 10]);
+        }
+        assert!(read_bounded(&path, 9).is_err());
+        fs::write(&path, vec![7; ROOT_BYTES_MAX + 1]).unwrap();
+        let held = Root::verify(&root(1, 1, &[1])).unwrap();
+        assert!(
+            matches!(newer_root(&path, &held), Err(IdentityError::File { .. })),
+            "not as if there were none"
+        );
+    }
+
     #[test]
     fn a_root_that_old_and_new_root_keys_signed_takes_the_place_of_the_pinned_one() {
         let folder = tempfile::tempdir().unwrap();

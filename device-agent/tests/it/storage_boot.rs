@@ -141,16 +141,13 @@ fn once_the_environment_says_confirmed_losing_it_keeps_the_confirmed_image() {
     assert!(confirmed > 0);
 }
 
-/// The default is written before the environment here as well. It names the new slot, because a confirmation got that
-/// far and failed.
-#[test]
-fn once_the_environment_says_reverted_losing_it_keeps_the_old_image() {
+/// The default names the new slot, because a confirmation got that far and failed; the environment names the old one.
+fn half_confirmed() -> SimDisk {
     let mut storage = on_trial(SimDisk::new(), &release(&fixture(), 1));
-    let mut counted = restarted(&storage.disk_mut().clone());
+    let mut counted = restarted(storage.disk_mut());
     counted.disk_mut().start_trace();
     counted.install(InstallOp::Confirm).unwrap();
-    let steps = counted.disk_mut().trace().to_vec();
-    let writes = steps.iter().filter_map(|step| match step {
+    let writes = counted.disk_mut().trace().iter().filter_map(|step| match step {
         DiskStep::Write { area, .. } => Some(*area),
         _ => None,
     });
@@ -161,6 +158,36 @@ fn once_the_environment_says_reverted_losing_it_keeps_the_old_image() {
     let mut disk = storage.into_disk();
     disk.heal();
     assert_eq!((would_start(&disk), would_start_without_environment(&disk)), (Slot::B, Slot::B));
+    disk
+}
+
+/// The environment decides what is confirmed as long as it can be read.
+#[test]
+fn a_trial_that_was_half_confirmed_is_still_a_trial_after_a_restart() {
+    let disk = half_confirmed();
+    let mut storage = restarted(&disk);
+    assert_eq!(storage.boot().unwrap(), Slot::B);
+    assert_eq!((storage.boot_view().trial, storage.target()), (Trial::Running, Slot::B));
+    let mut storage = restarted(&disk);
+    assert_eq!((storage.boot_view().trial, storage.target()), (Trial::Running, Slot::B));
+}
+
+/// The default is made again from the environment while that is there.
+#[test]
+fn a_default_that_was_lost_is_made_again_at_start() {
+    let mut storage = on_trial(SimDisk::new(), &release(&fixture(), 1));
+    storage.install(InstallOp::Confirm).unwrap();
+    let mut disk = storage.into_disk();
+    disk.zero(Area::BootDefault);
+    let mut disk = restarted(&disk).into_disk();
+    disk.power_cut(Survival::None, 1);
+    assert_eq!(would_start_without_environment(&disk), Slot::B);
+}
+
+/// The default is written before the environment here as well.
+#[test]
+fn once_the_environment_says_reverted_losing_it_keeps_the_old_image() {
+    let disk = half_confirmed();
     let cuts = cut_everywhere(&disk, |storage| {
         let _ = storage.install(InstallOp::Revert);
     });
@@ -355,6 +382,11 @@ fn a_trial_gets_at_least_one_start() {
         image: Digest::of(&release.image),
         image_size: release.image.len() as u64,
     };
+    assert_eq!(
+        (storage.running(), storage.boot_view().trial),
+        (Slot::A, Trial::Armed),
+        "it was not started yet"
+    );
     storage.learn(Slot::B, facts);
     storage.install(InstallOp::Activate).unwrap();
     assert_eq!(storage.boot().unwrap(), Slot::B);

@@ -150,6 +150,11 @@ fn what_is_found_in_the_cache_is_durable_before_it_is_claimed() {
     let found = open(&mut storage, &release).unwrap();
     assert_eq!((found.held.len(), found.held.next_missing(0)), (10, Some(10)));
     assert_eq!(found.bytes_received, 10 * 1024);
+    // What the journal claims already is not claimed again.
+    storage.disk_mut().start_trace();
+    assert_eq!(open(&mut storage, &release).unwrap().held.len(), 10);
+    let writes = |step: &&DiskStep| matches!(step, DiskStep::Write { .. });
+    assert_eq!(storage.disk_mut().trace().iter().find(writes), None);
 }
 
 /// The index's header is cleared durably, so that what does not become the image is not found again.

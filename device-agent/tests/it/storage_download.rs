@@ -4,6 +4,7 @@ use whimbrel_agent::storage::{LoadedRecord, MemoryDisk, Storage, StorageOptions}
 use whimbrel_protocol::device::{Record, StoreFailure, StoreOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::ChunkIndex;
+use whimbrel_protocol::limits::RECORD_BYTES_MAX;
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{SimDisk, Survival};
 
@@ -198,6 +199,14 @@ fn the_newest_whole_copy_of_the_record_counts() {
     assert_eq!(storage.load_record().unwrap(), LoadedRecord::Damaged);
     store(&mut storage, StoreOp::SaveRecord(record(6).encode())).unwrap();
     assert_eq!(storage.load_record().unwrap(), LoadedRecord::Found(Box::new(record(6))));
+}
+
+#[test]
+fn a_record_may_have_as_many_bytes_as_it_may_have() {
+    let mut storage = started(MemoryDisk::new());
+    assert_eq!(store(&mut storage, StoreOp::SaveRecord(vec![0; RECORD_BYTES_MAX])), Ok(()));
+    let more = vec![0; RECORD_BYTES_MAX + 1];
+    assert_eq!(store(&mut storage, StoreOp::SaveRecord(more)), Err(StoreFailure::Failed));
 }
 
 /// Every torn state of the copy that is being written leaves the other one, or the new one whole.
