@@ -12,6 +12,8 @@ use whimbrel_protocol::cose::{Fingerprint, Kind, Signatures, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
+use crate::storage::sync_names;
+
 /// Why the device's key or its trust anchor cannot be used.
 #[derive(Debug, Error)]
 pub enum IdentityError {
@@ -107,7 +109,6 @@ fn make_key(path: &Path) -> Result<SigningKey, IdentityError> {
 
 /// Writes a private file whole or not at all, durably. A file that came into being meanwhile stays.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -124,7 +125,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })();
     fs::remove_file(&new)?;
     written?;
-    File::open(folder)?.sync_all()
+    sync_names(path)
 }
 
 /// The trust anchor: what this device has pinned, or at the first start the file.
@@ -270,6 +271,38 @@ mod tests {
         assert!(matches!(stranger, Err(IdentityError::OtherRoot { got: 2, pinned: 1, .. })));
         fs::remove_file(&path).unwrap();
         assert_eq!(load_root(&path, &pinned).unwrap().1, first);
+    }
+
+    /// Two roots of one version are one too many, whoever signed them; an older one is passed over in silence.
+    #[test]
+    fn of_one_version_there_is_one_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.cbor");
+        let held = Root::verify(&root(2, 1, &[1])).unwrap();
+        fs::write(&path, root(2, 9, &[1, 9])).unwrap();
+        let twin = newer_root(&path, &held);
+        assert!(matches!(twin, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
+        for old in [root(2, 1, &[1]), root(1, 9, &[1, 9])] {
+            fs::write(&path, old).unwrap();
+            assert!(matches!(newer_root(&path, &held), Ok(None)));
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_maximum_and_none_beyond() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, [7; 10]).unwrap();
+        for most in [10, 11] {
+            assert_eq!(read_bounded(&path, most).unwrap().0, [7; 10]);
+        }
+        assert!(read_bounded(&path, 9).is_err());
+        fs::write(&path, vec![7; ROOT_BYTES_MAX + 1]).unwrap();
+        let held = Root::verify(&root(1, 1, &[1])).unwrap();
+        assert!(
+            matches!(newer_root(&path, &held), Err(IdentityError::File { .. })),
+            "not as if there were none"
+        );
     }
 
     #[test]

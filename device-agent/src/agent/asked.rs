@@ -2,7 +2,6 @@
 
 use tokio::sync::oneshot;
 use whimbrel_protocol::device::{Event, Input};
-use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::Instant;
 
 use super::{Agent, Exit};
@@ -119,7 +118,8 @@ impl Agent<'_> {
         self.session.state().name().clone_into(&mut view.state);
         if let Some(status) = self.session.status() {
             view.take(&status);
-            self.describe_progress(view, status.state);
+            let chunks = self.payload.and_then(|payload| payload.chunks);
+            view.advance(status.state, chunks, self.session.rate());
         }
         let deployment = self.session.record().deployment.as_ref();
         view.release = deployment.map(|deployment| deployment.order.release.to_hex());
@@ -136,24 +136,5 @@ impl Agent<'_> {
         let owned = |(name, count): (&&str, &u64)| ((*name).to_owned(), *count);
         view.rejected = self.around.counters.rejected.iter().map(owned).collect();
         view.counters = self.around.counters.other.iter().map(owned).collect();
-    }
-
-    fn describe_progress(&self, view: &mut StatusView, state: State) {
-        let chunks = self.payload.and_then(|payload| payload.chunks);
-        view.percent = match state {
-            State::Downloaded | State::Installing | State::Rebooting | State::Testing | State::Confirmed => {
-                Some(100)
-            }
-            State::Idle | State::Offered | State::Deferred | State::Downloading => {
-                chunks.map(|(held, all)| u64::from(held) * 100 / u64::from(all.max(1)))
-            }
-            State::Reverted | State::Failed | State::Cancelled => None,
-        };
-        if let (State::Downloading, Some(payload), Some((held, all)), Some(rate)) =
-            (state, self.payload, chunks, self.session.rate())
-        {
-            let left = u64::from(all.saturating_sub(held)) * payload.chunk_bytes;
-            view.eta_s = Some(left.div_ceil(rate.max(1)));
-        }
     }
 }

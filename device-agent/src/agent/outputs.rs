@@ -8,6 +8,7 @@ use whimbrel_protocol::topic::Channel;
 
 use super::{Agent, Gated};
 use crate::hooks::{Edge, HookContext, Moment, Verdict};
+use crate::status::Chunks;
 use crate::worker::Job;
 
 /// Something to send on the current connection.
@@ -20,10 +21,10 @@ pub(super) enum Sending {
 /// What is known of the payload that is on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Payload {
-    pub(super) release: Digest,
-    pub(super) chunk_bytes: u64,
-    /// Chunks held and chunks in all, when they were known last.
-    pub(super) chunks: Option<(u32, u32)>,
+    release: Digest,
+    chunk_bytes: u64,
+    /// What was known of its chunks last.
+    pub(super) chunks: Option<Chunks>,
 }
 
 /// What may wait to be sent on a connection.
@@ -234,7 +235,8 @@ impl Agent<'_> {
     fn remember_progress(&mut self) {
         let status = self.session.status().filter(|status| status.chunks > 0);
         if let (Some(payload), Some(status)) = (&mut self.payload, status) {
-            payload.chunks = Some((status.chunks_held, status.chunks));
+            let (held, all) = (status.chunks_held, status.chunks);
+            payload.chunks = Some(Chunks { held, all, bytes: payload.chunk_bytes });
         }
     }
 }

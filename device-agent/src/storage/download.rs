@@ -66,7 +66,8 @@ impl<D: Disk> Storage<D> {
     /// Makes room for everything, makes sure that nothing starts the target slot, keeps the envelope; then
     /// looks for what earlier runs left of the same payload.
     ///
-    /// Room comes first: a payload that does not fit changes nothing.
+    /// Room comes first: a payload that does not fit changes nothing. The envelope comes after the slot is
+    /// protected: a power cut between the two must not start the slot's old image under the new release's name.
     pub(super) fn open(&mut self, opening: Opening) -> Result<Found, DiskError> {
         let slot = self.target();
         // What runs is never written to: a trial has to be confirmed or reverted first.

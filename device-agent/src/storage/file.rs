@@ -39,11 +39,7 @@ impl FileDisk {
     /// # Errors
     /// [`StorageError::Locked`] where another process has it; [`StorageError::File`].
     pub fn open(folder: &Path) -> Result<Self, StorageError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(file_error(folder, "make the folder"))?;
+        make_folder(folder).map_err(file_error(folder, "make the folder"))?;
         let path = folder.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -225,6 +221,31 @@ impl Disk for FileDisk {
     }
 }
 
+/// Makes `folder` where it is missing, and those above it, for the owner alone. What is made is durable: its name is
+/// synced in the folder that holds it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folder(folder_of(folder))?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    sync_names(folder)
+}
+
+/// The folder that holds `path`.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the name of `path`, and every other one in its folder, durable.
+pub(crate) fn sync_names(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
 /// Whether the first `len` bytes have their blocks, as far as the file system tells.
 fn is_allocated(file: &File, len: u64) -> io::Result<bool> {
     Ok(file.metadata()?.blocks().saturating_mul(512) >= len)
@@ -237,9 +258,14 @@ fn allocate(file: &File, have: u64, len: u64) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut at = have;
-    while at < len {
-        let part = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+    write_zeros(file, have, len)
+}
+
+/// Writes zeros from `from` up to `end`.
+fn write_zeros(file: &File, from: u64, end: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < end {
+        let part = usize::try_from(end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
         file.write_all_at(ZEROS.get(..part).unwrap_or(&ZEROS), at)?;
         at += part as u64;
     }
@@ -249,4 +275,30 @@ fn allocate(file: &File, have: u64, len: u64) -> io::Result<()> {
 fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_path_buf();
     move |source| FileError { path, action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For file systems that cannot allocate.
+    #[test]
+    fn zeros_are_written_behind_what_is_there_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for end in [3, 4, 5000, 64 * 1024 + 3, 64 * 1024 + 4, 150_000] {
+            std::fs::write(&path, [7; 3]).unwrap();
+            write_zeros(&OpenOptions::new().write(true).open(&path).unwrap(), 3, end).unwrap();
+            let content = std::fs::read(&path).unwrap();
+            assert_eq!(content.len() as u64, end);
+            assert!(content.starts_with(&[7; 3]) && content.iter().skip(3).all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_folder_is_in_the_current_one() {
+        for (path, folder) in [("data", "."), ("/data", "/"), ("var/data", "var"), ("/", ".")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder));
+        }
+    }
 }

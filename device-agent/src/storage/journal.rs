@@ -127,6 +127,9 @@ fn encode_note(index: &Digest, note: Note) -> [u8; NOTE_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use whimbrel_protocol::chunk::ChunkSet;
+    use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
+
     use super::*;
     use crate::storage::MemoryDisk;
 
@@ -147,6 +150,107 @@ mod tests {
             assert_eq!(Journal::default().noted(&mut disk, &INDEX, ChunkIndex(0)), want);
         }
         assert_eq!(Journal::default().noted(&mut disk, &Digest([8; 32]), ChunkIndex(0)), note(0, 0));
+    }
+
+    /// A checkpoint that claims so many chunks.
+    fn claim(chunks: u32) -> Checkpoint {
+        Checkpoint { bytes_received: u64::from(chunks), ..Checkpoint::of(&ChunkSet::empty(100)) }
+    }
+
+    fn reserved() -> SimDisk {
+        let mut disk = SimDisk::new();
+        disk.reserve(Area::Journal, JOURNAL_BYTES).unwrap();
+        disk
+    }
+
+    fn loaded(disk: &mut SimDisk) -> Option<u64> {
+        Journal::default().load(disk, &INDEX).map(|checkpoint| checkpoint.bytes_received)
+    }
+
+    #[test]
+    fn checkpoints_are_durable_and_the_newest_whole_one_counts_in_whichever_sector_it_is() {
+        let mut disk = reserved();
+        assert_eq!(loaded(&mut disk), None);
+        let mut journal = Journal::default();
+        for number in 1..=5 {
+            journal.save(&mut disk, &INDEX, claim(number)).unwrap();
+            disk.power_cut(Survival::None, 1);
+            assert_eq!(loaded(&mut disk), Some(number.into()));
+        }
+        // The fifth is in the first sector.
+        disk.flip(Area::Journal, 100);
+        assert_eq!(loaded(&mut disk), Some(4));
+        disk.flip(Area::Journal, STRIDE * 8 + 100);
+        assert_eq!(loaded(&mut disk), None);
+    }
+
+    /// Whoever goes on, and whether they have looked before, writes over the older of the two.
+    #[test]
+    fn a_checkpoint_never_goes_over_the_newest_one() {
+        for looks in [false, true] {
+            let mut disk = reserved();
+            for number in 1..=6 {
+                let mut journal = Journal::default();
+                if looks {
+                    drop(journal.load(&mut disk, &INDEX));
+                }
+                let mut cut = disk.clone();
+                cut.kill();
+                // The write, then the flush.
+                cut.crash_at(2);
+                assert!(journal.save(&mut cut, &INDEX, claim(99)).is_err());
+                cut.power_cut(Survival::Torn, u64::from(number));
+                let before = (number > 1).then(|| u64::from(number - 1));
+                let found = loaded(&mut cut);
+                assert!(found == before || found == Some(99), "{found:?} after {before:?}");
+                let mut journal = Journal::default();
+                if looks {
+                    drop(journal.load(&mut disk, &INDEX));
+                }
+                journal.save(&mut disk, &INDEX, claim(number)).unwrap();
+            }
+            let sectors = read_sectors(&mut disk).map(|sector| sector.unwrap().sequence);
+            assert_eq!(sectors, [5, 6]);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_failed_is_written_to_the_same_sector_again() {
+        let mut disk = reserved();
+        let mut journal = Journal::default();
+        journal.save(&mut disk, &INDEX, claim(1)).unwrap();
+        disk.fail_at(DiskFault::Failed, disk.calls(DiskFault::Failed) + 1, false);
+        assert!(journal.save(&mut disk, &INDEX, claim(2)).is_err());
+        journal.save(&mut disk, &INDEX, claim(3)).unwrap();
+        let sectors = read_sectors(&mut disk).map(|sector| sector.unwrap().checkpoint.bytes_received);
+        assert_eq!(sectors, [1, 3]);
+    }
+
+    /// The other payload's checkpoint is newer, and none of this one.
+    #[test]
+    fn a_checkpoint_counts_for_its_payload_only() {
+        let (mut disk, other) = (reserved(), Digest([8; 32]));
+        let mut journal = Journal::default();
+        journal.save(&mut disk, &INDEX, claim(1)).unwrap();
+        journal.save(&mut disk, &other, claim(2)).unwrap();
+        assert_eq!(loaded(&mut disk), Some(1));
+        let mut journal = Journal::default();
+        assert_eq!(journal.load(&mut disk, &Digest([9; 32])), None);
+        journal.save(&mut disk, &other, claim(3)).unwrap();
+        assert_eq!(loaded(&mut disk), None, "the older one made room");
+    }
+
+    #[test]
+    fn a_note_with_any_bit_changed_says_nothing() {
+        let mut disk = reserved();
+        Journal::default().note(&mut disk, &INDEX, ChunkIndex(8)).unwrap();
+        disk.flush(Area::Journal).unwrap();
+        assert_eq!(Journal::default().noted(&mut disk, &INDEX, ChunkIndex(0)), note(8, 0));
+        for bit in 0..NOTE_BYTES as u64 * 8 {
+            let mut disk = disk.clone();
+            disk.flip(Area::Journal, NOTE_AT * 8 + bit);
+            assert_eq!(Journal::default().noted(&mut disk, &INDEX, ChunkIndex(3)), note(3, 0), "bit {bit}");
+        }
     }
 
     #[test]

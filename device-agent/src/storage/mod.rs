@@ -28,6 +28,7 @@ pub use error::{FileError, StorageError};
 pub use file::FileDisk;
 pub use memory::MemoryDisk;
 
+pub(crate) use file::sync_names;
 pub(crate) use twin::{Twin, TwinKind};
 
 use whimbrel_protocol::device::{

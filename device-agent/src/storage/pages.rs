@@ -135,3 +135,105 @@ fn place(layout: Layout, page: PageNumber) -> Option<(u64, usize)> {
 }
 
 const _: () = assert!(LIST_AT + PAGE_LIST_BYTES_MAX as u64 <= FIRST_PAGE_AT);
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
+
+    use super::*;
+
+    const INDEX: Digest = Digest([7; 32]);
+
+    /// Three chunks: one page.
+    fn layout() -> Layout {
+        Layout::new(10, 3000).unwrap()
+    }
+
+    fn begun(disk: &mut SimDisk) -> Pages {
+        disk.reserve(Area::Index, Pages::area_bytes(layout())).unwrap();
+        let mut pages = Pages::default();
+        pages.begin(disk, &INDEX).unwrap();
+        pages
+    }
+
+    fn page() -> Vec<u8> {
+        vec![9; layout().page_len(0)]
+    }
+
+    fn is_kept(disk: &mut SimDisk) -> bool {
+        Pages::owner(disk) == Some(INDEX) && Pages::read(disk, layout(), PageNumber::Page(0)) == Some(page())
+    }
+
+    fn is_kept_without_power(disk: &SimDisk) -> bool {
+        let mut disk = disk.clone();
+        disk.power_cut(Survival::None, 1);
+        is_kept(&mut disk)
+    }
+
+    #[test]
+    fn pages_and_whose_they_are_outlive_a_power_cut_once_they_are_flushed() {
+        let mut disk = SimDisk::new();
+        let mut pages = begun(&mut disk);
+        pages.write(&mut disk, layout(), PageNumber::Page(0), &page()).unwrap();
+        assert!(is_kept(&mut disk) && !is_kept_without_power(&disk));
+        pages.flush(&mut disk).unwrap();
+        assert!(is_kept_without_power(&disk));
+    }
+
+    #[test]
+    fn a_page_that_came_after_a_flush_is_flushed_by_the_next_one() {
+        let mut disk = SimDisk::new();
+        let mut pages = begun(&mut disk);
+        pages.flush(&mut disk).unwrap();
+        pages.write(&mut disk, layout(), PageNumber::Page(0), &page()).unwrap();
+        pages.flush(&mut disk).unwrap();
+        assert!(is_kept_without_power(&disk));
+        let operations = disk.operations();
+        pages.flush(&mut disk).unwrap();
+        assert_eq!(disk.operations(), operations, "there is nothing to flush");
+    }
+
+    /// What a killed process wrote is in the cache only: the process after it writes none of it and flushes it.
+    #[test]
+    fn pages_of_a_process_that_was_killed_are_flushed_by_the_next_one() {
+        let mut disk = SimDisk::new();
+        begun(&mut disk).write(&mut disk, layout(), PageNumber::Page(0), &page()).unwrap();
+        disk.kill();
+        let mut pages = Pages::default();
+        assert_eq!(pages.begin(&mut disk, &INDEX), Ok(true));
+        pages.flush(&mut disk).unwrap();
+        assert!(is_kept_without_power(&disk));
+    }
+
+    #[test]
+    fn pages_whose_flush_failed_are_not_taken_for_flushed() {
+        let mut disk = SimDisk::new();
+        let mut pages = begun(&mut disk);
+        disk.fail_at(DiskFault::Failed, disk.calls(DiskFault::Failed) + 1, false);
+        assert_eq!(pages.flush(&mut disk), Err(DiskError::Failed { area: Area::Index }));
+        let operations = disk.operations();
+        pages.flush(&mut disk).unwrap();
+        assert_eq!(disk.operations(), operations + 1, "it is flushed again");
+    }
+
+    #[test]
+    fn pages_that_are_forgotten_stay_so_after_a_power_cut() {
+        let mut disk = SimDisk::new();
+        let mut pages = begun(&mut disk);
+        pages.flush(&mut disk).unwrap();
+        Pages::forget(&mut disk).unwrap();
+        disk.power_cut(Survival::None, 1);
+        assert_eq!(Pages::owner(&mut disk), None);
+        assert_eq!(Pages::default().begin(&mut disk, &INDEX), Ok(false));
+    }
+
+    #[test]
+    fn pages_of_another_payload_are_not_its_pages() {
+        let mut disk = SimDisk::new();
+        begun(&mut disk);
+        let other = Digest([8; 32]);
+        assert_eq!(Pages::default().begin(&mut disk, &other), Ok(false));
+        assert_eq!(Pages::owner(&mut disk), Some(other));
+        assert_eq!(Pages::default().begin(&mut disk, &INDEX), Ok(false));
+    }
+}

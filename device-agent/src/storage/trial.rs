@@ -204,7 +204,8 @@ impl<D: Disk> Storage<D> {
         result
     }
 
-    /// Keeps what runs. The default goes first: from then on losing the environment keeps it too.
+    /// Keeps what runs. The default goes first: once any copy of the environment says that the image is confirmed,
+    /// losing the environment keeps it too.
     pub(super) fn confirm(&mut self) -> Result<(), DiskError> {
         let slot = self.running;
         self.boot.write_default(&mut self.disk, slot)?;
@@ -216,7 +217,8 @@ impl<D: Disk> Storage<D> {
         Ok(())
     }
 
-    /// Gives the trial up, whether it runs or is only armed: what was confirmed before is started next.
+    /// Gives the trial up, whether it runs or is only armed: what was confirmed before is started next. The default
+    /// goes first, since a confirmation that failed half-way has left the new slot's name there.
     pub(super) fn revert(&mut self) -> Result<(), DiskError> {
         let (old, new) = (self.confirmed, self.confirmed.other());
         self.boot.write_default(&mut self.disk, old)?;

@@ -65,7 +65,7 @@ impl Damage {
 }
 
 /// What every valid copy of the boot control says of `slot`: whether it is to be started, tried or fallen back to.
-fn is_named(disk: &SimDisk, slot: Slot) -> bool {
+pub(crate) fn is_named(disk: &SimDisk, slot: Slot) -> bool {
     let number = slot.number();
     let copies = |area: Area, magic: &'static [u8]| {
         let content = disk.durable_content(area);

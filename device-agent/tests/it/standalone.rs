@@ -5,9 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use whimbrel_agent::storage::PatchMode;
+use whimbrel_agent::storage::{FileDisk, PatchMode, Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::device::{Record, StoreOp};
 use whimbrel_protocol::ids::ClassId;
 use whimbrel_protocol::manifest::{Codec, TransferDescriptor};
 use whimbrel_protocol::message::{FailureCode, Outcome};
@@ -242,6 +243,39 @@ fn an_older_release_is_refused_after_a_newer_one_was_confirmed() {
     device.run(&["install", stick_path]).assert_refused("sequence 6 is refused: this device has confirmed 7");
     write_release(&stick, &Release::new(&fixture, Codec::Raw, noise(8, 30_000), 7));
     device.run(&["install", stick_path]).assert_refused("another image was confirmed with the same number");
+}
+
+/// What a campaign said once holds without a campaign, although nothing of that sequence was ever confirmed here.
+#[test]
+fn a_release_below_the_minimum_that_was_seen_is_refused() {
+    let (fixture, device, stick) = device_and_stick();
+    let disk = FileDisk::open(&device.path("data")).unwrap();
+    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let record = Record { root: fixture.root_bytes(), min_sequence: 9, ..Record::default() };
+    let saved = storage.carry_out(StoreOp::SaveRecord(record.encode()));
+    assert_eq!(saved, StoreAnswer::Stored(Ok(())));
+    drop(storage);
+    let install = |sequence| {
+        write_release(&stick, &Release::new(&fixture, Codec::Raw, noise(6, 30_000), sequence));
+        device.run(&["install", stick.to_str().unwrap()])
+    };
+    install(8).assert_refused("sequence 8 is refused: this device has confirmed 9");
+    assert!(image_in(&device, "b").is_empty());
+    assert_eq!(install(9).code, Some(4));
+}
+
+#[test]
+fn a_release_that_needs_more_memory_than_the_owner_allows_is_refused() {
+    let (fixture, device, stick) = device_and_stick();
+    let release = Release::new(&fixture, Codec::Lzma, noise(6, 30_000), 1);
+    let need = release.transfer.decoder.unwrap().memory_bytes;
+    write_release(&stick, &release);
+    let device = device.set(&format!("download.decoder-memory={}B", need - 1));
+    let says = format!("decoding needs {need} bytes of memory, download.decoder-memory allows {}", need - 1);
+    device.run(&["install", stick.to_str().unwrap()]).assert_refused(&says);
+    assert!(image_in(&device, "b").is_empty());
+    let device = device.set(&format!("download.decoder-memory={need}B"));
+    assert_eq!(device.run(&["install", stick.to_str().unwrap()]).code, Some(4));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use whimbrel_agent::storage::{LoadedRecord, MemoryDisk, Storage, StorageOptions}
 use whimbrel_protocol::device::{Record, StoreFailure, StoreOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::ChunkIndex;
+use whimbrel_protocol::limits::RECORD_BYTES_MAX;
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{SimDisk, Survival};
 
@@ -60,6 +61,32 @@ fn what_came_after_the_last_checkpoint_is_found_where_it_was_asked_for() {
     assert_eq!(missing(&found)[10], 40);
     assert_eq!(found.asked, ChunkIndex(40));
     assert_eq!(found.bytes_received, 30 * 1024);
+}
+
+/// What was asked for once more before it arrived cost the link twice, also where the process was killed meanwhile.
+#[test]
+fn what_was_asked_for_again_and_found_counts_as_received_twice() {
+    let release = release(1);
+    for (asked, again) in [([10, 20], 0), ([20, 20], 20), ([10, 10], 10)] {
+        let mut storage = started(MemoryDisk::new());
+        open(&mut storage, &release).unwrap();
+        write_pages(&mut storage, &release);
+        write_chunks(&mut storage, &release, 0..5);
+        checkpoint(&mut storage, &release, 0..5);
+        for asked in asked {
+            store(&mut storage, StoreOp::NoteAsked(ChunkIndex(asked))).unwrap();
+        }
+        write_chunks(&mut storage, &release, 5..asked[1]);
+        let mut storage = restarted(storage);
+        let found = open(&mut storage, &release).unwrap();
+        let bytes = |below: u32| u64::from(below) * 1024;
+        assert_eq!(found.bytes_received, bytes(asked[1]));
+        // The first five were claimed, and counted when they were.
+        assert_eq!(found.bytes_twice, bytes(again).saturating_sub(bytes(5)), "{asked:?}");
+        let mut storage = restarted(storage);
+        let again = open(&mut storage, &release).unwrap();
+        assert_eq!((again.bytes_received, again.bytes_twice), (found.bytes_received, found.bytes_twice));
+    }
 }
 
 /// The journal is a hint: a chunk that it claims and that is not there is missing.
@@ -172,6 +199,14 @@ fn the_newest_whole_copy_of_the_record_counts() {
     assert_eq!(storage.load_record().unwrap(), LoadedRecord::Damaged);
     store(&mut storage, StoreOp::SaveRecord(record(6).encode())).unwrap();
     assert_eq!(storage.load_record().unwrap(), LoadedRecord::Found(Box::new(record(6))));
+}
+
+#[test]
+fn a_record_may_have_as_many_bytes_as_it_may_have() {
+    let mut storage = started(MemoryDisk::new());
+    assert_eq!(store(&mut storage, StoreOp::SaveRecord(vec![0; RECORD_BYTES_MAX])), Ok(()));
+    let more = vec![0; RECORD_BYTES_MAX + 1];
+    assert_eq!(store(&mut storage, StoreOp::SaveRecord(more)), Err(StoreFailure::Failed));
 }
 
 /// Every torn state of the copy that is being written leaves the other one, or the new one whole.

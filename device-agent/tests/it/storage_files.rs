@@ -100,7 +100,7 @@ fn a_whole_update_works_on_files() {
 #[test]
 #[ignore = "a part of the_system_calls_of_an_update_are_the_operations_that_the_power_cut_tests_count"]
 fn an_update_to_be_traced() {
-    let folder = PathBuf::from(std::env::var("TRACED_FOLDER").expect("set by the test that runs this"));
+    let folder = traced_folder();
     let codec = if std::env::var("TRACED_CODEC").as_deref() == Ok("raw") { Codec::Raw } else { Codec::Lzma };
     assert_eq!(on_files(codec, &folder).run(), Ok(End::Confirmed));
 }
@@ -128,21 +128,32 @@ fn flushes(steps: &[DiskStep]) -> usize {
     steps.iter().filter(|step| matches!(step, DiskStep::Flush(_))).count()
 }
 
-fn system_calls(codec: Codec, folder: &Path) -> Vec<DiskStep> {
+/// Runs an ignored test of this binary under strace, and gives the log of these system calls.
+pub(crate) fn strace(calls: &str, test: &str, folder: &Path, set: &[(&str, &str)]) -> String {
     let log = tempfile::NamedTempFile::new().unwrap();
-    let calls = "trace=pwrite64,write,fdatasync,fsync,sync_file_range,fallocate,ftruncate,rename,renameat,\
-                 renameat2,unlink,unlinkat,fadvise64";
     let run = Command::new("strace")
-        .args(["-f", "-y", "-s", "0", "-e", calls, "-o"])
+        .args(["-f", "-y", "-s", "0", "-e", &format!("trace={calls}"), "-o"])
         .arg(log.path())
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "storage_files::an_update_to_be_traced", "--ignored"])
+        .args(["--exact", test, "--ignored"])
         .env("TRACED_FOLDER", folder)
-        .env("TRACED_CODEC", codec.name())
+        .envs(set.iter().copied())
         .output();
     let run = run.expect("strace is installed (scripts/test does it)");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let log = fs::read_to_string(log.path()).unwrap();
+    fs::read_to_string(log.path()).unwrap()
+}
+
+/// The folder that a test that runs under strace is to use.
+pub(crate) fn traced_folder() -> PathBuf {
+    PathBuf::from(std::env::var("TRACED_FOLDER").expect("set by the test that runs this"))
+}
+
+fn system_calls(codec: Codec, folder: &Path) -> Vec<DiskStep> {
+    let calls = "pwrite64,write,fdatasync,fsync,sync_file_range,fallocate,ftruncate,rename,renameat,renameat2,\
+                 unlink,unlinkat,fadvise64";
+    let log =
+        strace(calls, "storage_files::an_update_to_be_traced", folder, &[("TRACED_CODEC", codec.name())]);
     let folder = folder.to_str().unwrap();
     // Everything that touches the folder or a file in it.
     let mut lines = log.lines().filter(|line| line.contains(folder)).peekable();

@@ -195,7 +195,7 @@ impl BootControl {
         }
     }
 
-    /// Writes both copies of the environment, durably: what the older one said is over for good.
+    /// Writes both copies of the environment, durably, and reads them back: what the older one said is over for good.
     pub(crate) fn settle(
         &mut self,
         disk: &mut impl Disk,
@@ -204,7 +204,7 @@ impl BootControl {
         self.environment.settle(disk, &environment.encode())
     }
 
-    /// Names the slot to start where the environment is lost, durably, in both copies.
+    /// Names the slot to start where the environment is lost, durably, in both copies, and reads them back.
     pub(crate) fn write_default(&mut self, disk: &mut impl Disk, slot: Slot) -> Result<(), DiskError> {
         self.default.settle(disk, &[slot.number()])
     }
