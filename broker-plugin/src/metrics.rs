@@ -107,7 +107,7 @@ counters! {
     publish_failures: Count,
     /// Beacons published.
     beacons: Count,
-    /// Gauge: what was begun and has not ended, such as reads, reports on their way into the store, changes of operators.
+    /// Gauge: what was begun and has not ended: reads, reports to be stored, changes of operators, documents to be sent.
     under_way: Gauge,
     /// Gauge: devices whose state is in memory.
     sessions: Gauge,

@@ -48,6 +48,11 @@ impl Announcements {
         self.queue.push_back(announcement);
     }
 
+    /// How many are still to be published; all those of many devices count as one.
+    pub(super) fn under_way(&self) -> usize {
+        self.queue.len() + usize::from(self.assignments.is_some())
+    }
+
     /// Whether there is something to publish and somebody to publish it to.
     pub(super) fn is_due(&self, up: bool) -> bool {
         up && (!self.queue.is_empty() || self.assignments.is_some())

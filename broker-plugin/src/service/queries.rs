@@ -90,7 +90,8 @@ impl<L: BrokerLink> Core<L> {
     /// What was begun and has not ended.
     fn under_way(&self) -> usize {
         let chunks = self.reads.len() + self.ready.len();
-        chunks + self.reports_on_the_way.len() + self.desk.under_way() + self.outbox.queued
+        let documents = self.desk.under_way() + self.announcements.under_way();
+        chunks + documents + self.reports_on_the_way.len() + self.outbox.queued
     }
 
     /// The devices that a campaign is for.

@@ -88,6 +88,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_is_filled_to_its_last_byte() {
+        let mut cache = Cache::new(100);
+        (0..10).for_each(|key| cache.keep(key, of(10)));
+        assert!((0..10).all(|key| cache.find(&key).is_some()));
+        assert_eq!(cache.bytes(), 100);
+        let mut cache = Cache::new(100);
+        cache.keep(1, of(100));
+        assert!(cache.find(&1).is_some());
+        cache.keep(2, of(1));
+        assert!(cache.find(&2).is_some());
+        assert_eq!(cache.bytes(), 1);
+    }
+
+    #[test]
     fn what_is_larger_than_the_cache_is_not_kept() {
         let mut cache = Cache::new(100);
         cache.keep(1, of(60));

@@ -84,6 +84,7 @@ fn a_message_is_framed_once_and_shared_by_all_who_ask_for_it() {
     let (first, reads) = shop.frame(framed, &shelf);
     let (second, reads_again) = shop.frame(framed, &shelf);
     assert_eq!((reads, reads_again), (1, 0));
+    assert_eq!(shelf.borrow().bytes(), (first.len(), 50_000));
     assert_eq!(first.as_ptr(), second.as_ptr());
 }
 

@@ -338,3 +338,72 @@ fn what_waited_for_a_segment_is_taken_out_and_the_rest_waits_on() {
     assert_eq!(waiting(session), [2]);
     assert!(session.waited_for(segment(payload)).is_empty());
 }
+
+/// Lets a device say hello, naming a report that is not stored: its machine waits for it for 3 s.
+fn waits_for_a_report(house: &mut House, name: &str, at_ms: u64) {
+    let hello = whimbrel_protocol::message::Hello {
+        version_max: 1,
+        message_max: 8192,
+        memory_max_kib: 100,
+        codecs: 1,
+        class: ClassId([3; 16]),
+        running: whimbrel_protocol::ids::ShortDigest([1; 8]),
+        sequence: 4,
+        root: 1,
+        assignment: 0,
+        groups: Vec::new(),
+        nonce: whimbrel_protocol::ids::Nonce([1; 8]),
+        report: Some(whimbrel_protocol::ids::ShortDigest([2; 8])),
+    };
+    let view = World::new();
+    let view = view.view(&view.accepted(&["all"]));
+    let session = house.speak(name, at_ms);
+    let input =
+        whimbrel_protocol::server::Input::Message { channel: Channel::Requests, payload: &hello.encode() };
+    session.machine.handle_input(Instant::from_millis(at_ms), TODAY, &view.borrow(), input);
+    while session.machine.poll_output().is_some() {}
+    house.sessions.set_timer(&id(name));
+}
+
+#[test]
+fn a_machine_is_woken_when_it_wants_to_be_and_once() {
+    let mut house = House::with_room_for(10);
+    house.speak("idle", 0);
+    house.sessions.set_timer(&id("idle"));
+    assert_eq!(house.sessions.next_timer(), None, "it wants nothing");
+    waits_for_a_report(&mut house, "m1", 100);
+    waits_for_a_report(&mut house, "m2", 50);
+    let at = Instant::from_millis;
+    assert_eq!(house.sessions.next_timer(), Some(at(3050)));
+    // It wants nothing earlier: one timer is enough, however often it is asked.
+    house.sessions.set_timer(&id("m1"));
+    assert_eq!(house.sessions.timers.len(), 2);
+    assert_eq!(house.sessions.due(at(3049)), None);
+    assert_eq!(house.sessions.due(at(3050)), Some(id("m2")));
+    assert_eq!(house.sessions.due(at(3050)), None);
+    assert_eq!(house.sessions.next_timer(), Some(at(3100)));
+    assert_eq!(house.sessions.due(at(5000)), Some(id("m1")));
+    assert_eq!((house.sessions.due(at(5000)), house.sessions.next_timer()), (None, None));
+    // When it has gone off, the next wish is heard again.
+    waits_for_a_report(&mut house, "m1", 6000);
+    assert_eq!(house.sessions.next_timer(), Some(at(9000)));
+}
+
+#[test]
+fn the_bytes_of_a_request_are_those_of_the_chunks_that_the_payload_has() {
+    let mut world = World::new();
+    world.campaign(1, "all", 0);
+    let release = world.fixture.release(vec![1; 5000], 1, 10);
+    let asked = |groups: &[&str], payload, first, count, wanted: Option<Vec<u8>>| {
+        let view = world.view(&world.accepted(groups));
+        let (first, per_message) = (ChunkIndex(first), 1);
+        let request = whimbrel_protocol::message::ChunkRequest { payload, first, count, per_message, wanted };
+        view.bytes_asked(&request.encode())
+    };
+    assert_eq!(asked(&["all"], release.tag(), 1, 2, None), 2048);
+    assert_eq!(asked(&["all"], release.tag(), 3, 2, None), 1024 + 904, "the last one is shorter");
+    assert_eq!(asked(&["all"], release.tag(), 0, 4, Some(vec![0b0000_1001])), 2048, "those that are wanted");
+    assert_eq!(asked(&["east"], release.tag(), 1, 2, None), 0, "it gets none of them");
+    assert_eq!(asked(&["all"], PayloadTag([9; 4]), 1, 2, None), 0);
+    assert_eq!(world.view(&world.accepted(&["all"])).bytes_asked(b"no request"), 0);
+}

@@ -17,6 +17,7 @@ mod campaign_documents;
 mod device_support;
 mod front_abuse;
 mod front_access;
+mod front_packets;
 mod front_protocol;
 mod front_router;
 mod front_support;
