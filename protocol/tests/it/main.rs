@@ -9,6 +9,7 @@ mod cose_interop;
 mod documents;
 mod envelope;
 mod envelope_parts;
+mod hellos;
 mod hostile;
 mod interpreter;
 mod interpreter_model;
