@@ -16,6 +16,7 @@ mod interpreter_model;
 mod manifest;
 mod manifest_properties;
 mod messages;
+mod orders;
 mod patch_damage;
 mod patches;
 mod samples;
