@@ -19,6 +19,7 @@ mod manifest_properties;
 mod messages;
 mod orders;
 mod patch_damage;
+mod patch_refusals;
 mod patches;
 mod samples;
 mod serving;
