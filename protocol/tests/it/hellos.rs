@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use whimbrel_protocol::cose::{Kind, Sign1};
-use whimbrel_protocol::device::{DeviceSession, Event, Input, Output, Reason, Record, SessionConfig};
+use whimbrel_protocol::device::{Event, Input, Output, Reason, Record};
 use whimbrel_protocol::ids::{Digest, Nonce, ShortDigest};
 use whimbrel_protocol::limits::REPORTS_MAX;
 use whimbrel_protocol::message::{
     DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report, Request, State,
 };
-use whimbrel_protocol::testing::{Direction, OrderOptions, Pair, PairOptions, RamMedium};
-use whimbrel_protocol::time::{Instant, UnixTime};
+use whimbrel_protocol::testing::{Direction, Fixture, OrderOptions, Pair, PairOptions};
 use whimbrel_protocol::topic::Channel;
 
+use crate::by_hand::{ByHand, boot};
 use crate::documents::{group, idle, offer, release};
 use crate::session::MINUTE;
 
@@ -351,20 +351,12 @@ fn an_answers_time_is_a_lower_bound_after_a_restart_too() {
 /// A session starts at the host's time or that of its record, whichever is later; what has expired by then is stale.
 #[test]
 fn a_session_starts_at_the_later_of_its_record_and_the_hosts_clock() {
-    let pair = Pair::new(PairOptions::default());
-    let fixture = &pair.fixture;
     let is_stale = |record_s: u64, today_s: u64| {
-        let key = fixture.device_key.clone();
-        let config = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, [1; 32]);
-        let record = Record { time: fixture.issued.plus_secs(record_s), ..Record::default() };
-        let today = UnixTime::from_secs(fixture.issued.as_secs() + today_s);
-        let boot = RamMedium::running(&[0; 100]).boot_view();
-        let mut session =
-            DeviceSession::new(config, fixture.root(), boot, record, None, Instant::ZERO, today);
-        while session.poll_output().is_some() {}
-        let beacon = fixture.beacon(1, &[], 3600);
-        session.handle_input(Instant::ZERO, Input::Message { channel: Channel::Beacon, payload: &beacon });
-        core::iter::from_fn(|| session.poll_output()).any(|output| output == Output::Event(Event::Stale))
+        let issued = Fixture::new().issued;
+        let record = Record { time: issued.plus_secs(record_s), ..Record::default() };
+        let mut by_hand = ByHand::on(1, record, boot(), issued.plus_secs(today_s), false);
+        let beacon = by_hand.fixture.beacon(1, &[], 3600);
+        by_hand.message(Channel::Beacon, &beacon).contains(&Output::Event(Event::Stale))
     };
     for (record_s, today_s, stale) in
         [(0, 0, false), (3599, 3599, false), (3600, 0, true), (0, 3600, true), (3600, 9000, true)]

@@ -4,6 +4,7 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod by_hand;
 mod chunk_digests;
 mod codec;
 mod cose_interop;
@@ -17,10 +18,12 @@ mod interpreter_model;
 mod manifest;
 mod manifest_properties;
 mod messages;
+mod news;
 mod orders;
 mod patch_damage;
 mod patch_refusals;
 mod patches;
+mod resuming;
 mod samples;
 mod serving;
 mod session;
