@@ -4,6 +4,7 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod answering;
 mod by_hand;
 mod chunk_digests;
 mod codec;
