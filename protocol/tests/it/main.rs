@@ -10,6 +10,7 @@ mod chunk_digests;
 mod codec;
 mod cose_interop;
 mod documents;
+mod downloads;
 mod envelope;
 mod envelope_parts;
 mod hellos;
