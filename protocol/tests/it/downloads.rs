@@ -206,3 +206,26 @@ fn no_chunk_is_asked_for_while_one_asked_for_is_under_way_or_held() {
     }
     assert_eq!(asked.len(), LEN.div_ceil(1024));
 }
+
+#[test]
+fn the_service_is_told_of_the_states_that_somebody_who_watches_would_wonder_about() {
+    use whimbrel_protocol::server::Event as Told;
+    let mut pair = Pair::with_release(PairOptions::default(), image(LEN, 1), 12);
+    pair.run(5_000, |_| false);
+    let payload = Some(pair.shelf.releases[0].tag());
+    let busy = Refusal { code: RefusalCode::Busy, retry_after_s: Some(20), payload };
+    pair.inject(Channel::Answers, busy.encode());
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    let status = |event: &Told| match event {
+        Told::Progress { status } => Some(*status),
+        _ => None,
+    };
+    let told: Vec<_> = pair.server_events.iter().filter_map(status).collect();
+    let states: Vec<State> = told.iter().map(|status| status.state).collect();
+    // What it says right before it restarts, the restart may cut off.
+    assert_eq!(states[..3], [State::Downloading, State::Deferred, State::Downloading]);
+    assert!(states[3..].iter().all(|state| matches!(state, State::Installing | State::Testing)));
+    assert!(told.iter().all(|status| (status.campaign.0, status.attempt) == ([1; 8], 1)), "{told:?}");
+    assert_eq!((told[0].chunks_held, told[0].chunks), (0, 49));
+    assert!(told[2].chunks_held > 0 && told[2].bytes_received >= u64::from(told[2].chunks_held) * 4096);
+}

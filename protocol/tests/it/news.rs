@@ -1,8 +1,9 @@
 //! When a device says hello again, what it subscribes to and when: what it does about news and about their lack.
 
-use whimbrel_protocol::device::{Event, Input, Output, Reason, Record};
-use whimbrel_protocol::ids::GroupName;
-use whimbrel_protocol::message::{GroupVersion, Refusal, RefusalCode};
+use whimbrel_protocol::device::{Event, Input, Output, Reason, Record, Scope};
+use whimbrel_protocol::ids::{Digest, GroupName};
+use whimbrel_protocol::limits::SCOPES_MAX;
+use whimbrel_protocol::message::{GroupVersion, Hello, Refusal, RefusalCode};
 use whimbrel_protocol::testing::OrderOptions;
 use whimbrel_protocol::topic::Channel;
 
@@ -217,4 +218,64 @@ fn messages_on_the_wrong_channel_are_refused() {
         assert_eq!(events(&by_hand.message(channel, &bytes)), [refused]);
     }
     assert_eq!(by_hand.session.record().scopes.len(), 1, "only the assignment was taken");
+}
+
+/// A device that is moved from group to group remembers versions up to a bound, and those that it needs among them.
+#[test]
+fn the_versions_of_groups_that_were_left_make_room_and_those_of_its_own_never_do() {
+    let mut by_hand = ByHand::in_step(1);
+    let beacon = by_hand.fixture.beacon(7, &[], 1 << 40);
+    by_hand.message(Channel::Beacon, &beacon);
+    let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+    let first = by_hand.fixture.group.clone();
+    let order = by_hand.fixture.order(&release, OrderOptions::default());
+    let campaign = |by_hand: &ByHand, group: &GroupName, version| {
+        let options = OrderOptions { version, life_s: 1, ..OrderOptions::default() };
+        by_hand.fixture.campaign_of(group, order.clone(), options)
+    };
+    let of_first = campaign(&by_hand, &first, 5);
+    by_hand.message(Channel::Answers, &of_first);
+    for number in 0..60 {
+        let other = GroupName::new(&format!("g{number}")).unwrap();
+        let assignment = by_hand.fixture.assignment(number + 2, &[first.clone(), other.clone()], None);
+        by_hand.message(Channel::Answers, &assignment);
+        let bytes = campaign(&by_hand, &other, 1);
+        by_hand.message(Channel::Answers, &bytes);
+        let record = by_hand.session.record();
+        assert!(record.scopes.len() <= SCOPES_MAX, "{}", record.scopes.len());
+        assert_eq!(record.version_of(&Scope::Group(other)), 1);
+        assert_eq!(record.version_of(&Scope::Group(first.clone())), 5);
+        assert_eq!(
+            (record.version_of(&Scope::Assignment), record.version_of(&Scope::Beacon)),
+            (number + 2, 7)
+        );
+        assert_eq!(record.campaigns.len(), 2, "campaigns of groups that were left are not kept");
+    }
+    assert_eq!(by_hand.session.record().scopes.len(), SCOPES_MAX);
+}
+
+#[test]
+fn hello_says_what_the_device_is_and_holds() {
+    let mut by_hand = ByHand::in_step(1);
+    let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+    let expired = OrderOptions { version: 8, life_s: 1, ..OrderOptions::default() };
+    let campaign = by_hand.fixture.campaign(&release, expired);
+    by_hand.message(Channel::Answers, &campaign);
+    let hello = the_hello(&by_hand.feed(Input::Check));
+    let want = Hello {
+        version_max: 1,
+        message_max: 32 * 1024 + 64,
+        memory_max_kib: 2048,
+        codecs: 0b111,
+        class: by_hand.fixture.class,
+        running: Digest::of(&[0; 100]).short(),
+        sequence: 0,
+        root: 1,
+        assignment: 1,
+        groups: vec![GroupVersion { group: by_hand.fixture.group.clone(), version: 8 }],
+        nonce: hello.nonce,
+        report: by_hand.session.record().reports.first().map(|report| Digest::of(report).short()),
+    };
+    assert!(want.report.is_some());
+    assert_eq!(hello, want);
 }

@@ -232,7 +232,12 @@ fn whole(patch: &[u8], mut old: &[u8]) -> Result<Vec<u8>, PatchError> {
             Err(DecodeFailure::Patch(error) | DecodeFailure::Base(error)) => return Err(error),
         }
     }
-    decoder.finish((patch.len() - at) as u64)?;
+    let unused = (patch.len() - at) as u64;
+    decoder.finish(unused)?;
+    // Nor are bytes that the decoder never had to look at.
+    for more in [1, 1000, u64::MAX] {
+        assert_eq!(decoder.finish(more), Err(PatchError::Trailing));
+    }
     Ok(image)
 }
 
