@@ -18,6 +18,8 @@ pub(crate) struct ByHand {
     pub(crate) now: Instant,
     /// Since the last look.
     pub(crate) outputs: Vec<Output>,
+    /// Times that the download was to be forgotten.
+    pub(crate) closed: usize,
     /// The record as saved last.
     pub(crate) saved: Option<Record>,
     /// What is stored waits until it is let go.
@@ -42,7 +44,7 @@ impl ByHand {
         let now = Instant::ZERO;
         let session = DeviceSession::new(config, fixture.root(), boot, record, None, now, today);
         let held = hold.then(VecDeque::new);
-        let mut by_hand = Self { fixture, session, now, outputs: Vec::new(), saved: None, held };
+        let mut by_hand = Self { fixture, session, now, outputs: Vec::new(), closed: 0, saved: None, held };
         by_hand.drain();
         by_hand
     }
@@ -56,8 +58,10 @@ impl ByHand {
                     self.outputs.push(output);
                     continue;
                 };
-                if let StoreOp::SaveRecord(bytes) = &what {
-                    self.saved = Some(Record::decode(bytes).unwrap());
+                match &what {
+                    StoreOp::SaveRecord(bytes) => self.saved = Some(Record::decode(bytes).unwrap()),
+                    StoreOp::Close => self.closed += 1,
+                    _ => {}
                 }
                 self.held.as_mut().unwrap_or(&mut stored).push_back(op);
             }

@@ -2,9 +2,10 @@
 
 use whimbrel_protocol::device::{Event, Input, Output, Reason, Record, Scope};
 use whimbrel_protocol::ids::{Digest, GroupName};
-use whimbrel_protocol::limits::SCOPES_MAX;
-use whimbrel_protocol::message::{GroupVersion, Hello, Refusal, RefusalCode};
+use whimbrel_protocol::limits::{SCOPES_MAX, UNSOLICITED_BYTES_MAX};
+use whimbrel_protocol::message::{GroupVersion, Hello, Refusal, RefusalCode, State};
 use whimbrel_protocol::testing::OrderOptions;
+use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
 
 use crate::by_hand::{ByHand, boot, events, hellos, subscriptions, the_hello};
@@ -278,4 +279,114 @@ fn hello_says_what_the_device_is_and_holds() {
     };
     assert!(want.report.is_some());
     assert_eq!(hello, want);
+}
+
+#[test]
+fn hello_waits_for_three_round_trips_on_a_slow_link() {
+    let mut by_hand = ByHand::new(1, Record::default(), boot());
+    let hello = the_hello(&by_hand.feed(Input::Connected));
+    by_hand.now = by_hand.now.plus_millis(20_000);
+    by_hand.answer(hello.nonce, |_| {});
+    // The mean is 20 s and the deviation 10 s; two of these are beyond it.
+    by_hand.feed(Input::Check);
+    within(next_hello(&mut by_hand), 120_000..=125_000);
+}
+
+#[test]
+fn the_earlier_of_two_reasons_to_say_hello_counts() {
+    for beacon_first in [true, false] {
+        let mut by_hand = ByHand::in_step(1);
+        let group = by_hand.fixture.group.clone();
+        let beacon = by_hand.fixture.beacon(1, &[(group.clone(), 7)], 1 << 40);
+        let groups = [group, GroupName::new("beta").unwrap()];
+        let assignment = by_hand.fixture.assignment(2, &groups, None);
+        let mut news = [(Channel::Beacon, beacon), (Channel::Assignment, assignment)];
+        if !beacon_first {
+            news.reverse();
+        }
+        for (channel, bytes) in news {
+            by_hand.message(channel, &bytes);
+        }
+        within(next_hello(&mut by_hand), 1_000..=1_250);
+    }
+}
+
+#[test]
+fn what_was_not_asked_for_is_counted_to_the_byte_in_each_connection() {
+    let mut by_hand = ByHand::in_step(1);
+    for _ in 0..2 {
+        let junk = vec![0x1f; 64 * 1024];
+        let is_flood =
+            |output: &Output| matches!(output, Output::Disconnect | Output::Event(Event::Flooded { .. }));
+        for _ in 0..UNSOLICITED_BYTES_MAX / junk.len() as u64 {
+            assert!(!by_hand.message(Channel::Answers, &junk).iter().any(is_flood));
+        }
+        let outputs = by_hand.message(Channel::Answers, &[0x1f]);
+        let told = Event::Flooded { bytes: UNSOLICITED_BYTES_MAX + 1 };
+        assert!(
+            outputs.contains(&Output::Event(told)) && outputs.contains(&Output::Disconnect),
+            "{outputs:?}"
+        );
+        assert!(!by_hand.message(Channel::Answers, &junk).iter().any(is_flood), "told once");
+        by_hand.feed(Input::Disconnected);
+        by_hand.feed(Input::Connected);
+    }
+}
+
+#[test]
+fn a_beacon_is_stale_when_it_expires_and_the_next_one_may_be_again() {
+    let mut by_hand = ByHand::in_step(1);
+    let mut version = 0;
+    let mut beacon = |by_hand: &mut ByHand, life_s| {
+        version += 1;
+        let beacon = by_hand.fixture.beacon(version, &[], life_s);
+        by_hand.message(Channel::Beacon, &beacon)
+    };
+    // The answer's clock was a minute later than what was signed.
+    assert!(!events(&beacon(&mut by_hand, 7200)).contains(&Event::Stale));
+    let (waited, outputs) = by_hand.wake().unwrap();
+    assert_eq!((waited, events(&outputs)), (7_140_000, vec![Event::Stale]));
+    assert_eq!(by_hand.wake(), None, "it is told once");
+    assert!(!events(&beacon(&mut by_hand, 9000)).contains(&Event::Stale));
+    let (waited, outputs) = by_hand.wake().unwrap();
+    assert_eq!((waited, events(&outputs)), (1_800_000, vec![Event::Stale]));
+    assert!(
+        events(&beacon(&mut by_hand, 9000)).contains(&Event::Stale),
+        "one that comes too late is stale at once"
+    );
+}
+
+#[test]
+fn a_root_that_is_not_newer_is_not_told() {
+    for (root, told) in [(0, false), (1, false), (2, true)] {
+        let mut by_hand = ByHand::in_step(1);
+        let hello = the_hello(&by_hand.feed(Input::Check));
+        let outputs = by_hand.answer(hello.nonce, |answer| (answer.root, answer.assignment) = (root, 1));
+        let outdated = Event::RootOutdated { held: 1, current: root };
+        assert_eq!(events(&outputs).contains(&outdated), told, "{root}");
+    }
+}
+
+/// A device starts at its own time within the spread, to the second.
+#[test]
+fn an_order_begins_at_its_time_and_not_before() {
+    // By SPEC 8.4, computed apart from the code, for campaign 01 x 8 and device dev-0001.
+    for (not_before_s, spread_s, starts_s) in
+        [(0, 0, 60), (60, 0, 60), (1000, 0, 1000), (0, 86_400, 68_336), (100, 86_400, 68_436)]
+    {
+        let mut by_hand = ByHand::in_step(1);
+        let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+        let options = OrderOptions { spread_s, ..OrderOptions::default() };
+        let mut order = by_hand.fixture.order(&release, options);
+        order.not_before = by_hand.fixture.issued.plus_secs(not_before_s);
+        let campaign = by_hand.fixture.campaign_of(&by_hand.fixture.group, order, options);
+        by_hand.message(Channel::Answers, &campaign);
+        if starts_s > 60 {
+            let status = (by_hand.session.state(), by_hand.session.poll_timeout());
+            let at = Instant::from_millis((starts_s - 60) * 1000);
+            assert_eq!(status, (State::Deferred, Some(at)), "{not_before_s} {spread_s}");
+            by_hand.wake();
+        }
+        assert_eq!(by_hand.session.state(), State::Offered, "{not_before_s} {spread_s}");
+    }
 }

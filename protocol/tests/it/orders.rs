@@ -1,12 +1,18 @@
 //! What an order says and a release has to be: another release, class, size or need is not what was ordered.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use whimbrel_protocol::device::{Event, Reason};
-use whimbrel_protocol::ids::{ClassId, GroupName};
+use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
 use whimbrel_protocol::manifest::{DecoderMemory, TransferDescriptor};
-use whimbrel_protocol::message::{CampaignState, FailureCode, Order, Outcome, State};
+use whimbrel_protocol::message::{
+    CampaignState, FailureCode, Order, Outcome, Refusal, RefusalCode, Request, State,
+};
 use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Release, Verdict};
 use whimbrel_protocol::topic::Channel;
 
+use crate::by_hand::ByHand;
 use crate::documents::{group, idle, offer, release};
 use crate::session::{DAY, MINUTE, beside, ended, image};
 
@@ -139,4 +145,65 @@ fn an_order_that_is_aborted_from_the_start_begins_nothing() {
     assert_eq!(offer(&mut pair, group(), &document), None);
     pair.run(10 * MINUTE, |_| false);
     assert_eq!((pair.device.state(), pair.served_bytes), (State::Idle, 0));
+}
+
+/// The envelope that is kept with the slot saves a device that starts again a question.
+#[test]
+fn a_manifest_that_is_at_hand_is_not_asked_for_again() {
+    let mut pair = Pair::new(PairOptions::default());
+    let asked = Rc::new(Cell::new(0));
+    let count = asked.clone();
+    pair.tap = Some(Box::new(move |_, packet| {
+        if packet.channel == Channel::Requests
+            && matches!(Request::decode(&packet.payload), Ok(Request::Document(_)))
+        {
+            count.set(count.get() + 1);
+        }
+        vec![packet]
+    }));
+    let ordered = pair.fixture.release(image(200_000, 1), 1, 12);
+    pair.roll_out(ordered.clone(), OrderOptions::default());
+    for _ in 0..3 {
+        assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Downloading), Verdict::Done);
+        pair.run(1_000, |_| false);
+        pair.kill();
+    }
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    assert_eq!((asked.get(), pair.medium.running_image()), (1, &ordered.image[..]));
+    // One of another release is of no use.
+    let next = release(&pair, 2);
+    pair.roll_out(next.clone(), OrderOptions { version: 2, campaign: 2, ..OrderOptions::default() });
+    assert_eq!(pair.run(10 * MINUTE, |pair| pair.medium.running_image() == next.image), Verdict::Done);
+    assert_eq!(asked.get(), 2);
+}
+
+#[test]
+fn an_image_that_rots_on_the_medium_before_it_is_installed_is_not_started() {
+    let mut pair = idle();
+    let ordered = pair.fixture.release(image(200_000, 1), 1, 12);
+    pair.roll_out(ordered, OrderOptions::default());
+    assert_eq!(pair.run(MINUTE, |pair| pair.served_bytes > 150_000), Verdict::Done);
+    pair.medium.corrupt_target(5000);
+    assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Collision))]);
+    assert_eq!(pair.medium.running_image(), [0; 100]);
+}
+
+/// A manifest is named by nothing but its digest: what names a payload is about something else.
+#[test]
+fn while_the_manifest_is_asked_for_only_a_refusal_without_a_payload_counts() {
+    for (payload, waits) in [(None, true), (Some(PayloadTag([1; 4])), false)] {
+        let mut by_hand = ByHand::in_step(1);
+        let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+        let campaign = by_hand.fixture.campaign(&release, OrderOptions::default());
+        by_hand.message(Channel::Answers, &campaign);
+        assert_eq!(by_hand.session.state(), State::Offered);
+        let before = by_hand.session.poll_timeout();
+        let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(500), payload }.encode();
+        by_hand.message(Channel::Answers, &refusal);
+        let after = by_hand.session.poll_timeout();
+        assert_eq!(after != before, waits, "{payload:?}");
+        let waited = after.unwrap().as_millis();
+        assert!(!waits || (500_000..=625_000).contains(&waited), "{waited}");
+    }
 }

@@ -11,6 +11,7 @@ use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::message::{FailureCode, Outcome, State};
 use whimbrel_protocol::testing::{Fixture, OrderOptions, Pair, PairOptions, Verdict};
 use whimbrel_protocol::time::UnixTime;
+use whimbrel_protocol::topic::Channel;
 
 use crate::by_hand::{ByHand, boot, events, installs};
 use crate::session::{MINUTE, ended, image};
@@ -132,6 +133,25 @@ fn an_installed_image_whose_trial_was_lost_is_armed_again_three_times_at_most() 
         let ends = First::Ends(Outcome::Reverted, Some(FailureCode::NotBooted));
         assert_eq!(first(stage, trial, false, ARMS_MAX), ends);
     }
+}
+
+/// A download is forgotten where its deployment ends before it was installed, and only there.
+#[test]
+fn the_download_is_forgotten_where_what_was_being_fetched_fails() {
+    for (stage, trial, runs_new) in [
+        (Stage::Armed, Trial::Failed, false),
+        (Stage::Installed, Trial::None, true),
+        (Stage::Reverting(FailureCode::Unhealthy), Trial::None, false),
+    ] {
+        assert_eq!(resumed(stage, trial, runs_new, 1).1.closed, 0, "{stage:?}");
+    }
+    let mut by_hand = ByHand::in_step(1);
+    let release = by_hand.fixture.release(image(2_000, 3), 3, 10);
+    let expired = OrderOptions { life_s: 1, ..OrderOptions::default() };
+    let campaign = by_hand.fixture.campaign(&release, expired);
+    by_hand.message(Channel::Answers, &campaign);
+    assert_eq!(by_hand.session.state(), State::Failed);
+    assert_eq!(by_hand.closed, 1);
 }
 
 /// What the host answers to the operation that is under way.
