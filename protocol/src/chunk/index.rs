@@ -232,6 +232,66 @@ mod tests {
         assert_eq!(list.bytes(), index.list);
     }
 
+    #[test]
+    fn digests_are_the_first_bytes_of_the_hash_that_the_specification_says() {
+        let (salt, ..) = payload(3);
+        let hash = |number: u32, bytes: &[u8]| -> [u8; 32] {
+            let size = salt.transfer_size.to_be_bytes();
+            Sha256::digest([&salt.image.0[..], &size, &number.to_be_bytes(), bytes].concat()).into()
+        };
+        let (chunk, list) = ([7; 1024], [9; 32]);
+        assert_eq!(salt.chunk_digest(ChunkIndex(300), &chunk)[..], hash(300, &chunk)[..8]);
+        assert_eq!(salt.page_digest(3, &chunk)[..], hash(0x8000_0003, &chunk)[..16]);
+        assert_eq!(salt.index_digest(&list).0, hash(0xffff_ffff, &list));
+    }
+
+    #[test]
+    fn every_byte_of_the_index_digest_counts() {
+        let (salt, layout, bytes) = payload(3);
+        let index = Index::build(salt, layout, &bytes);
+        for byte in 0..32 {
+            let mut other = index.digest;
+            other.0[byte] ^= 1;
+            assert_eq!(PageList::verify(salt, layout, &other, &index.list), None, "byte {byte}");
+            assert_eq!(PageList::of_single_page(salt, layout, &other, index.page(0)), None, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_page_digest_counts() {
+        let (salt, layout, bytes) = payload(1030);
+        let index = Index::build(salt, layout, &bytes);
+        for byte in 0..PAGE_DIGEST_BYTES {
+            // The list itself is signed: only the page differs from what it says.
+            let mut list = index.list.clone();
+            list[PAGE_DIGEST_BYTES + byte] ^= 1;
+            let list = PageList::verify(salt, layout, &salt.index_digest(&list), &list).unwrap();
+            assert_eq!(list.verify_page(1, index.page(1)), None, "byte {byte}");
+            assert!(
+                list.verify_page(0, index.page(0)).is_some() && list.verify_page(2, index.page(2)).is_some()
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_or_list_that_is_too_short_or_too_long_is_refused() {
+        let (salt, layout, bytes) = payload(1030);
+        let index = Index::build(salt, layout, &bytes);
+        let list = PageList::verify(salt, layout, &index.digest, &index.list).unwrap();
+        for changed in [&index.list[..32], &[&index.list[..], &[0; 16]].concat()] {
+            assert_eq!(PageList::verify(salt, layout, &salt.index_digest(changed), changed), None);
+        }
+        // The last page has 6 digests. One of another length has the right digest only if that was signed.
+        for len in [0, 40, 56] {
+            let page = vec![5; len];
+            let mut signed = index.list.clone();
+            signed[32..].copy_from_slice(&salt.page_digest(2, &page));
+            let signed = PageList::verify(salt, layout, &salt.index_digest(&signed), &signed).unwrap();
+            assert_eq!(signed.verify_page(2, &page), None, "{len}");
+        }
+        assert_eq!(list.verify_page(2, index.page(2)).unwrap().chunk_digest(ChunkIndex(511)), None);
+    }
+
     /// Work on finding two chunks with one digest helps for one image only.
     #[test]
     fn digests_are_salted_with_image_size_and_number() {

@@ -200,4 +200,85 @@ mod tests {
         assert_eq!(meter.silence_ms(8192, false), 10_000 + 16_384);
         assert_eq!(measured(1000, 8000).silence_ms(0, true), 3 * measured(1000, 8000).rtt_p95_ms());
     }
+
+    #[test]
+    fn a_sample_is_made_after_its_time_or_on_fast_links_its_bytes() {
+        let mut meter = Meter::default();
+        let mut rate = |ms, bytes| {
+            meter.arrived(Instant::from_millis(ms), bytes);
+            meter.rate()
+        };
+        // What comes first starts the clock; the first sample is a short one.
+        assert_eq!((rate(1000, 9999), rate(1199, 600)), (None, None));
+        assert_eq!(rate(1200, 400), Some(5000));
+        // Five eighths of what was known and three of what is new.
+        assert_eq!((rate(2199, 100), rate(2200, 900)), (Some(5000), Some(3500)));
+        assert_eq!((rate(2219, SAMPLE_BYTES), rate(2220, 0)), (Some(3500), Some(2_459_787)));
+        let mut meter = measured(1000, 100);
+        meter.idle();
+        meter.arrived(Instant::from_millis(1_000_000), 5000);
+        meter.arrived(Instant::from_millis(1_000_020), SAMPLE_BYTES - 1);
+        assert_eq!(meter.rate(), Some(1000), "a byte too few, and nothing of before counts");
+        meter.arrived(Instant::from_millis(1_001_000), 1);
+        assert_eq!(meter.rate(), Some((1000 * 5 + SAMPLE_BYTES * 3) / 8));
+    }
+
+    #[test]
+    fn round_trips_are_taken_without_the_time_of_their_bytes() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.rtt_p95_ms(), 3333);
+        meter.round_trip(100, 5000);
+        assert_eq!((meter.rtt_min, meter.rtt, meter.rtt_p95_ms()), (Some(100), Some((100, 50)), 200));
+        // The minimum forgets a sixteenth; mean and deviation follow by an eighth and a quarter.
+        meter.round_trip(180, 0);
+        assert_eq!((meter.rtt_min, meter.rtt, meter.rtt_p95_ms()), (Some(107), Some((110, 57)), 224));
+        meter.round_trip(10, 0);
+        assert_eq!((meter.rtt_min, meter.rtt), (Some(10), Some((97, 67))));
+        let mut meter = Meter { rate: Some(1000), ..Meter::default() };
+        meter.round_trip(500, 200);
+        assert_eq!(meter.rtt_min, Some(300));
+        meter.round_trip(500, 2000);
+        assert_eq!(meter.rtt_min, Some(1));
+    }
+
+    #[test]
+    fn before_anything_is_measured_waits_are_long_and_flush_groups_small() {
+        let meter = Meter::default();
+        assert_eq!((meter.silence_ms(1000, true), meter.silence_ms(1000, false)), (10_000, 18_000));
+        assert_eq!((meter.bytes_in_10_s(), measured(37_500, 120).bytes_in_10_s()), (2500, 375_000));
+    }
+
+    /// Computed apart from the code, by SPEC 8.2.
+    #[test]
+    fn sizes_are_those_of_the_specification_whichever_of_its_limits_is_the_lowest() {
+        for ([rate, rtt, losses_s, chunk_log2], [header, message, window], [chunks, per_message]) in [
+            ([37500, 120, 3, 10], [27, 32768, 65536], [14, 2]),
+            ([1250000, 30, 1, 10], [27, 32768, 65536], [64, 8]),
+            ([37500, 120, 3, 10], [100, 32768, 65536], [20, 4]),
+            ([5000, 800, 7200, 10], [27, 32768, 65536], [16, 4]),
+            ([12000, 1000, 36000, 10], [27, 32768, 65536], [64, 16]),
+            ([3000, 2000, 36000, 10], [27, 32768, 65536], [20, 4]),
+            ([37500, 120, 14400, 12], [27, 32768, 65536], [12, 4]),
+            ([20000, 100, 86400, 10], [27, 32768, 65536], [48, 16]),
+            ([40000, 700, 7200, 11], [27, 32768, 65536], [32, 8]),
+            ([1250000, 5, 43200, 10], [27, 32768, 65536], [48, 16]),
+            ([1250000, 500, 43200, 10], [27, 32768, 65536], [64, 16]),
+            ([1250000, 10, 43200, 10], [27, 8000, 65536], [36, 4]),
+            ([1250000, 500, 43200, 16], [27, 32768, 65536], [1, 1]),
+            ([1250000, 1, 43200, 10], [27, 262144, 262144], [128, 64]),
+            ([500000, 100, 43200, 10], [27, 32768, 4096], [8, 2]),
+            ([100, 100, 3600, 10], [27, 32768, 65536], [8, 1]),
+        ] {
+            let layout = Layout::new(chunk_log2, 1 << 20).unwrap();
+            let terms = Terms {
+                header_bytes: header,
+                losses_s,
+                message_bytes_max: message,
+                window_bytes_max: window,
+            };
+            let meter = Meter { rate: Some(rate), rtt_min: Some(rtt), rtt: Some((rtt, 0)), interval: None };
+            let Sizing { window_chunks, per_message: got } = meter.sizing(&layout, &terms);
+            assert_eq!([window_chunks, got], [chunks, per_message], "{rate} {rtt} {losses_s} {chunk_log2}");
+        }
+    }
 }

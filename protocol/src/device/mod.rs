@@ -190,7 +190,11 @@ impl DeviceSession {
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let all = [self.saving.retry_at, self.link_timeout(), self.work_timeout(), self.freshness_timeout()];
+        // Work whose time has come goes on when the record is saved. Until then its time wakes nobody: the host
+        // would only turn in a circle.
+        let unsaved = self.saving.dirty || self.saving.under_way.is_some();
+        let work = self.work_timeout().filter(|at| !unsaved || *at > self.now);
+        let all = [self.saving.retry_at, self.link_timeout(), work, self.freshness_timeout()];
         all.into_iter().flatten().min()
     }
 

@@ -268,14 +268,34 @@ struct Known {
     component: Option<usize>,
     /// With one component it is always that one.
     only_one: bool,
-    /// The payload that is described may be a patch.
-    may_be_patch: bool,
+    /// The components whose described payload may be a patch.
+    may_be_patch: Components,
+}
+
+/// A set of components: bit 0 is the first one.
+#[derive(Clone, Copy, Default)]
+struct Components(u8);
+
+impl Components {
+    const fn has(self, component: usize) -> bool {
+        self.0 & 1 << (component & 1) != 0
+    }
+
+    fn set(&mut self, component: usize, within: bool) {
+        let bit = 1 << (component & 1);
+        self.0 = if within { self.0 | bit } else { self.0 & !bit };
+    }
+
+    const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 impl Known {
     fn at_the_start(components: usize) -> Self {
         let only_one = components < 2;
-        Self { facts: Facts::default(), component: only_one.then_some(0), only_one, may_be_patch: false }
+        let may_be_patch = Components::default();
+        Self { facts: Facts::default(), component: only_one.then_some(0), only_one, may_be_patch }
     }
 
     /// Every section and every nested sequence chooses its component anew, as does what follows such a sequence.
@@ -288,7 +308,7 @@ impl Known {
         Self {
             facts: Facts(self.facts.0 & other.facts.0),
             component: self.component.filter(|component| other.component == Some(*component)),
-            may_be_patch: self.may_be_patch || other.may_be_patch,
+            may_be_patch: self.may_be_patch.or(other.may_be_patch),
             ..self
         }
     }
@@ -305,6 +325,9 @@ struct Followed {
     known: Option<Known>,
     /// Whether a failed condition may end it early and still count as success of a run-sequence.
     soft: bool,
+    /// The components for which it describes a patch anywhere, also where another payload replaces it later.
+    /// Whoever leaves the sequence early may leave that patch behind.
+    patches: Components,
 }
 
 /// Pass 3: follows every way through a sequence.
@@ -314,10 +337,11 @@ struct Followed {
 fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Followed, ManifestError> {
     let mut known = before;
     let mut soft = false;
+    let mut patches = Components::default();
     for command in &sequence.0 {
         check_inputs(section, command, known)?;
         match command {
-            Command::Condition(Condition::Abort, _) => return Ok(Followed { known: None, soft }),
+            Command::Condition(Condition::Abort, _) => return Ok(Followed { known: None, soft, patches }),
             Command::Condition(Condition::ImageMatch, _) => {
                 known.facts.add(Facts::matched(known.component_of(section, command)?));
             }
@@ -330,7 +354,12 @@ fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Follow
                     match parameter {
                         Parameter::SoftFailure(value) => soft |= value,
                         Parameter::FetchArguments(transfer) => {
-                            known.may_be_patch = transfer.codec == Codec::Patch;
+                            let component = known.component_of(section, command)?;
+                            let is_patch = transfer.codec == Codec::Patch;
+                            known.may_be_patch.set(component, is_patch);
+                            if is_patch {
+                                patches.set(component, true);
+                            }
                         }
                         _ => {}
                     }
@@ -344,31 +373,34 @@ fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Follow
                 let mut start = known.in_a_section();
                 let mut joined: Option<Known> = None;
                 for branch in branches {
-                    if let Some(after) = follow(section, branch, start)?.known {
+                    let inner = follow(section, branch, start)?;
+                    if let Some(after) = inner.known {
                         joined = Some(joined.map_or(after, |other| other.or(after)));
                     }
-                    start.may_be_patch |= describes_patch(branch);
+                    start.may_be_patch = start.may_be_patch.or(inner.patches);
+                    patches = patches.or(inner.patches);
                 }
                 if *or_nothing {
                     joined = Some(joined.map_or(start, |other| other.or(start)));
                 }
                 match joined {
                     Some(joined) => known = joined.in_a_section(),
-                    None => return Ok(Followed { known: None, soft }),
+                    None => return Ok(Followed { known: None, soft, patches }),
                 }
             }
             Command::RunSequence(nested) => {
                 let inner = follow(section, nested, known.in_a_section())?;
+                patches = patches.or(inner.patches);
                 match inner.known {
                     _ if inner.soft => {
-                        known.may_be_patch |= describes_patch(nested);
+                        known.may_be_patch = known.may_be_patch.or(inner.patches);
                         known = known.in_a_section();
                     }
                     Some(after) => known = after.in_a_section(),
-                    None => return Ok(Followed { known: None, soft }),
+                    None => return Ok(Followed { known: None, soft, patches }),
                 }
             }
-            Command::Fetch(_) if known.may_be_patch => {
+            Command::Fetch(_) if known.may_be_patch.has(known.component_of(section, command)?) => {
                 if !known.facts.has(Facts::matched(usize::from(RUNNING_COMPONENT))) {
                     return Err(ManifestError::BaseUnmatched { section });
                 }
@@ -376,7 +408,7 @@ fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Follow
             Command::SetComponentIndex(_) | Command::Fetch(_) | Command::Invoke(_) | Command::Other(..) => {}
         }
     }
-    Ok(Followed { known: Some(known), soft })
+    Ok(Followed { known: Some(known), soft, patches })
 }
 
 /// The command's component is chosen, it may act on that one, and what it takes is set there.
@@ -400,13 +432,6 @@ fn check_inputs(section: Section, command: &Command, known: Known) -> Result<(),
         }
         None => Ok(()),
     }
-}
-
-/// Whether a patch is described anywhere in a sequence.
-fn describes_patch(sequence: &Sequence) -> bool {
-    sequence.parameter_lists().into_iter().flatten().any(|parameter| {
-        matches!(parameter, Parameter::FetchArguments(transfer) if transfer.codec == Codec::Patch)
-    })
 }
 
 /// The parameters that a command takes.

@@ -240,7 +240,8 @@ impl ServerSession {
         view: &'v DeviceView<'_>,
         payload: PayloadTag,
     ) -> Option<&'v LivePayload> {
-        let live = view.live.as_ref()?.payloads.iter().find(|live| live.tag == payload);
+        let payloads = view.live.as_ref().map_or(&[][..], |live| live.payloads);
+        let live = payloads.iter().find(|live| live.tag == payload);
         if live.is_none() {
             self.not_yours(now, Some(payload));
         }

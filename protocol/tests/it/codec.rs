@@ -92,6 +92,44 @@ fn claimed_lengths_are_never_believed() {
 }
 
 #[test]
+fn every_maximum_is_exact() {
+    for limit in [0, 1, 16] {
+        for got in [limit, limit + 1] {
+            let written = |write: &dyn Fn(&mut Writer)| {
+                let mut writer = Writer::new();
+                write(&mut writer);
+                for _ in 0..2 * got {
+                    writer.null();
+                }
+                writer.into_bytes()
+            };
+            let [bytes, text, array, map] = [
+                written(&|writer| {
+                    writer.bytes(&vec![7; got]);
+                }),
+                written(&|writer| {
+                    writer.text(&"x".repeat(got));
+                }),
+                written(&|writer| {
+                    writer.array(got);
+                }),
+                written(&|writer| {
+                    writer.map(got);
+                }),
+            ];
+            let too_long = DecodeError::TooLong { what: "field", got: got as u64, limit: limit as u64 };
+            let want = if got == limit { Ok(()) } else { Err(too_long) };
+            let reader = |bytes| Reader::new("test", bytes, usize::MAX).unwrap();
+            assert_eq!(reader(&bytes).bytes("field", limit).map(drop), want);
+            assert_eq!(reader(&text).text("field", limit).map(drop), want);
+            assert_eq!(reader(&array).array("field", limit).map(drop), want);
+            assert_eq!(reader(&map).map("field", limit).map(drop), want);
+            assert_eq!(Reader::new("field", &vec![0; got], limit).map(drop), want);
+        }
+    }
+}
+
+#[test]
 fn nesting_ends_at_the_limit_however_deep_it_goes() {
     for opener in [0x81, 0xa1, 0xc1] {
         let nested = |depth: usize| {

@@ -11,12 +11,12 @@ use whimbrel_protocol::topic::Channel;
 
 use crate::session::{DAY, MINUTE, ended, image};
 
-fn group() -> Channel {
+pub(crate) fn group() -> Channel {
     Channel::Group(GroupName::new("all").unwrap())
 }
 
 /// A device that is in step with its service and has nothing to do.
-fn idle() -> Pair {
+pub(crate) fn idle() -> Pair {
     let mut pair = Pair::new(PairOptions::default());
     pair.run(MINUTE, |pair| pair.device.record().version_of(&Scope::Assignment) == 1);
     pair.run(2_000, |_| false);
@@ -34,13 +34,13 @@ fn reasons(pair: &mut Pair) -> Vec<Reason> {
 }
 
 /// Injects a document and returns why it was refused, if it was.
-fn offer(pair: &mut Pair, channel: Channel, document: &[u8]) -> Option<Reason> {
+pub(crate) fn offer(pair: &mut Pair, channel: Channel, document: &[u8]) -> Option<Reason> {
     pair.events.clear();
     pair.inject(channel, document.to_vec());
     reasons(pair).into_iter().next()
 }
 
-fn release(pair: &Pair, sequence: u64) -> Release {
+pub(crate) fn release(pair: &Pair, sequence: u64) -> Release {
     pair.fixture.release(image(20_000, u8::try_from(sequence).unwrap()), sequence, 12)
 }
 

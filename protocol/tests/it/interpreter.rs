@@ -13,6 +13,7 @@ use crate::samples::{
     base, class, condition, content, ed25519_key, fetch, image, image_match, patch_transfer, release,
     release_per_slot, release_with_patches, sequence, set, signed, source, vendor, verified, with_install,
 };
+use crate::walk_patches::{base_is, matched, patch, select, two};
 
 pub(crate) fn identity() -> Identity {
     Identity { vendor: vendor(), class: class(), target_slot: 0 }
@@ -359,6 +360,21 @@ fn a_patch_is_fetched_where_its_base_runs_and_the_full_payload_where_none_does()
     }
     let (asked, end) = run_with(&envelope, &identity(), Procedure::Invoke, |_| true);
     assert_eq!((asked, end), (vec![matches(1)], Ok(Step::Done { invoke: true })));
+}
+
+#[test]
+fn the_base_of_a_patch_is_what_was_found_last_and_not_what_was_looked_for_in_vain() {
+    let in_vain = run_sequence(&[soft(true), select(1), base_is(2), image_match()]);
+    let not_there = [select(1), base_is(3), condition(Condition::ImageNotMatch)];
+    let fetched = [select(0), patch(1), fetch()];
+    let install = [&matched(1)[..], &[in_vain], &not_there, &fetched].concat();
+    let (asked, end) = run(two(&install), &[true, false, true, true, true]);
+    let [Step::ImageMatch { .. }, Step::ImageMatch { .. }, Step::ImageMatch { .. }, Step::Fetch(plan), _] =
+        &asked[..]
+    else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((plan.base, end), (Some(base(1)), DONE));
 }
 
 #[test]

@@ -4,19 +4,28 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod answering;
+mod by_hand;
+mod chunk_digests;
 mod codec;
 mod cose_interop;
 mod documents;
+mod downloads;
 mod envelope;
 mod envelope_parts;
+mod hellos;
 mod hostile;
 mod interpreter;
 mod interpreter_model;
 mod manifest;
 mod manifest_properties;
 mod messages;
+mod news;
+mod orders;
 mod patch_damage;
+mod patch_refusals;
 mod patches;
+mod resuming;
 mod samples;
 mod serving;
 mod session;

@@ -238,9 +238,9 @@ fn the_same_payload_ordered_again_is_not_fetched_again() {
     assert_eq!(pair.shelf.reports[0].campaign.0, [9; 8], "the report names the campaign that counts");
 }
 
-/// Another envelope of a release: the same sequence number, image and payload under another name.
-fn beside(fixture: &Fixture, release: &Release) -> Release {
-    let transfer = TransferDescriptor::raw(release.layout, release.index.digest);
+/// Another envelope of a release, which describes its payload by `transfer`: the same sequence number and image under
+/// another name.
+pub(crate) fn beside(fixture: &Fixture, release: &Release, transfer: TransferDescriptor) -> Release {
     let image = Image::new(Digest::of(&release.image), release.image.len() as u64, transfer);
     let manifest = ReleaseManifest {
         vendor: fixture.vendor,
@@ -262,7 +262,9 @@ fn another_envelope_of_the_image_that_runs_is_confirmed_without_a_fetch() {
     let mut pair = Pair::with_release(PairOptions::default(), image(100_000, 13), 12);
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     let (served, boot) = (pair.served_bytes, pair.medium.boot_view());
-    let beside = beside(&pair.fixture, &pair.shelf.releases[0]);
+    let release = &pair.shelf.releases[0];
+    let transfer = TransferDescriptor::raw(release.layout, release.index.digest);
+    let beside = beside(&pair.fixture, release, transfer);
     pair.roll_out(beside.clone(), OrderOptions { version: 2, campaign: 9, ..Default::default() });
     pair.run(10 * MINUTE, |pair| pair.shelf.reports.len() == 2);
     let report = &pair.shelf.reports[1];

@@ -219,6 +219,40 @@ fn a_patch_that_a_failed_branch_described_is_still_one_behind_it() {
 }
 
 #[test]
+fn what_is_described_for_one_component_says_nothing_of_the_other() {
+    let raw_to_run = [select(1), source(1)];
+    let patch_to_run = [select(1), patch(1)];
+    let chain = |parts: &[&[Command]]| install(&parts.concat());
+    let (full, patched) = ([select(0), source(1)], [select(0), source(1), patch(1)]);
+    let fetched = [select(0), fetch()];
+    // What the target fetches stays a patch, and stays the full payload.
+    assert_eq!(chain(&[&patched, &raw_to_run, &fetched]), UNMATCHED);
+    assert_eq!(chain(&[&full, &patch_to_run, &fetched]), Ok(()));
+    assert_eq!(chain(&[&patched, &raw_to_run, &matched(1), &[fetch()]]), Ok(()));
+    // The same in a sequence of its own, whether or not that may fail softly.
+    assert_eq!(chain(&[&patched, &[run(&raw_to_run)], &fetched]), UNMATCHED);
+    assert_eq!(chain(&[&full, &[run(&patch_to_run)], &fetched]), Ok(()));
+    let perhaps = |commands: &[Command]| run(&[&[soft(true)], commands].concat());
+    assert_eq!(chain(&[&patched, &[perhaps(&raw_to_run)], &fetched]), UNMATCHED);
+    assert_eq!(chain(&[&full, &[perhaps(&patch_to_run)], &fetched]), Ok(()));
+    assert_eq!(
+        chain(&[&full, &[perhaps(&[select(0), patch(1), select(1), source(1)])], &fetched]),
+        UNMATCHED
+    );
+    // Where branches meet, and behind one that failed.
+    let each = |branches: &[&[Command]]| either(branches, false);
+    assert_eq!(chain(&[&patched, &[each(&[&raw_to_run, &[select(0)]])], &fetched]), UNMATCHED);
+    assert_eq!(chain(&[&full, &[each(&[&patch_to_run, &[select(0)]])], &fetched]), Ok(()));
+    let fails = [&patch_to_run[..], &[condition(Condition::Abort)]].concat();
+    assert_eq!(chain(&[&full, &[each(&[&fails, &fetched])]]), Ok(()));
+    let nested = [run(&[select(0), patch(1)]), select(0), source(1), condition(Condition::Abort)];
+    assert_eq!(chain(&[&full, &[each(&[&nested, &fetched])]]), UNMATCHED);
+    let nested =
+        [each(&[&[select(0)], &[select(0), patch(1)]]), select(0), source(1), condition(Condition::Abort)];
+    assert_eq!(chain(&[&full, &[each(&[&nested, &fetched])]]), UNMATCHED);
+}
+
+#[test]
 fn parameters_are_those_of_the_chosen_component() {
     let lacks = |command, parameter| {
         Err(ManifestError::ParameterUnset { section: Section::Install, command, parameter })

@@ -1,0 +1,209 @@
+//! What an order says and a release has to be: another release, class, size or need is not what was ordered.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use whimbrel_protocol::device::{Event, Reason};
+use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
+use whimbrel_protocol::manifest::{DecoderMemory, TransferDescriptor};
+use whimbrel_protocol::message::{
+    CampaignState, FailureCode, Order, Outcome, Refusal, RefusalCode, Request, State,
+};
+use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Release, Verdict};
+use whimbrel_protocol::topic::Channel;
+
+use crate::by_hand::ByHand;
+use crate::documents::{group, idle, offer, release};
+use crate::session::{DAY, MINUTE, beside, ended, image};
+
+fn rejected(pair: &Pair, want: Reason) -> usize {
+    let is_it = |(_, event): &&(_, Event)| matches!(event, Event::Rejected { reason, .. } if *reason == want);
+    pair.events.iter().filter(is_it).count()
+}
+
+/// Publishes `order` for the device's group, and serves `release`.
+fn put(pair: &mut Pair, release: Release, order: Order) {
+    let options = OrderOptions::default();
+    let document = pair.fixture.campaign_of(&pair.fixture.group, order, options);
+    pair.shelf.releases.push(release);
+    pair.shelf.live = Some(pair.shelf.releases.len() - 1);
+    pair.put_campaign(options.version, document);
+}
+
+/// Sequence number, size, class and signature are those of the order: only the digest tells them apart.
+#[test]
+fn an_envelope_of_another_validly_signed_release_is_not_taken_for_the_ordered_one() {
+    let mut pair = idle();
+    let ordered = release(&pair, 1);
+    let alike = pair.fixture.release(image(20_000, 77), 1, 12);
+    let newer = release(&pair, 2);
+    let mut others = vec![alike.envelope.clone(), newer.envelope.clone(), alike.envelope.clone()];
+    pair.tap = Some(Box::new(move |_, mut packet| {
+        if packet.payload.starts_with(&[0xd8, 0x6b])
+            && let Some(other) = others.pop()
+        {
+            packet.payload = other;
+        }
+        vec![packet]
+    }));
+    pair.roll_out(ordered.clone(), OrderOptions::default());
+    // Its payload would be there, too.
+    pair.shelf.releases.extend([alike, newer]);
+    assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?}");
+    assert_eq!(pair.medium.running_image(), ordered.image);
+    assert_eq!(rejected(&pair, Reason::WrongRelease), 3);
+    assert_eq!(pair.served.keys().copied().collect::<Vec<_>>(), [ordered.tag()]);
+}
+
+#[test]
+fn an_order_for_another_class_begins_nothing() {
+    let mut pair = idle();
+    let release = release(&pair, 1);
+    let order = pair.fixture.order(&release, OrderOptions::default());
+    let other = ClassId::from_name(pair.fixture.vendor, "meter");
+    put(&mut pair, release, Order { class: other, min_sequence: 9, ..order });
+    pair.run(20 * MINUTE, |_| false);
+    assert_eq!((pair.device.state(), pair.served_bytes), (State::Idle, 0));
+    assert_eq!(pair.device.record().deployment, None);
+    assert_eq!(pair.device.record().min_sequence, 0);
+    assert_eq!((ended(&pair), pair.device.record().outcomes.len()), (vec![], 0));
+}
+
+#[test]
+fn an_order_for_another_class_supersedes_nothing() {
+    let mut pair = idle();
+    let beta = GroupName::new("beta").unwrap();
+    let groups = [pair.fixture.group.clone(), beta.clone()];
+    let assignment = pair.fixture.assignment(2, &groups, None);
+    pair.put_assignment(2, assignment);
+    let ours = pair.fixture.release(image(400_000, 1), 1, 12);
+    pair.roll_out(ours.clone(), OrderOptions::default());
+    assert_eq!(pair.run(MINUTE, |pair| pair.served_bytes > 50_000), Verdict::Done);
+    let class = ClassId::from_name(pair.fixture.vendor, "meter");
+    let theirs = release(&pair, 5);
+    let options = OrderOptions { campaign: 2, priority: 9, min_sequence: 5, ..OrderOptions::default() };
+    // With a higher priority, by an assignment of its own, and called off under our campaign's name.
+    let order = Order { class, ..pair.fixture.order(&theirs, options) };
+    let of_beta = pair.fixture.campaign_of(&beta, order.clone(), options);
+    assert_eq!(offer(&mut pair, Channel::Group(beta.clone()), &of_beta), None);
+    let own = pair.fixture.assignment(3, &groups, Some(order.clone()));
+    assert_eq!(offer(&mut pair, Channel::Assignment, &own), None);
+    let aborted = Order { state: CampaignState::Aborted, ..order };
+    let aborted = Order { campaign: pair.fixture.order(&ours, OrderOptions::default()).campaign, ..aborted };
+    let of_beta = pair.fixture.campaign_of(&beta, aborted, OrderOptions { version: 2, ..options });
+    assert_eq!(offer(&mut pair, Channel::Group(beta), &of_beta), None);
+    assert_eq!(pair.device.state(), State::Downloading);
+    assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(pair.medium.running_image(), ours.image);
+    assert_eq!(ended(&pair), [(Outcome::Confirmed, None)]);
+}
+
+#[test]
+fn a_full_payload_that_needs_more_memory_than_there_is_is_refused_before_a_chunk_is_asked_for() {
+    for (memory_bytes, fits) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
+        let options = PairOptions { memory_max_kib: Some(64), ..PairOptions::default() };
+        let mut pair = Pair::new(options);
+        let plain = release(&pair, 1);
+        let decoder = DecoderMemory { memory_bytes, dictionary_bytes: 4096 };
+        let transfer = TransferDescriptor::lzma(plain.layout, plain.index.digest, decoder);
+        let release = beside(&pair.fixture, &plain, transfer);
+        pair.roll_out(release, OrderOptions::default());
+        let outcome = if fits { State::Confirmed } else { State::Failed };
+        assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{memory_bytes}: {pair:?}");
+        assert_eq!(pair.shelf.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
+        let fetched =
+            |(_, event): &(_, Event)| matches!(event, Event::StateChanged { state: State::Downloading, .. });
+        assert_eq!((pair.events.iter().any(fetched), pair.served_bytes > 0), (fits, fits));
+    }
+}
+
+#[test]
+fn a_release_with_another_image_size_or_sequence_number_than_the_order_says_is_refused() {
+    for (size_by, sequence_by) in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)] {
+        let (name, good) = (format!("{size_by} {sequence_by}"), size_by == 0 && sequence_by == 0);
+        let mut pair = idle();
+        let release = release(&pair, 3);
+        let mut order = pair.fixture.order(&release, OrderOptions::default());
+        order.image_size = order.image_size.strict_add_signed(size_by);
+        order.sequence = order.sequence.strict_add_signed(sequence_by);
+        put(&mut pair, release, order);
+        let outcome = if good { State::Confirmed } else { State::Failed };
+        assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{name}: {pair:?}");
+        assert_eq!(pair.shelf.reports[0].failure, (!good).then_some(FailureCode::Unauthentic), "{name}");
+        assert_eq!(pair.served_bytes > 0, good, "{name}");
+        assert_eq!(rejected(&pair, Reason::WrongRelease), usize::from(!good), "{name}");
+    }
+}
+
+/// The document that a device holds says that its campaign was aborted before it began: nothing begins.
+#[test]
+fn an_order_that_is_aborted_from_the_start_begins_nothing() {
+    let mut pair = idle();
+    let release = release(&pair, 1);
+    let options = OrderOptions { state: CampaignState::Aborted, ..OrderOptions::default() };
+    let document = pair.fixture.campaign(&release, options);
+    assert_eq!(offer(&mut pair, group(), &document), None);
+    pair.run(10 * MINUTE, |_| false);
+    assert_eq!((pair.device.state(), pair.served_bytes), (State::Idle, 0));
+}
+
+/// The envelope that is kept with the slot saves a device that starts again a question.
+#[test]
+fn a_manifest_that_is_at_hand_is_not_asked_for_again() {
+    let mut pair = Pair::new(PairOptions::default());
+    let asked = Rc::new(Cell::new(0));
+    let count = asked.clone();
+    pair.tap = Some(Box::new(move |_, packet| {
+        if packet.channel == Channel::Requests
+            && matches!(Request::decode(&packet.payload), Ok(Request::Document(_)))
+        {
+            count.set(count.get() + 1);
+        }
+        vec![packet]
+    }));
+    let ordered = pair.fixture.release(image(200_000, 1), 1, 12);
+    pair.roll_out(ordered.clone(), OrderOptions::default());
+    for _ in 0..3 {
+        assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Downloading), Verdict::Done);
+        pair.run(1_000, |_| false);
+        pair.kill();
+    }
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    assert_eq!((asked.get(), pair.medium.running_image()), (1, &ordered.image[..]));
+    // One of another release is of no use.
+    let next = release(&pair, 2);
+    pair.roll_out(next.clone(), OrderOptions { version: 2, campaign: 2, ..OrderOptions::default() });
+    assert_eq!(pair.run(10 * MINUTE, |pair| pair.medium.running_image() == next.image), Verdict::Done);
+    assert_eq!(asked.get(), 2);
+}
+
+#[test]
+fn an_image_that_rots_on_the_medium_before_it_is_installed_is_not_started() {
+    let mut pair = idle();
+    let ordered = pair.fixture.release(image(200_000, 1), 1, 12);
+    pair.roll_out(ordered, OrderOptions::default());
+    assert_eq!(pair.run(MINUTE, |pair| pair.served_bytes > 150_000), Verdict::Done);
+    pair.medium.corrupt_target(5000);
+    assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Collision))]);
+    assert_eq!(pair.medium.running_image(), [0; 100]);
+}
+
+/// A manifest is named by nothing but its digest: what names a payload is about something else.
+#[test]
+fn while_the_manifest_is_asked_for_only_a_refusal_without_a_payload_counts() {
+    for (payload, waits) in [(None, true), (Some(PayloadTag([1; 4])), false)] {
+        let mut by_hand = ByHand::in_step(1);
+        let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+        let campaign = by_hand.fixture.campaign(&release, OrderOptions::default());
+        by_hand.message(Channel::Answers, &campaign);
+        assert_eq!(by_hand.session.state(), State::Offered);
+        let before = by_hand.session.poll_timeout();
+        let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(500), payload }.encode();
+        by_hand.message(Channel::Answers, &refusal);
+        let after = by_hand.session.poll_timeout();
+        assert_eq!(after != before, waits, "{payload:?}");
+        let waited = after.unwrap().as_millis();
+        assert!(!waits || (500_000..=625_000).contains(&waited), "{waited}");
+    }
+}
