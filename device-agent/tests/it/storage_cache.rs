@@ -1,6 +1,6 @@
 //! What is only in the cache: it is flushed and read back before it is believed, and before anything claims it.
 
-use whimbrel_agent::storage::{Storage, StorageOptions};
+use whimbrel_agent::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::{Codec, Filter};
@@ -9,7 +9,9 @@ use whimbrel_protocol::testing::{DiskFault, DiskStep, SimDisk, Survival};
 use crate::power_cut::image;
 use crate::power_cut_service::{Payload, Release, compress};
 use crate::storage_lying::{Lying, lies};
-use crate::storage_support::{checkpoint, download, fixture, open, started, write_chunks, write_pages};
+use crate::storage_support::{
+    FRESH, checkpoint, download, fixture, open, started, started_with, write_chunks, write_pages,
+};
 
 const IMAGE_BYTES: usize = 40 * 1024;
 
@@ -198,5 +200,30 @@ fn an_image_is_durable_when_it_is_installed() {
         let mut disk = storage.into_disk();
         disk.power_cut(Survival::None, 1);
         assert!(disk.content(Area::SlotB) == release.image, "{}", codec.name());
+    }
+}
+
+/// A note that counts what a power cut can take back would make the decoder go on behind a gap.
+#[test]
+fn what_a_patch_has_made_is_flushed_before_its_progress_is_noted() {
+    for mode in PatchMode::ALL {
+        let patch = PatchOptions { mode, flush_bytes: Some(16 * 1024), ..PatchOptions::default() };
+        let mut storage = started_with(SimDisk::new(), FRESH.old, patch);
+        storage.disk_mut().start_trace();
+        download(&mut storage, &FRESH.release(&fixture()));
+        storage.install(InstallOp::Install).unwrap();
+        let (mut unflushed, mut notes) = (false, 0);
+        for step in storage.disk_mut().trace() {
+            match step {
+                DiskStep::Write { area: Area::SlotB, .. } => unflushed = true,
+                DiskStep::Flush(Area::SlotB) => unflushed = false,
+                DiskStep::Write { area: Area::Progress, .. } => {
+                    assert!(!unflushed, "{}: note {notes}", mode.name());
+                    notes += 1;
+                }
+                _ => {}
+            }
+        }
+        assert!(notes > 1, "{}", mode.name());
     }
 }

@@ -160,6 +160,23 @@ fn operations_out_of_turn_or_out_of_range_fail_and_change_nothing() {
     assert!(read(storage.disk_mut(), Area::SlotB) == before);
 }
 
+/// The areas have room for more: an earlier payload was longer.
+#[test]
+fn nothing_is_written_behind_the_end_of_a_payload() {
+    let mut storage = started(MemoryDisk::new());
+    open(&mut storage, &release(1)).unwrap();
+    let short = Release::new(&fixture(), Codec::Raw, image(2, 10 * 1024 - 3), 2);
+    open(&mut storage, &short).unwrap();
+    let before = read(storage.disk_mut(), Area::SlotB);
+    for (first, len) in [(9, 1022), (9, 1024), (8, 2 * 1024), (10, 1), (0, 10 * 1024)] {
+        let op = StoreOp::WriteChunks { first: ChunkIndex(first), bytes: vec![1; len] };
+        assert_eq!(store(&mut storage, op), Err(StoreFailure::Failed), "{len} bytes from chunk {first} on");
+    }
+    assert!(read(storage.disk_mut(), Area::SlotB) == before);
+    let op = StoreOp::WriteChunks { first: ChunkIndex(9), bytes: vec![1; 1021] };
+    assert_eq!(store(&mut storage, op), Ok(()));
+}
+
 /// No room for the slot, for the staging area or for the index: everything is as it was.
 #[test]
 fn without_room_for_all_of_it_nothing_is_changed() {
