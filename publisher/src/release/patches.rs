@@ -265,6 +265,7 @@ mod tests {
         other[2000] ^= 1;
         assert!(!gives(&patch.bytes, &old, &other));
         assert!(!gives(&patch.bytes, &old, &new[..new.len() - 1]));
+        assert!(!gives(&patch.bytes, &old, &[&new[..], b"x"].concat()));
         assert!(!gives(&patch.bytes[..patch.bytes.len() - 1], &old, &new));
         assert!(!gives(&[&patch.bytes[..], &[0]].concat(), &old, &new));
         assert!(!gives(&[], &old, &new));
