@@ -9,6 +9,7 @@ use whimbrel_protocol::manifest::{
 };
 use whimbrel_protocol::patch::Header;
 use whimbrel_publisher::patch::{PatchOptions, diff};
+use whimbrel_publisher::release::{self, ReleaseError, ReleaseFolder};
 
 use crate::support::{Place, Run, build_args, ed25519, noise, root, text};
 
@@ -303,7 +304,12 @@ fn a_manifest_that_devices_refuse_is_found_although_it_is_signed() {
         let key = ed25519(1);
         envelope.sign(&key).unwrap();
         place.write("r/release.suit", envelope.bytes());
-        place.write("root.cbor", root(&[&key], 1).1);
+        let (trusted, root_bytes) = root(&[&key], 1);
+        place.write("root.cbor", root_bytes);
+        // As a function, which relies on nobody having looked before, and as a command.
+        let release = ReleaseFolder::open(&place.path("r")).unwrap();
+        let refused = release::verify(&release, &trusted, &[], &mut |_| {});
+        assert!(matches!(refused, Err(ReleaseError::Refused { .. })), "change {number}: {refused:?}");
         let line = verify(&place).line();
         assert!(
             line.contains("r/release.suit: devices would refuse this manifest"),
