@@ -5,10 +5,10 @@
 //! File systems that know no files without a name get temporary ones, `.whimbrel-` and six characters, beside the
 //! target: those a kill leaves behind.
 
-use std::fs::{File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -177,13 +177,10 @@ impl NewFile {
             }
             Err(error) => return Err(FileError::io("write", &path, error)),
         }
-        let folder = folder_of(&path);
         if existing == Existing::Refuse {
             made.push(path.clone());
         }
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| FileError::io("flush the folder", folder, source))
+        flush_folder(folder_of(&path))
     }
 }
 
@@ -267,6 +264,13 @@ pub fn write(path: &Path, bytes: &[u8], secrecy: Secrecy, existing: Existing) ->
     staging.commit()
 }
 
+/// Makes the names in `folder` durable.
+fn flush_folder(folder: &Path) -> Result<(), FileError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| FileError::io("flush the folder", folder, source))
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -282,21 +286,30 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Makes the folder, whose parent must exist, for its owner alone where `secrecy` says so. One that is there
-    /// already is used as it is and never removed.
+    /// Makes the folder, whose parent must exist, for its owner alone where `secrecy` says so, and makes its name
+    /// durable. One that is there already is used as it is and never removed.
     ///
     /// # Errors
     /// [`FileError::Io`].
     pub fn create(path: &Path, secrecy: Secrecy) -> Result<Self, FileError> {
         let made = !path.is_dir();
         if made {
-            let refused = |source| FileError::io("make the folder", path, source);
-            std::fs::create_dir(path).map_err(refused)?;
-            if secrecy == Secrecy::Secret {
-                std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(refused)?;
-            }
+            // The umask takes its bits away. A secret one is secret from the start, not only after it was made.
+            let mode = match secrecy {
+                Secrecy::Public => 0o777,
+                Secrecy::Secret => 0o700,
+            };
+            DirBuilder::new()
+                .mode(mode)
+                .create(path)
+                .map_err(|source| FileError::io("make the folder", path, source))?;
         }
-        Ok(Self { path: path.to_path_buf(), made })
+        let folder = Self { path: path.to_path_buf(), made };
+        if made {
+            // Where this fails the folder goes again.
+            flush_folder(folder_of(path))?;
+        }
+        Ok(folder)
     }
 
     /// Keeps the folder.

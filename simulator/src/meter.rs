@@ -332,15 +332,60 @@ mod tests {
 
     #[test]
     fn a_fleet_is_the_sum_of_its_devices() {
+        // Every sum is another number, so that none can be missing or stand for another.
+        let one = Ledger {
+            mqtt_bytes_down: 1,
+            mqtt_bytes_up: 2,
+            data_bytes_down: 3,
+            data_bytes_up: 4,
+            control_bytes_down: 5,
+            control_bytes_up: 6,
+            chunk_bytes: 7,
+            page_bytes: 8,
+            manifest_bytes: 9,
+            repeated_bytes: 10,
+            cut_short_bytes: 11,
+            login_bytes: 12,
+            connections: 13,
+            link_cuts: 14,
+            data_messages: 15,
+        };
         let mut fleet = Ledger::default();
         for _ in 0..3 {
-            fleet += &one_update();
+            fleet += &one;
         }
         let value = serde_json::to_value(fleet).unwrap();
-        let one = serde_json::to_value(one_update()).unwrap();
+        let one = serde_json::to_value(one).unwrap();
         for (name, sum) in value.as_object().unwrap() {
             assert_eq!(sum.as_u64(), one[name].as_u64().map(|bytes| bytes * 3), "{name}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_byte_is_booked_in_its_own_sum() {
+        let mut ledger = Ledger::default();
+        ledger.connected(30);
+        ledger.connected(31);
+        ledger.cut();
+        ledger.received(100, CHUNKS);
+        ledger.received(10, Class::Control);
+        ledger.sent(20, REQUEST);
+        ledger.sent(2, Class::Control);
+        ledger.received_cut_short(7, 0, Class::Control);
+        ledger.carried(Part::Request, 5, 1);
+        let want = Ledger {
+            data_bytes_down: 100,
+            data_bytes_up: 20,
+            control_bytes_down: 17,
+            control_bytes_up: 2,
+            repeated_bytes: 1,
+            login_bytes: 61,
+            connections: 2,
+            link_cuts: 1,
+            data_messages: 1,
+            ..Ledger::default()
+        };
+        assert_eq!(ledger, want);
     }
 
     #[test]

@@ -191,6 +191,23 @@ mod tests {
     }
 
     #[test]
+    fn no_device_draws_what_another_draws_for_another_purpose() {
+        let streams = [
+            Stream::Rate,
+            Stream::RoundTrip,
+            Stream::Cuts,
+            Stream::Outages,
+            Stream::Start,
+            Stream::Session,
+            Stream::Damage,
+            Stream::Image,
+        ];
+        let words: alloc::collections::BTreeSet<u64> =
+            (0..1000).flat_map(|device| streams.map(|stream| draws(device, stream).word())).collect();
+        assert_eq!(words.len(), 1000 * streams.len());
+    }
+
+    #[test]
     fn a_seed_reads_back_from_what_is_printed_and_from_hexadecimal() {
         let seed = Seed(0x51f0_c3aa_0000_0001);
         assert_eq!(seed.to_string().parse(), Ok(seed));

@@ -89,3 +89,61 @@ impl Cutting {
         Ok((layout, index.digest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that nothing compresses.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state.to_be_bytes()[0]
+        };
+        core::iter::repeat_with(next).take(len).collect()
+    }
+
+    #[test]
+    fn a_payload_that_gives_something_else_is_unsound() {
+        let image = noise(3000);
+        let compressed = compress(&image, 4096, &mut |_| {});
+        assert!(check_sound(&image, &compressed).is_ok());
+        let mut other = image.clone();
+        other[2999] ^= 1;
+        for wrong in [&other[..], &image[..2999], &[&image[..], b"x"].concat()] {
+            assert!(matches!(check_sound(wrong, &compressed), Err(ReleaseError::Unsound)));
+        }
+        let mut spoilt = compressed.clone();
+        spoilt.payload.pop();
+        assert!(matches!(check_sound(&image, &spoilt), Err(ReleaseError::Unsound)));
+    }
+
+    #[test]
+    fn an_image_goes_as_it_is_where_compression_saves_less_than_a_chunk() {
+        let cutting = Cutting { fixed_log2: Some(10) };
+        // What LZMA adds to noise is far less than what it saves of zeros.
+        for (zeros, compresses) in [(600, false), (2000, true)] {
+            let image = [noise(4000), vec![0; zeros]].concat();
+            let make = |codec| FullPayload::make(&image, codec, 4096, cutting, &mut |_| {}).unwrap();
+            let full = make(CodecChoice::Auto);
+            assert_eq!(full.compressed.is_some(), compresses, "{zeros} zeros");
+            let lzma = make(CodecChoice::Lzma).size(image.len() as u64);
+            assert!(lzma < image.len() as u64, "it saves something: {lzma} bytes");
+            assert_eq!(full.size(image.len() as u64), if compresses { lzma } else { image.len() as u64 });
+            assert_eq!(full.lzma_bytes, (!compresses).then_some(lzma));
+        }
+        let raw = FullPayload::make(&[0; 9000], CodecChoice::Raw, 4096, cutting, &mut |_| {}).unwrap();
+        assert!(raw.compressed.is_none() && raw.size(9000) == 9000);
+    }
+
+    #[test]
+    fn chunks_grow_with_what_is_transferred() {
+        let cutting = Cutting { fixed_log2: None };
+        let most = u64::from(CHUNKS_MAX) << 12;
+        for (bytes, log2) in [(1, 10), (0x1_0000, 10), (0x1_0001, 12), (most, 12), (most + 1, 14)] {
+            assert_eq!(cutting.chunk_size_log2(bytes), log2, "{bytes} bytes");
+        }
+        assert_eq!(Cutting { fixed_log2: Some(16) }.chunk_size_log2(1), 16);
+    }
+}

@@ -256,6 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn only_a_patch_that_is_shorter_than_the_full_payload_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old");
+        let old: Vec<u8> = (0..3000_u32).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
+        std::fs::write(&path, &old).unwrap();
+        let base = StoredImage::open(&path).unwrap();
+        let patch = diff(&old, &old[1..], &PatchOptions::default(), &mut |_| {});
+        let bytes = patch.bytes.len() as u64;
+        for (full_bytes, kept) in [(bytes - 1, 0), (bytes, 0), (bytes + 1, 1)] {
+            let made = Made(vec![(&base, patch.clone())]);
+            let digest = patch.header.image.digest;
+            let (patches, dropped) = made.choose(digest, full_bytes, Cutting { fixed_log2: None }).unwrap();
+            assert_eq!((patches.len(), dropped.len()), (kept, 1 - kept), "{bytes} beside {full_bytes}");
+        }
+    }
+
+    #[test]
     fn a_patch_that_gives_something_else_is_found() {
         let old: Vec<u8> = (0..3000_u32).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
         let new: Vec<u8> = [&old[..1000], b"something else", &old[900..]].concat();
@@ -265,6 +282,7 @@ mod tests {
         other[2000] ^= 1;
         assert!(!gives(&patch.bytes, &old, &other));
         assert!(!gives(&patch.bytes, &old, &new[..new.len() - 1]));
+        assert!(!gives(&patch.bytes, &old, &[&new[..], b"x"].concat()));
         assert!(!gives(&patch.bytes[..patch.bytes.len() - 1], &old, &new));
         assert!(!gives(&[&patch.bytes[..], &[0]].concat(), &old, &new));
         assert!(!gives(&[], &old, &new));

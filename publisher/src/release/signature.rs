@@ -97,6 +97,9 @@ mod tests {
         assert!(parse_signature(Algorithm::Esp256, &padded).is_err());
         let too_large = [&[0x30, 71, 2, 33, 1][..], &[0x55; 32], &[2, 33, 0], &[0xaa; 32]].concat();
         assert!(parse_signature(Algorithm::Esp256, &too_large).is_err());
+        // Behind the numbers, inside of the sequence and outside of it.
+        let inside = [&[0x30, good[1] + 3][..], &good[2..], &[2, 1, 1]].concat();
+        assert!(parse_signature(Algorithm::Esp256, &inside).is_err());
         let mut trailing = good;
         trailing.push(0);
         assert!(parse_signature(Algorithm::Esp256, &trailing).is_err());

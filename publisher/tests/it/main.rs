@@ -5,6 +5,7 @@
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod build;
+mod durable;
 mod full_payloads;
 mod golden;
 mod http;

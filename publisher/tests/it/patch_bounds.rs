@@ -1,45 +1,38 @@
 //! Bytes that patches between real versions take at most, as `scripts/bench-patches --check` measures them too.
 //!
-//! The images are not part of this project: `WHIMBREL_PATCH_PAIRS` names the folder with NAME.old and NAME.new, or
-//! the same with `.xz`. Where it is not there, nothing is measured, and a line says so.
+//! The images have licences of others, so that they are not part of this project. These tests run when they are asked
+//! for, with `WHIMBREL_PATCH_PAIRS` naming a folder with NAME.old and NAME.new, or the same with `.xz`.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::Read as _;
 
-use whimbrel_protocol::patch::Decoder;
+use lzma_rust2::XzReader;
+use whimbrel_protocol::patch::{Decoder, Header};
 use whimbrel_publisher::patch::{PatchOptions, diff};
+
+use crate::support::patch_pairs;
 
 const KIB: u32 = 1024;
 /// What the decoder of a Linux device and that of a microcontroller may have.
 const LINUX_MEMORY: u32 = 256 * KIB;
 const MCU_MEMORY: u32 = 40 * KIB;
 
-fn folder() -> PathBuf {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors/delta");
-    std::env::var_os("WHIMBREL_PATCH_PAIRS").map_or_else(|| default.into(), PathBuf::from)
-}
-
-/// An image of a pair; none where the folder lacks it.
-fn image(name: &str) -> Option<Vec<u8>> {
-    let plain = folder().join(name);
-    if plain.exists() {
-        return Some(std::fs::read(plain).unwrap());
+/// An image of a pair.
+fn image(name: &str) -> Vec<u8> {
+    let folder = patch_pairs();
+    if let Ok(image) = std::fs::read(folder.join(name)) {
+        return image;
     }
-    let packed = folder().join(format!("{name}.xz"));
-    if !packed.exists() {
-        return None;
-    }
-    let output = Command::new("xz").arg("-dc").arg(&packed).output().expect("xz is installed");
-    assert!(output.status.success(), "{}", packed.display());
-    Some(output.stdout)
+    let packed = folder.join(format!("{name}.xz"));
+    let bytes = std::fs::read(&packed)
+        .unwrap_or_else(|error| panic!("neither {name} nor {}: {error}", packed.display()));
+    let mut image = Vec::new();
+    XzReader::new(&bytes[..], false).read_to_end(&mut image).unwrap();
+    image
 }
 
 /// Nothing is said of architecture or address: both are found.
 fn within(name: &str, memory_bytes: u32, patch_bytes_max: usize) {
-    let (Some(old), Some(new)) = (image(&format!("{name}.old")), image(&format!("{name}.new"))) else {
-        eprintln!("skipped: {name} is not in {}", folder().display());
-        return;
-    };
+    let (old, new) = (image(&format!("{name}.old")), image(&format!("{name}.new")));
     let patch = diff(&old, &new, &PatchOptions { memory_bytes, ..PatchOptions::default() }, &mut |_| {});
     let (len, memory) = (patch.bytes.len(), patch.header.memory_bytes());
     assert!(len <= patch_bytes_max, "{name}: {len} bytes, at most {patch_bytes_max}");
@@ -49,7 +42,7 @@ fn within(name: &str, memory_bytes: u32, patch_bytes_max: usize) {
 }
 
 fn decoded(patch: &[u8], mut old: &[u8]) -> Vec<u8> {
-    let (header, header_bytes) = whimbrel_protocol::patch::Header::decode(patch).unwrap();
+    let (header, header_bytes) = Header::decode(patch).unwrap();
     let mut image = vec![0; header.image.size as usize];
     let mut decoder = Decoder::new(header);
     let input = &patch[header_bytes..];
@@ -70,51 +63,61 @@ const PRIME: usize = 124_000;
 const OPENSBI: usize = 67_000;
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn a_minor_release_for_cortex_m0_takes_1750_bytes() {
     within("m0-movehub", LINUX_MEMORY, MOVEHUB);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn a_release_for_cortex_m4_takes_10800_bytes() {
     within("m4-hackrf", LINUX_MEMORY, HACKRF);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn a_major_release_for_cortex_m4_takes_124000_bytes() {
     within("m4-prime-major", LINUX_MEMORY, PRIME);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn a_release_of_risc_v_firmware_takes_67000_bytes() {
     within("riscv-opensbi", LINUX_MEMORY, OPENSBI);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn two_years_of_an_arm64_boot_loader_take_166000_bytes() {
     within("a64-uboot", LINUX_MEMORY, 166_000);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn two_releases_of_a_static_arm64_program_take_621000_bytes() {
     within("a64-busybox", LINUX_MEMORY, 621_000);
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn patches_for_40_kib_of_memory_take_12_percent_more_on_cortex_m0() {
     within("m0-movehub", MCU_MEMORY, for_mcu(MOVEHUB));
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn patches_for_40_kib_of_memory_take_12_percent_more_on_cortex_m4() {
     within("m4-hackrf", MCU_MEMORY, for_mcu(HACKRF));
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn patches_for_40_kib_of_memory_take_12_percent_more_on_a_large_cortex_m4_image() {
     within("m4-prime-major", MCU_MEMORY, for_mcu(PRIME));
 }
 
 #[test]
+#[ignore = "needs WHIMBREL_PATCH_PAIRS, a folder that `scripts/bench-patches --fetch FOLDER` fills"]
 fn patches_for_40_kib_of_memory_take_12_percent_more_on_risc_v() {
     within("riscv-opensbi", MCU_MEMORY, for_mcu(OPENSBI));
 }

@@ -156,6 +156,14 @@ impl Run {
     }
 }
 
+/// The folder of real images, for tests that are run only when somebody asks for them.
+pub(crate) fn patch_pairs() -> PathBuf {
+    let folder = std::env::var_os("WHIMBREL_PATCH_PAIRS");
+    folder
+        .expect("WHIMBREL_PATCH_PAIRS names a folder that `scripts/bench-patches --fetch FOLDER` filled")
+        .into()
+}
+
 /// Bytes that look random and are always the same.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;

@@ -8,7 +8,7 @@ const CHUNK_REQUEST: u8 = 0x12;
 const PAGE_REQUEST: u8 = 0x13;
 const DOCUMENT_REQUEST: u8 = 0x14;
 /// A SUIT envelope begins with tag 107.
-const ENVELOPE: [u8; 2] = [0xd8, 0x6b];
+pub(super) const ENVELOPE: [u8; 2] = [0xd8, 0x6b];
 
 /// The class of a message, as far as its first bytes tell.
 #[must_use]

@@ -17,7 +17,7 @@ use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::envelope::Envelope;
 use whimbrel_protocol::ids::{ClassId, DeviceId, OpId, Prefix, VendorId};
 use whimbrel_protocol::limits::CHUNK_HEADER_BYTES_MAX;
-use whimbrel_protocol::message::{Answer, State};
+use whimbrel_protocol::message::State;
 use whimbrel_protocol::retry::Backoff;
 use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::topic::{self, Channel};
@@ -28,7 +28,6 @@ use super::start::{Start, Starting};
 use crate::clock::Moment;
 use crate::disk::{Originals, SharedDisk};
 use crate::fleet::DeviceState;
-use crate::meter::Part;
 use crate::mqtt::Delivery;
 use crate::report::PayloadKind;
 use crate::seed::Seed;
@@ -322,21 +321,7 @@ impl UpdatingDevice {
 
     /// For the books: what of a data message is new to this device.
     fn book(&mut self, payload: &[u8]) {
-        let Ok(answer) = Answer::decode(payload) else { return };
-        let (part, total, first_bytes) = match answer {
-            Answer::Chunk(message) => (Part::Chunks, message.bytes.len() as u64, self.seen.chunks(&message)),
-            Answer::Page(message) => {
-                let total = message.bytes.len() as u64;
-                (Part::Page, total, if self.seen.page(&message) { total } else { 0 })
-            }
-            Answer::Signed(object) if object.starts_with(&[0xd8, 0x6b]) => {
-                let total = object.len() as u64;
-                let fresh = self.seen.manifest();
-                (Part::Manifest, total, if fresh { total } else { 0 })
-            }
-            Answer::Signed(_) | Answer::Refusal(_) => return,
-        };
-        self.outputs.push_back(Output::Carried { part, first_bytes, repeated_bytes: total - first_bytes });
+        self.outputs.extend(self.seen.answer(payload));
     }
 }
 

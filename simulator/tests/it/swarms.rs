@@ -142,6 +142,11 @@ impl Machine for Fetcher {
 
 /// Answers every request with its piece, until the broker is gone.
 async fn serve(broker: Arc<Mosquitto>, clock: Clock) {
+    serve_copies(broker, clock, 1).await;
+}
+
+/// As [`serve`], each piece so many times.
+async fn serve_copies(broker: Arc<Mosquitto>, clock: Clock, copies: usize) {
     let link = Link::connect(broker.address, &UNSHAPED, clock).await.unwrap();
     let mut ledger = Ledger::default();
     let (mut client, _) = Client::login(link, options("service"), &mut ledger).await.unwrap();
@@ -156,7 +161,8 @@ async fn serve(broker: Arc<Mosquitto>, clock: Clock) {
             let mut answer = BytesMut::from(&[CHUNK, 0][..]);
             answer.extend_from_slice(&payload[1..3]);
             answer.put_bytes(0xda, PIECE_BYTES);
-            answers.push_back((topic.replace("/q", "/c"), answer.freeze()));
+            let answer = (topic.replace("/q", "/c"), answer.freeze());
+            answers.extend(core::iter::repeat_n(answer, copies));
         }
     }
 }
@@ -245,6 +251,28 @@ async fn every_device_is_cut_as_often_as_planned_and_finishes_with_closed_books(
     assert_eq!(counts.in_state(DeviceState::Confirmed), 30);
     assert_eq!(counts.chunk_bytes, sum.chunk_bytes);
     assert_eq!(counts.troubles, 0, "{:?}", counts.last_trouble);
+}
+
+#[tokio::test]
+async fn a_piece_that_comes_twice_is_payload_once() {
+    let broker = Arc::new(Mosquitto::start());
+    let clock = clock(20);
+    let service = tokio::spawn(serve_copies(broker.clone(), clock.clone(), 2));
+    let plan = plan(1, broker.address, Outages::NONE);
+    let fleet = Arc::new(Fleet::new(1));
+    let ends = run(&plan, &clock, &fleet).await;
+    service.abort();
+    let ledger = &ends[0].ledger;
+    assert!(ends[0].finished);
+    assert_eq!(ledger.check(), Ok(()));
+    assert_eq!((ledger.payload_bytes(), fleet.counts().chunk_bytes), (TRANSFER_BYTES, TRANSFER_BYTES));
+    // The copy of the last piece comes when everything is over, or not at all.
+    let copies = TRANSFER_BYTES - PIECE_BYTES as u64;
+    assert!(ledger.repeated_bytes >= copies, "{ledger:?}");
+    assert_eq!(ledger.refetched_bytes(), ledger.repeated_bytes + ledger.cut_short_bytes);
+    let carried = ledger.data_messages * PIECE_BYTES as u64;
+    let booked = ledger.payload_bytes() + ledger.repeated_bytes;
+    assert!(booked <= carried && carried - booked <= PIECE_BYTES as u64, "{ledger:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! House rules that no compiler checks: who imports whom, and that no test file is forgotten.
+//! House rules that no compiler checks: who imports whom, that no test file is forgotten, what no file may say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -182,6 +182,63 @@ fn the_specification_has_the_schema_word_for_word() {
             .any(|line| line.split_once(" = ").is_some_and(|(other, _)| other.trim_end() == name));
         assert!(is_quoted, "{name} is not in SPEC.md");
     }
+}
+
+/// Machines that build this have registries and mirrors of their own, and say so outside of it. Lock files name where
+/// packages are from, not where they are fetched.
+#[test]
+fn no_file_names_the_address_of_a_registry_or_mirror() {
+    let files = files_of_the_project(&workspace());
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    for known in ["scripts/bench-patches", ".ci/run", "Cargo.toml", "protocol/SPEC.md"] {
+        assert!(names.iter().any(|name| name.ends_with(known)), "{known} is looked at");
+    }
+    let hosts = REGISTRIES.map(|parts| parts.join("."));
+    for file in files {
+        // What is no text has no address that anything would go to.
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        for host in &hosts {
+            let found = text.find(host.as_str()).map(|at| text[..at].lines().count());
+            assert!(found.is_none(), "{}: line {} names {host}", file.display(), found.unwrap_or(0));
+        }
+    }
+}
+
+/// Hosts of registries and their mirrors, in parts, so that this file does not name them.
+const REGISTRIES: [&[&str]; 15] = [
+    &["crates", "io"],
+    &["static", "rust-lang", "org"],
+    &["npmjs", "org"],
+    &["npmjs", "com"],
+    &["npmmirror", "com"],
+    &["yarnpkg", "com"],
+    &["pypi", "org"],
+    &["pythonhosted", "org"],
+    &["proxy", "golang", "org"],
+    &["maven", "org"],
+    &["rubygems", "org"],
+    &["docker", "io"],
+    &["debian", "org"],
+    &["ubuntu", "com"],
+    &["rsproxy", "cn"],
+];
+
+/// Every file that is not made by building or by git, and no lock file.
+fn files_of_the_project(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_symlink() || [".git", "target", "__pycache__"].contains(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files_of_the_project(&path));
+        } else if path.extension().is_none_or(|extension| extension != "lock") {
+            found.push(path);
+        }
+    }
+    found
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
