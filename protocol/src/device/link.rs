@@ -203,8 +203,6 @@ impl DeviceSession {
         };
         self.meter.round_trip(self.now.millis_since(asked.at), 0);
         self.clock.raise(self.now, answer.time);
-        // Not urgent enough for a save of its own: only a lower bound after a restart depends on it.
-        self.record.time = self.record.time.max(answer.time);
         self.link.answered = Some(answer.time);
         self.link.unanswered_ms = 0;
         self.link.unaccepted = false;
