@@ -287,3 +287,17 @@ fn a_record_that_could_not_be_saved_is_saved_again_after_half_a_minute() {
     pair.run(1, |_| false);
     assert_eq!(pair.medium.saves, saves + 1);
 }
+
+/// A link that is cut every few seconds would otherwise never fill a flush group, and each restart would begin anew.
+#[test]
+fn what_was_written_before_a_cut_is_checkpointed_at_the_cut() {
+    let mut pair = downloading(1);
+    let held = pair.device.status().unwrap().chunks_held;
+    pair.cut();
+    // The medium answers what it was told to store.
+    pair.run(100, |_| false);
+    pair.kill();
+    assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Downloading), Verdict::Done);
+    let resumed = pair.device.status().unwrap().chunks_held;
+    assert!(resumed >= held, "{resumed} of {held} chunks are claimed");
+}
