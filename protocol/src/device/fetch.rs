@@ -6,7 +6,7 @@ use super::meter::Terms;
 use super::release::Run;
 use super::work::Work;
 use super::{Boxed, DeviceSession};
-use crate::ids::OpId;
+use crate::ids::{DeviceId, OpId, Prefix};
 use crate::limits::CHUNK_HEADER_BYTES_MAX;
 use crate::message::{ChunkMessage, DeferReason, PageMessage, PageRequest};
 use crate::time::Instant;
@@ -96,7 +96,7 @@ impl DeviceSession {
     fn ask(&mut self) {
         loop {
             let terms = Terms {
-                header_bytes: self.header_bytes(),
+                header_bytes: header_bytes(&self.config.prefix, &self.config.device),
                 losses_s: self.config.mean_time_between_losses_s,
                 message_bytes_max: (self.config.message_bytes_max - CHUNK_HEADER_BYTES_MAX) as u64,
                 window_bytes_max: self.config.window_bytes_max,
@@ -135,12 +135,6 @@ impl DeviceSession {
                 }
             }
         }
-    }
-
-    /// What each message costs beyond its chunks: MQTT's fixed header and topic, and ours.
-    fn header_bytes(&self) -> u64 {
-        let topic = self.config.prefix.as_str().len() + self.config.device.as_str().len() + 5;
-        (topic + 6 + CHUNK_HEADER_BYTES_MAX) as u64
     }
 
     pub(super) fn chunks(&mut self, message: &ChunkMessage<'_>, len: usize) {
@@ -232,5 +226,28 @@ impl DeviceSession {
         let op = self.install(InstallOp::Install);
         self.work = Work::Installing { run: work.run, op };
         false
+    }
+}
+
+/// Type and flags, three bytes of length, two bytes of the topic's length (MQTT 3.1.1 section 3.3).
+const PUBLISH_HEADER_BYTES: usize = 6;
+
+/// What each chunk message costs beyond its chunks: MQTT's header with the topic, and ours.
+fn header_bytes(prefix: &Prefix, device: &DeviceId) -> u64 {
+    let topic = Channel::Answers.topic(prefix, device);
+    (PUBLISH_HEADER_BYTES + topic.len() + CHUNK_HEADER_BYTES_MAX) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_message_costs_its_mqtt_header_its_topic_and_our_header() {
+        let cost =
+            |prefix, device| header_bytes(&Prefix::new(prefix).unwrap(), &DeviceId::new(device).unwrap());
+        assert_eq!(cost("ota", "m1"), 22);
+        assert_eq!(cost("ota", "meter-17"), 28);
+        assert_eq!(cost("updates", "m1"), 26);
     }
 }
