@@ -53,7 +53,8 @@ impl DeviceSession {
             let kept = Envelope::decode(&bytes).ok().filter(|envelope| envelope.claimed_digest() == release);
             if kept.is_some() {
                 self.envelope(&bytes);
-                return !matches!(self.work, Work::Offered(_));
+                // The next round goes on with what came of it, and asks for another one if this was refused.
+                return true;
             }
         }
         let Work::Offered(offered) = &mut self.work else {
