@@ -100,11 +100,11 @@ impl Trace {
         assert!(last < first, "{name} is whole when it gets a name: {self:#?}");
         assert!(synced.iter().any(|at| *at > last && *at < first), "{name} is not synced: {self:#?}");
         self.folder_is_synced_after(path.parent().unwrap(), named[0]);
-        let modes = self.0.iter().filter_map(|call| match call {
+        let mode = self.0.iter().rev().find_map(|call| match call {
             Call::Create { file, mode } if *file == origin => Some(*mode),
             _ => None,
         });
-        modes.last().unwrap_or_else(|| panic!("{name} is made: {self:#?}"))
+        mode.unwrap_or_else(|| panic!("{name} is made: {self:#?}"))
     }
 
     /// The folder with this name was made, and then the folder that it is in was synced. Returns its mode.
