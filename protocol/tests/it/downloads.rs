@@ -301,3 +301,12 @@ fn what_was_written_before_a_cut_is_checkpointed_at_the_cut() {
     let resumed = pair.device.status().unwrap().chunks_held;
     assert!(resumed >= held, "{resumed} of {held} chunks are claimed");
 }
+
+#[test]
+fn chunks_in_a_row_are_asked_for_without_a_bitmap() {
+    let mut pair = Pair::with_release(PairOptions::default(), image(LEN, 1), 12);
+    let requests = requests(&mut pair);
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    let requests = requests.borrow();
+    assert!(requests.len() > 2 && requests.iter().all(|(_, request)| request.wanted.is_none()));
+}
