@@ -266,20 +266,19 @@ fn no_more_clients_than_allowed_are_connected_and_a_takeover_finds_its_place() {
 #[test]
 fn clients_that_have_gone_leave_no_link_behind() {
     let house = House::open_with(|config| config.connections_max = 3);
+    let enter = |id: &str| loop {
+        match Client::knock(house.addr(), 4, &Hello { client_id: id, ..Hello::default() }) {
+            (client, Some(0)) => break client,
+            // Full: the router has not forgotten the last ones yet.
+            (_, code) => assert_eq!((code, house.count(|it| &it.router_gone)), (Some(3), 0)),
+        }
+    };
     // More than the router has room for.
     for number in 0..200 {
-        let id = format!("m{number}");
-        let hello = Hello { client_id: &id, ..Hello::default() };
-        let client = loop {
-            match Client::knock(house.addr(), 4, &hello) {
-                (client, Some(0)) => break client,
-                // Full: the router has not forgotten the last ones yet.
-                (_, code) => assert_eq!((code, house.count(|it| &it.router_gone)), (Some(3), 0)),
-            }
-        };
+        let client = enter(&format!("m{number}"));
         if number % 2 == 0 { client.disconnect() } else { client.vanish() }
     }
-    house.prove_serving();
+    house.prove_that_it_serves(enter("last"), "last");
 }
 
 #[test]

@@ -127,8 +127,13 @@ impl House {
         let number = self.probes.get();
         self.probes.set(number + 1);
         let id = format!("probe-{}", number % 8);
+        self.prove_that_it_serves(Client::let_in(self.addr(), 4, &id), &id)
+    }
+
+    /// A client that was let in as `id` asks the service and gets its answer. Returns what it asked.
+    pub(crate) fn prove_that_it_serves(&self, mut client: Client, id: &str) -> Bytes {
+        let number = self.probes.get();
         let question = format!("question {number}");
-        let mut client = Client::let_in(self.addr(), 4, &id);
         assert_eq!(client.subscribe(&[(&format!("ota/d/{id}/c"), 0)]), [0]);
         client.publish(&format!("ota/d/{id}/q"), question.as_bytes(), 0, false);
         let answer = client.expect_publish();
