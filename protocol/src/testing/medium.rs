@@ -36,6 +36,8 @@ pub struct RamMedium {
     pub without_flush: bool,
     /// Times a record was saved.
     pub saves: u64,
+    /// Checkpoints that were saved.
+    pub checkpoints: u64,
     /// Patches find no room, as if there were none but in the slots.
     pub without_staging: bool,
     /// Applying a patch fails with this while it is set.
@@ -236,6 +238,7 @@ impl RamMedium {
                 }
             }
             StoreOp::SaveCheckpoint(checkpoint) => {
+                self.checkpoints += 1;
                 if let Some(download) = &mut self.download {
                     if !self.without_flush {
                         download.unflushed.clear();

@@ -310,3 +310,12 @@ fn chunks_in_a_row_are_asked_for_without_a_bitmap() {
     let requests = requests.borrow();
     assert!(requests.len() > 2 && requests.iter().all(|(_, request)| request.wanted.is_none()));
 }
+
+/// Each costs writes of its own: there is one for each flush group, which is an eighth of this transfer.
+#[test]
+fn a_checkpoint_is_saved_once_a_flush_group() {
+    let mut pair = Pair::with_release(PairOptions::default(), image(2 * LEN, 1), 12);
+    assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
+    let checkpoints = pair.medium.checkpoints;
+    assert!((4..=9).contains(&checkpoints), "{checkpoints}");
+}
