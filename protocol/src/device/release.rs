@@ -289,3 +289,18 @@ fn code_of(error: ManifestError) -> FailureCode {
         _ => FailureCode::Unsupported,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::DecodeError;
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_is_malformed_and_any_other_that_is_not_run_unsupported() {
+        let unread = DecodeError::Value { what: "manifest" };
+        for error in [ManifestError::Malformed(unread), ManifestError::Version { got: 2 }] {
+            assert_eq!(code_of(error), FailureCode::Malformed);
+        }
+        assert_eq!(code_of(ManifestError::NotValidated), FailureCode::Unsupported);
+    }
+}

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use whimbrel_protocol::device::{Event, Reason};
+use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
-use whimbrel_protocol::manifest::{DecoderMemory, TransferDescriptor};
+use whimbrel_protocol::manifest::{Content, DecoderMemory, Manifest, TransferDescriptor};
 use whimbrel_protocol::message::{
     CampaignState, FailureCode, Order, Outcome, Refusal, RefusalCode, Request, State,
 };
@@ -14,6 +15,7 @@ use whimbrel_protocol::topic::Channel;
 
 use crate::by_hand::ByHand;
 use crate::documents::{group, idle, offer, release};
+use crate::samples::sign_manifest;
 use crate::session::{DAY, MINUTE, beside, ended, image};
 
 fn rejected(pair: &Pair, want: Reason) -> usize {
@@ -206,4 +208,20 @@ fn while_the_manifest_is_asked_for_only_a_refusal_without_a_payload_counts() {
         let waited = after.unwrap().as_millis();
         assert!(!waits || (500_000..=625_000).contains(&waited), "{waited}");
     }
+}
+
+/// It would be fetched and checked, and the device would go on with the old image for ever after.
+#[test]
+fn a_manifest_that_starts_nothing_is_refused_before_its_image_is_installed() {
+    let mut pair = idle();
+    let mut ordered = release(&pair, 1);
+    let envelope = Envelope::<Unverified>::decode(&ordered.envelope).unwrap();
+    let content = envelope.unverified_manifest().unwrap().content().clone();
+    let starts_nothing = Manifest::new(Content { invoke: None, ..content }).unwrap();
+    let envelope = sign_manifest(&starts_nothing, &[&pair.fixture.release_key]);
+    (ordered.digest, ordered.envelope) = (envelope.claimed_digest(), envelope.bytes().to_vec());
+    pair.roll_out(ordered, OrderOptions::default());
+    pair.run_until(State::Failed, 20 * MINUTE);
+    assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Unsupported))]);
+    assert_eq!(pair.medium.running_image(), [0; 100]);
 }
