@@ -279,8 +279,7 @@ fn topics_of_nobody_and_messages_that_a_broker_has_kept_are_ignored() {
     }
     service.await_that("they are counted", |service| service.counter("ignored_topic") == 2);
     client.publish("ota/d/m1/q", b"\x11", 0, true);
-    client.ping();
-    let before = service.counter("rejected_malformed");
+    service.await_that("live it is looked at", |service| service.counter("rejected_malformed") == 1);
     // The service connects again and gets what was kept.
     let service = {
         let mut service = service;
@@ -290,12 +289,8 @@ fn topics_of_nobody_and_messages_that_a_broker_has_kept_are_ignored() {
     };
     let looked_at =
         |service: &Service| service.counter("ignored_topic") + service.counter("rejected_malformed");
-    service.await_that("it is looked at", |service| looked_at(service) >= 1);
-    assert_eq!(
-        (before, service.counter("rejected_malformed")),
-        (1, 0),
-        "live it was looked at, kept it was not"
-    );
+    service.await_that("it has come", |service| looked_at(service) >= 1);
+    assert_eq!(service.counter("rejected_malformed"), 0, "kept it is not looked at");
 }
 
 #[test]
