@@ -461,3 +461,8 @@ fn a_key_is_read_only_as_it_is_written() {
     });
     assert_eq!(short, Err(DecodeError::Length { what: "key x", got: 31, want: 32 }));
 }
+
+#[test]
+fn each_role_has_a_word_of_its_own() {
+    assert_eq!(Role::ALL.map(Role::name), ["root", "release", "campaign", "beacon"]);
+}
