@@ -88,6 +88,10 @@ pub struct Pair {
     pub tap: Option<Tap>,
     /// Everything that was fed to the device, where recording is on.
     pub recorder: Option<Recorder>,
+    /// Everything that the device wanted, with its time, where it is kept.
+    pub wanted: Option<Vec<(Instant, Output)>>,
+    /// Times that the device was woken because it wanted to be.
+    pub wakes: u64,
     pub(super) options: PairOptions,
     pub(super) server: ServerSession,
     link: SeededLink,
@@ -157,6 +161,8 @@ impl Pair {
             now,
             tap: None,
             recorder: None,
+            wanted: None,
+            wakes: 0,
             server,
             link,
             jitter,
@@ -296,6 +302,7 @@ impl Pair {
         if self.server.poll_timeout().is_some_and(|at| at <= self.now) {
             return self.serve(ServerInput::Timeout);
         }
+        self.wakes += 1;
         self.feed(Input::Timeout);
     }
 
@@ -407,6 +414,9 @@ impl Pair {
     }
 
     fn carry_out(&mut self, output: Output) -> Option<(OpId, Answered)> {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.push((self.now, output.clone()));
+        }
         match output {
             Output::Subscribe(channels) => self.subscribe(channels),
             Output::Publish(publish) if self.connected => {

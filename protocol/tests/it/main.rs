@@ -8,6 +8,7 @@ mod answering;
 mod by_hand;
 mod chunk_digests;
 mod codec;
+mod conversations;
 mod cose_interop;
 mod documents;
 mod downloads;

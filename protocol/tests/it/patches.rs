@@ -24,10 +24,10 @@ fn id(image: &[u8]) -> ImageId {
 }
 
 /// An old image, a new one, and the patch between them.
-struct Update {
-    old: Vec<u8>,
-    new: Vec<u8>,
-    patch: FixturePatch,
+pub(crate) struct Update {
+    pub(crate) old: Vec<u8>,
+    pub(crate) new: Vec<u8>,
+    pub(crate) patch: FixturePatch,
 }
 
 impl Update {
@@ -38,12 +38,12 @@ impl Update {
         Self { old, new, patch }
     }
 
-    fn medium() -> Self {
+    pub(crate) fn medium() -> Self {
         Self::read("medium")
     }
 
     /// The patch with one bit flipped behind its header.
-    fn broken(&self) -> FixturePatch {
+    pub(crate) fn broken(&self) -> FixturePatch {
         let mut patch = self.patch.clone();
         let middle = patch.bytes.len() / 2;
         patch.bytes[middle] ^= 0x10;
