@@ -80,18 +80,6 @@ pub struct Page {
 }
 
 impl Page {
-    /// The page's number.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// The page's bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.digests
-    }
-
     /// The digest of `chunk`, or `None` where it belongs to another page.
     #[must_use]
     pub fn chunk_digest(&self, chunk: ChunkIndex) -> Option<&[u8]> {

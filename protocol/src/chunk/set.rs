@@ -40,12 +40,6 @@ impl ChunkSet {
         set
     }
 
-    /// Chunks of the payload.
-    #[must_use]
-    pub fn chunk_count(&self) -> u32 {
-        self.count
-    }
-
     /// Chunks in the set.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -160,10 +154,14 @@ mod tests {
                 } else {
                     prop_assert_eq!(set.remove(ChunkIndex(chunk)), model.remove(&chunk));
                 }
-                prop_assert_eq!(set.len() as usize, model.len());
+                prop_assert_eq!((set.len() as usize, set.is_empty()), (model.len(), model.is_empty()));
                 let missing: Vec<u32> = (0..count).filter(|chunk| !model.contains(chunk)).collect();
                 prop_assert_eq!(set.watermark(), missing.first().copied().unwrap_or(count));
                 prop_assert_eq!(set.missing_in(0..count).collect::<Vec<_>>(), missing);
+            }
+            for from in 0..count + 70 {
+                let next = (from..count).find(|chunk| !model.contains(chunk));
+                prop_assert_eq!(set.next_missing(from), next);
             }
             let mut bitmap = [0; 40];
             set.write_bitmap(&mut bitmap);

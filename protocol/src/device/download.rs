@@ -410,3 +410,6 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,9 @@ fn output(output: &Output) -> Option<String> {
             let patch = if opening.base.is_some() { " of a patch" } else { "" };
             format!("open {} bytes{patch}", opening.transfer.layout.transfer_size())
         }
-        Output::Store(_, StoreOp::WritePage { page, bytes }) => format!("write {page:?}, {} bytes", bytes.len()),
+        Output::Store(_, StoreOp::WritePage { page, bytes }) => {
+            format!("write {page:?}, {} bytes", bytes.len())
+        }
         Output::Store(_, StoreOp::WriteChunks { first, bytes }) => {
             format!("write chunk {}, {} bytes", first.0, bytes.len())
         }
@@ -107,7 +109,9 @@ fn output(output: &Output) -> Option<String> {
 fn input(recorded: &Recorded) -> String {
     match recorded {
         Recorded::Message(channel, payload) => match Answer::decode(payload) {
-            Ok(Answer::Chunk(chunks)) => format!("<- chunks from {}, {} bytes", chunks.first.0, chunks.bytes.len()),
+            Ok(Answer::Chunk(chunks)) => {
+                format!("<- chunks from {}, {} bytes", chunks.first.0, chunks.bytes.len())
+            }
             Ok(Answer::Page(page)) => format!("<- page {:?}, {} bytes", page.page, page.bytes.len()),
             Ok(Answer::Refusal(refusal)) => format!("<- {:?}, {:?} s", refusal.code, refusal.retry_after_s),
             Ok(Answer::Signed(bytes)) => format!("<- {channel:?}, {} bytes", bytes.len()),
@@ -138,7 +142,8 @@ fn told(pair: &mut Pair) -> String {
 /// Compares what happened with the file, or writes it.
 fn is_as_recorded(name: &str, mut pair: Pair) {
     let text = told(&mut pair);
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/conversations").join(format!("{name}.txt"));
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/conversations").join(format!("{name}.txt"));
     if std::env::var_os("WHIMBREL_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &text).unwrap();
@@ -230,7 +235,9 @@ fn the_conversation_about_an_order_that_is_replaced_and_one_that_is_aborted_is_a
 
 #[test]
 fn the_conversation_about_an_image_that_is_not_healthy_is_as_recorded() {
-    for (name, failure) in [("unhealthy", InstallFailure::Unhealthy), ("health-unknown", InstallFailure::Retry)] {
+    for (name, failure) in
+        [("unhealthy", InstallFailure::Unhealthy), ("health-unknown", InstallFailure::Retry)]
+    {
         let options = on(8, faults((50, 80), 20_000));
         let mut pair = noting(Pair::with_release(options, image(30_000, 9), 10));
         pair.medium.health = Some(failure);

@@ -1,9 +1,10 @@
 //! When a device says hello again, what it subscribes to and when: what it does about news and about their lack.
 
+use whimbrel_protocol::cose::{Kind, sign_attached};
 use whimbrel_protocol::device::{Event, Input, Output, Reason, Record, Scope};
-use whimbrel_protocol::ids::{Digest, GroupName};
+use whimbrel_protocol::ids::{Digest, GroupName, Prefix};
 use whimbrel_protocol::limits::{SCOPES_MAX, UNSOLICITED_BYTES_MAX};
-use whimbrel_protocol::message::{GroupVersion, Hello, Refusal, RefusalCode, State};
+use whimbrel_protocol::message::{Beacon, GroupVersion, Hello, Refusal, RefusalCode, State, Validity};
 use whimbrel_protocol::testing::OrderOptions;
 use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
@@ -79,6 +80,19 @@ fn a_beacon_that_names_what_is_not_here_brings_a_hello_and_another_does_not() {
         } else {
             assert_eq!(waited, None, "{version} {of_ours}");
         }
+    }
+}
+
+#[test]
+fn a_beacon_that_names_a_newer_root_brings_a_hello_and_an_older_one_does_not() {
+    for (root, asks) in [(0, false), (1, false), (2, true)] {
+        let mut by_hand = ByHand::in_step(1);
+        let issued = by_hand.fixture.issued;
+        let validity = Validity { version: 1, issued, expires: issued.plus_secs(1 << 40) };
+        let beacon = Beacon { prefix: Prefix::default(), validity, groups: Vec::new(), root };
+        let beacon = sign_attached(&by_hand.fixture.beacon_key, Kind::Beacon, None, &beacon.encode());
+        by_hand.message(Channel::Beacon, &beacon);
+        assert_eq!(next_hello(&mut by_hand).is_some(), asks, "{root}");
     }
 }
 

@@ -73,7 +73,8 @@ pub(super) fn look(image: &[u8], architecture: Architecture) -> Flat {
     let memory = memory(image, architecture);
     let wide_first = matches!(architecture, Architecture::Arm64 | Architecture::RiscV | Architecture::X86);
     let widths: &[bool] = match architecture {
-        Architecture::RiscV => &[true, false],
+        // Halves of long words vote as much as the whole ones do; of equals the last is taken.
+        Architecture::RiscV => &[false, true],
         _ if wide_first => &[true],
         _ => &[false],
     };
@@ -175,4 +176,80 @@ fn memory(image: &[u8], architecture: Architecture) -> [u8; 2] {
         }
     }
     memory
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNCTIONS: usize = 40;
+
+    /// Functions that begin with `start`, at distances that differ, and behind them words that point to each of
+    /// them plus `offset`, for an image that runs at each of `bases`.
+    fn image(start: &[u8], size: usize, bases: &[u64], offset: u64) -> Vec<u8> {
+        let mut image = Vec::new();
+        let mut starts = Vec::new();
+        for function in 0..FUNCTIONS {
+            starts.push(image.len() as u64);
+            image.extend_from_slice(start);
+            // Distances of no common period: only the right load address fits them all.
+            image.resize(image.len() + 16 * (1 + function * function % 23), 0);
+        }
+        for base in bases {
+            let words = starts.iter().map(|start| base + start + offset);
+            image.extend(words.flat_map(|word| word.to_le_bytes()[..size].to_vec()));
+        }
+        image
+    }
+
+    #[test]
+    fn a_flat_image_runs_where_its_words_point_to_starts_of_functions() {
+        let push_lr = 0xb510_u16.to_le_bytes();
+        let thumb = image(&push_lr, 4, &[0x0800_4000], 1);
+        let found = look(&thumb, Architecture::Thumb);
+        assert_eq!((found.load_address, found.wide), (0x0800_4000, false));
+        let arm64 = image(&0xa9bf_7bfd_u32.to_le_bytes(), 8, &[0xffff_8000_0008_0000], 0);
+        let found = look(&arm64, Architecture::Arm64);
+        assert_eq!((found.load_address, found.wide), (0xffff_8000_0008_0000, true));
+        let addi_sp = 0x1141_u16.to_le_bytes();
+        for (size, wide) in [(4, false), (8, true)] {
+            let riscv = image(&addi_sp, size, &[0x8020_0000], 0);
+            let found = look(&riscv, Architecture::RiscV);
+            assert_eq!((found.load_address, found.wide), (0x8020_0000, wide));
+        }
+    }
+
+    /// A processor with Thumb code calls an address whose lowest bit is set.
+    #[test]
+    fn words_that_point_to_thumb_functions_are_odd_and_even_ones_count_for_nothing() {
+        let push_lr = 0xb510_u16.to_le_bytes();
+        // One odd word and three even ones for each function.
+        let mut thumb = image(&push_lr, 4, &[0x0800_4000], 1);
+        let decoys = image(&push_lr, 4, &[0x1000_0000, 0x1000_0000 + 0x100, 0x1000_0000 + 0x200], 0);
+        thumb.extend_from_slice(&decoys[thumb.len() - 4 * FUNCTIONS..]);
+        assert_eq!(look(&thumb, Architecture::Thumb).load_address, 0x0800_4000);
+    }
+
+    #[test]
+    fn fewer_words_than_chance_makes_say_nothing_of_where_an_image_runs() {
+        let push_lr = 0xb510_u16.to_le_bytes();
+        let mut thumb = image(&push_lr, 4, &[0x0800_4000], 1);
+        thumb.truncate(thumb.len() - 4 * (FUNCTIONS - VOTES_MIN));
+        assert_eq!(look(&thumb, Architecture::Thumb).load_address, 0x0800_4000);
+        thumb.truncate(thumb.len() - 4);
+        assert_eq!(look(&thumb, Architecture::Thumb).load_address, 0);
+    }
+
+    /// The first word of a Cortex-M image is its stack; pointers to static memory have the same high byte.
+    #[test]
+    fn memory_is_where_words_of_its_usual_places_are_many() {
+        let words = |high: u8, count: usize| {
+            (0..count).flat_map(move |word| [4, u8::try_from(word).unwrap(), 0x10, high])
+        };
+        let image: Vec<u8> = words(0x20, 200).chain(words(0x10, 13)).chain(words(0x30, 12)).collect();
+        assert_eq!(memory(&image, Architecture::Thumb), [0x20, 0x10]);
+        assert_eq!(memory(&image, Architecture::Arm64), [0, 0]);
+        let few: Vec<u8> = words(0x20, VOTES_MIN - 1).collect();
+        assert_eq!(memory(&few, Architecture::Thumb), [0, 0]);
+    }
 }
