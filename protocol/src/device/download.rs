@@ -288,7 +288,7 @@ impl Download {
                 self.list.is_some()
             }
             PageNumber::Page(number) => {
-                if self.list.is_none() && self.layout.page_count() == 1 {
+                if self.list.is_none() {
                     self.list = PageList::of_single_page(self.salt, self.layout, &self.index, bytes);
                 }
                 match self.list.as_ref().and_then(|list| list.verify_page(number, bytes)) {

@@ -5,7 +5,7 @@ use super::io::{InstallOp, Output, Reason, StoreFailure, StoreOp};
 use super::meter::Terms;
 use super::release::Run;
 use super::work::Work;
-use super::{Boxed, DeviceSession};
+use super::{Boxed, DeviceSession, SessionConfig};
 use crate::ids::{DeviceId, OpId, Prefix};
 use crate::limits::CHUNK_HEADER_BYTES_MAX;
 use crate::message::{ChunkMessage, DeferReason, PageMessage, PageRequest};
@@ -95,12 +95,7 @@ impl DeviceSession {
 
     fn ask(&mut self) {
         loop {
-            let terms = Terms {
-                header_bytes: header_bytes(&self.config.prefix, &self.config.device),
-                losses_s: self.config.mean_time_between_losses_s,
-                message_bytes_max: (self.config.message_bytes_max - CHUNK_HEADER_BYTES_MAX) as u64,
-                window_bytes_max: self.config.window_bytes_max,
-            };
+            let terms = terms(&self.config);
             let up = self.link.is_up();
             let Work::Downloading(work) = &mut self.work else {
                 return;
@@ -232,6 +227,16 @@ impl DeviceSession {
 /// Type and flags, three bytes of length, two bytes of the topic's length (MQTT 3.1.1 section 3.3).
 const PUBLISH_HEADER_BYTES: usize = 6;
 
+/// What the configuration says about sizes: the bytes of chunks that a message may have.
+fn terms(config: &SessionConfig) -> Terms {
+    Terms {
+        header_bytes: header_bytes(&config.prefix, &config.device),
+        losses_s: config.mean_time_between_losses_s,
+        message_bytes_max: config.message_bytes_max.saturating_sub(CHUNK_HEADER_BYTES_MAX) as u64,
+        window_bytes_max: config.window_bytes_max,
+    }
+}
+
 /// What each chunk message costs beyond its chunks: MQTT's header with the topic, and ours.
 fn header_bytes(prefix: &Prefix, device: &DeviceId) -> u64 {
     let topic = Channel::Answers.topic(prefix, device);
@@ -249,5 +254,14 @@ mod tests {
         assert_eq!(cost("ota", "m1"), 22);
         assert_eq!(cost("ota", "meter-17"), 28);
         assert_eq!(cost("updates", "m1"), 26);
+    }
+
+    #[test]
+    fn a_message_of_chunks_with_its_header_is_no_longer_than_the_device_takes() {
+        let fixture = crate::testing::Fixture::new();
+        let key = fixture.device_key.clone();
+        let usual = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, [0; 32]);
+        let config = SessionConfig { message_bytes_max: 8 * 1024, ..usual };
+        assert_eq!(terms(&config).message_bytes_max, 8 * 1024 - CHUNK_HEADER_BYTES_MAX as u64);
     }
 }

@@ -306,4 +306,89 @@ fn a_checkpoint_is_due_after_ten_seconds_of_bytes_within_bounds_and_at_the_end()
     assert!(!bench.download.wants_checkpoint(1 << 30));
     bench.arrive_and_write(1, 1);
     assert!(bench.download.wants_checkpoint(1 << 30), "everything is here");
+    bench.download.checkpoint();
+    assert!(!bench.download.wants_checkpoint(0), "and is saved once");
+}
+
+#[test]
+fn a_checkpoint_says_what_is_held_what_was_asked_for_and_what_it_cost() {
+    let mut bench = Bench::indexed(40);
+    assert_eq!(bench.asks(sizing(8, 1)), Some((0, 8)));
+    bench.download.forget_outstanding();
+    assert_eq!(bench.asks(sizing(8, 1)), Some((0, 8)));
+    bench.arrive_and_write(0, 3);
+    let checkpoint = bench.download.checkpoint();
+    assert_eq!(checkpoint.asked, ChunkIndex(8));
+    assert_eq!((checkpoint.bytes_received, checkpoint.bytes_twice), (3 * 1024, 3 * 1024));
+    assert_eq!(Checkpoint { asked: ChunkIndex(0), bytes_received: 0, bytes_twice: 0, ..checkpoint }, {
+        let mut held = ChunkSet::empty(40);
+        (0..3).for_each(|chunk| {
+            held.insert(ChunkIndex(chunk));
+        });
+        Checkpoint::of(&held)
+    });
+}
+
+#[test]
+fn chunks_that_follow_each_other_in_a_message_are_written_at_once() {
+    let mut bench = Bench::indexed(CHUNKS);
+    assert_eq!(bench.asks(sizing(20, 1)), Some((0, 20)));
+    bench.arrive_and_write(7, 1);
+    let tag = bench.download.tag();
+    let message = ChunkMessage::encode(tag, ChunkIndex(5), &bench.payload[5 * CHUNK..11 * CHUNK]);
+    let Answer::Chunk(message) = Answer::decode(&message).unwrap() else { panic!() };
+    let (accepted, wrong) = bench.download.chunks_arrived(&message);
+    assert_eq!(wrong, Some(Reason::Unsolicited), "chunk 7 is here already");
+    let runs: Vec<_> = accepted.iter().map(|run| (run.first.0, run.bytes.len() / CHUNK)).collect();
+    assert_eq!(runs, [(5, 2), (8, 3)]);
+    for run in &accepted {
+        let at = run.first.0 as usize * CHUNK;
+        assert_eq!(run.bytes, bench.payload[at..at + run.bytes.len()]);
+    }
+    // A write of several chunks that fails takes all of them back, and no other.
+    let op = bench.op();
+    bench.download.writing(op, &accepted[1]);
+    bench.download.written(op, false);
+    let held: Vec<u32> = (0..20).filter(|chunk| bench.download.held().contains(ChunkIndex(*chunk))).collect();
+    assert_eq!(held, [5, 6, 7]);
+}
+
+#[test]
+fn bytes_behind_the_last_chunk_or_of_a_part_of_one_are_refused() {
+    for (extra, chunks) in [(0, 4), (1, 4), (1024, 4), (-1, 3)] {
+        let mut bench = Bench::indexed(4);
+        assert_eq!(bench.asks(sizing(8, 1)), Some((0, 4)));
+        let mut bytes = bench.payload.clone();
+        bytes.resize(bytes.len().checked_add_signed(extra).unwrap(), 0);
+        let message = ChunkMessage::encode(bench.download.tag(), ChunkIndex(0), &bytes);
+        let Answer::Chunk(message) = Answer::decode(&message).unwrap() else { panic!() };
+        let (accepted, wrong) = bench.download.chunks_arrived(&message);
+        assert_eq!(accepted[0].bytes.len(), chunks as usize * CHUNK, "{extra}");
+        assert_eq!(wrong, (extra != 0).then_some(Reason::WrongChunk(ChunkIndex(chunks))), "{extra}");
+    }
+}
+
+#[test]
+fn an_index_page_counts_only_for_its_payload_and_where_it_was_asked_for() {
+    let mut bench = Bench::of(CHUNKS);
+    let tag = bench.download.tag();
+    let other = PayloadTag::of(&Digest([7; 32]));
+    let arrives = |bench: &mut Bench, tag, page| {
+        let bytes = match page {
+            PageNumber::List => bench.index.list.clone(),
+            PageNumber::Page(number) => bench.index.page(number).to_vec(),
+        };
+        let message = PageMessage::encode(tag, page, &bytes);
+        let Answer::Page(message) = Answer::decode(&message).unwrap() else { panic!() };
+        bench.download.page_arrived(&message)
+    };
+    assert_eq!(arrives(&mut bench, tag, PageNumber::List), Err(Reason::Unsolicited));
+    bench.download.not_stored.insert(PageNumber::List);
+    assert_eq!(bench.download.next(sizing(4, 1), true), Ask::Page(PageNumber::List));
+    assert_eq!(arrives(&mut bench, other, PageNumber::List), Err(Reason::Unsolicited));
+    assert_eq!(arrives(&mut bench, tag, PageNumber::Page(0)), Err(Reason::Unsolicited));
+    assert!(bench.download.is_waiting());
+    assert_eq!(arrives(&mut bench, tag, PageNumber::List), Ok(()));
+    assert!(!bench.download.is_waiting());
+    assert_eq!(arrives(&mut bench, tag, PageNumber::List), Err(Reason::Unsolicited), "it comes once");
 }
