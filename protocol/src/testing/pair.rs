@@ -9,7 +9,9 @@ use super::link::{Direction, Faults, Packet, SeededLink};
 use super::medium::{RamMedium, Stored};
 use super::recording::{Recorder, Recording};
 use super::shelf::Shelf;
-use crate::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, Record, SessionConfig};
+use crate::device::{
+    DeviceSession, Event, Input, InstallFailure, InstallOp, Output, Record, SessionConfig, StoreFailure,
+};
 use crate::ids::{OpId, PayloadTag};
 use crate::message::State;
 use crate::retry::Jitter;
@@ -92,6 +94,8 @@ pub struct Pair {
     pub wanted: Option<Vec<(Instant, Output)>>,
     /// Times that the device was woken because it wanted to be.
     pub wakes: u64,
+    /// Gives the device answers to operations that it never asked for, before each that it did.
+    pub stray_answers: bool,
     pub(super) options: PairOptions,
     pub(super) server: ServerSession,
     link: SeededLink,
@@ -163,6 +167,7 @@ impl Pair {
             recorder: None,
             wanted: None,
             wakes: 0,
+            stray_answers: false,
             server,
             link,
             jitter,
@@ -396,6 +401,9 @@ impl Pair {
             while let Some(output) = self.device.poll_output() {
                 answers.extend(self.carry_out(output));
             }
+            if self.stray_answers && !answers.is_empty() {
+                self.answer_what_nobody_asked();
+            }
             let input = match answers.pop_front() {
                 Some((op, Answered::Stored(Stored::Done(result)))) => Input::Stored { op, result },
                 Some((op, Answered::Stored(Stored::Opened(result)))) => Input::Opened { op, result },
@@ -410,6 +418,23 @@ impl Pair {
         }
         if core::mem::take(&mut self.rebooting) {
             self.start_again();
+        }
+    }
+
+    /// # Panics
+    /// Where the device makes something of it.
+    fn answer_what_nobody_asked(&mut self) {
+        let op = OpId(u32::MAX);
+        for stray in [
+            Input::Installed { op, result: Ok(()) },
+            Input::Installed { op, result: Err(InstallFailure::Mismatch) },
+            Input::Stored { op, result: Ok(()) },
+            Input::Opened { op, result: Err(StoreFailure::NoRoom) },
+            Input::Loaded { op, bytes: Some(&[0; 64]) },
+        ] {
+            self.device.handle_input(self.now, stray.clone());
+            let made = self.device.poll_output();
+            assert!(made.is_none(), "{:?} makes {made:?} of {stray:?}", self.device.state());
         }
     }
 

@@ -274,3 +274,28 @@ fn the_conversation_about_a_patch_and_one_that_does_not_fit_is_as_recorded() {
         is_as_recorded(name, pair);
     }
 }
+
+#[test]
+fn answers_to_operations_that_a_device_never_asked_for_change_nothing() {
+    let update = Update::medium();
+    let run = |stray_answers, patch, health| {
+        let mut pair = Pair::on(on(11, faults((50, 80), 20_000)), RamMedium::running(&update.old));
+        let release = pair.fixture.release_with_patches(update.new.clone(), 1, 10, &[patch]);
+        pair.roll_out(release, OrderOptions::default());
+        let mut pair = noting(pair);
+        pair.medium.health = health;
+        pair.stray_answers = stray_answers;
+        let end = if health.is_some() { State::Reverted } else { State::Confirmed };
+        assert_eq!(pair.run_until(end, DAY), Verdict::Done, "{pair:?}");
+        told(&mut pair)
+    };
+    for (patch, health) in [
+        (update.patch.clone(), None),
+        (update.broken(), None),
+        (update.patch.clone(), Some(InstallFailure::Unhealthy)),
+        (update.patch.clone(), Some(InstallFailure::Retry)),
+    ] {
+        let plain = run(false, patch.clone(), health);
+        assert_eq!(run(true, patch, health), plain);
+    }
+}
