@@ -25,6 +25,11 @@ impl Jitter {
         let wide = self.next_u64() as u128 * bound as u128;
         (wide >> 64) as u64
     }
+
+    /// A wait of `ms` milliseconds and up to a quarter more, so that devices do not keep step.
+    pub const fn lengthened(&mut self, ms: u64) -> u64 {
+        ms.saturating_add(self.below(ms / 4))
+    }
 }
 
 /// Exponential back-off with full jitter: the n-th wait is uniform over `0..min(cap, base x 2^n)`.
@@ -67,6 +72,15 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_never_shortened_and_gets_up_to_a_quarter_longer() {
+        let mut jitter = Jitter::new(1);
+        let waits: std::vec::Vec<u64> = (0..1000).map(|_| jitter.lengthened(4000)).collect();
+        assert!(waits.iter().all(|wait| (4000..5000).contains(wait)));
+        assert!(waits.iter().any(|wait| *wait < 4100) && waits.iter().any(|wait| *wait > 4900));
+        assert_eq!([0, 3, u64::MAX].map(|ms| Jitter::new(1).lengthened(ms)), [0, 3, u64::MAX]);
+    }
 
     #[test]
     fn waits_grow_up_to_the_cap_and_start_again_after_success() {

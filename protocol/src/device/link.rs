@@ -92,7 +92,6 @@ impl DeviceSession {
     pub(super) fn connected(&mut self) {
         self.link = Link {
             up: Some(self.now),
-            heard: self.now,
             fruitless: self.link.fruitless,
             unanswered_ms: self.link.unanswered_ms,
             ..Link::default()
@@ -150,7 +149,7 @@ impl DeviceSession {
 
     /// Says hello again soon, because something changed or is missing.
     pub(super) fn hello_within(&mut self, ms: u64) {
-        let at = self.now.plus_millis(ms + self.jitter.below(ms / 4 + 1));
+        let at = self.now.plus_millis(self.jitter.lengthened(ms));
         self.link.again_at = Some(self.link.again_at.map_or(at, |other| other.min(at)));
     }
 
@@ -251,8 +250,7 @@ impl DeviceSession {
                     self.enrol();
                     self.hello_within(ENROLLED_MS);
                 } else if let Some(wait_ms) = wait_ms {
-                    self.link.again_at =
-                        Some(self.now.plus_millis(wait_ms + self.jitter.below(wait_ms / 4 + 1)));
+                    self.link.again_at = Some(self.now.plus_millis(self.jitter.lengthened(wait_ms)));
                 }
             }
             RefusalCode::Busy

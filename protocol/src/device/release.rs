@@ -65,7 +65,7 @@ impl DeviceSession {
         }
         let wait = (RETRY_MS << offered.asked.min(8)).min(RETRY_CAP_MS);
         offered.asked += 1;
-        offered.ask_at = Some(self.now.plus_millis(wait + self.jitter.below(wait / 4)));
+        offered.ask_at = Some(self.now.plus_millis(self.jitter.lengthened(wait)));
         self.publish(Channel::Requests, DocumentRequest::Manifest(release.short()).encode(), false);
         false
     }

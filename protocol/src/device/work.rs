@@ -122,8 +122,7 @@ impl DeviceSession {
             StoreFailure::NoRoom => (ROOM_MS, DeferReason::Room),
             StoreFailure::Failed => (4 * RETRY_MS, DeferReason::Retry),
         };
-        self.work =
-            Work::Deferred { until: self.now.plus_millis(wait + self.jitter.below(wait / 4)), reason };
+        self.work = Work::Deferred { until: self.now.plus_millis(self.jitter.lengthened(wait)), reason };
     }
 
     pub(super) fn work_disconnected(&mut self) {
@@ -161,7 +160,7 @@ impl DeviceSession {
         let wait = match &mut self.work {
             Work::Offered(offered) => {
                 let wait = wait_ms.unwrap_or(RETRY_MS << offered.asked.min(8)).min(RETRY_CAP_MS);
-                offered.ask_at = Some(self.now.plus_millis(wait + self.jitter.below(wait / 4 + 1)));
+                offered.ask_at = Some(self.now.plus_millis(self.jitter.lengthened(wait)));
                 wait
             }
             Work::Downloading(work) => {
@@ -170,7 +169,7 @@ impl DeviceSession {
                 work.download.forget_outstanding();
                 work.probe = None;
                 let reason = if missing { DeferReason::Retry } else { DeferReason::Busy };
-                let until = self.now.plus_millis(wait + self.jitter.below(wait / 4 + 1));
+                let until = self.now.plus_millis(self.jitter.lengthened(wait));
                 work.paused = Some((until, reason));
                 self.meter.idle();
                 wait

@@ -42,6 +42,8 @@ pub struct RamMedium {
     pub without_staging: bool,
     /// Applying a patch fails with this while it is set.
     pub apply_fault: Option<InstallFailure>,
+    /// Reading this slot fails.
+    pub unreadable: Option<Place>,
     /// Times the running slot was hashed.
     pub running_hashed: u64,
     /// Patches that were applied, whatever came of it.
@@ -360,6 +362,9 @@ impl RamMedium {
         let target = self.target();
         match op {
             InstallOp::Match { place, image, size } => {
+                if self.unreadable == Some(place) {
+                    return Err(InstallFailure::Failed);
+                }
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
                 let slot = match place {
                     Place::Target => target,

@@ -159,6 +159,20 @@ fn hellos_without_an_answer_get_rarer_and_devices_do_not_keep_step() {
 }
 
 #[test]
+fn a_connection_that_breaks_does_not_shorten_the_wait_of_the_next_hello() {
+    let mut by_hand = ByHand::new(1, Record::default(), boot());
+    for doubled in 0..6 {
+        let hello = by_hand.feed(Input::Connected);
+        assert_eq!(crate::by_hand::hellos(&hello).len(), 1);
+        let (waited, _) = by_hand.wake().unwrap();
+        let shortest = 10_000 << (2 * doubled);
+        assert!((shortest.min(600_000)..=900_000).contains(&waited), "{doubled}: {waited}");
+        by_hand.feed(Input::Disconnected);
+        assert_eq!(by_hand.session.poll_timeout(), None, "nobody can be asked");
+    }
+}
+
+#[test]
 fn a_device_that_waits_to_be_accepted_asks_after_the_wait_and_up_to_a_quarter_more() {
     let waits = of_every_seed(|mut pair| {
         let heard = overhear(&mut pair, false);

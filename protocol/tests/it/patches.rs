@@ -2,11 +2,11 @@
 
 use whimbrel_protocol::codec::DecodeError;
 use whimbrel_protocol::device::{
-    Deployment, Event, GivenUp, InstallFailure, PatchFailure, Record, Stage, StoreFailure,
+    Deployment, Event, GivenUp, InstallFailure, PatchFailure, Place, Record, Stage, StoreFailure,
 };
 use whimbrel_protocol::ids::{Digest, PayloadTag};
 use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
-use whimbrel_protocol::message::{FailureCode, Outcome, State};
+use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, State};
 use whimbrel_protocol::patch::Header;
 use whimbrel_protocol::testing::{
     Faults, FixturePatch, OrderOptions, Pair, PairOptions, RamMedium, Release, Verdict,
@@ -103,6 +103,29 @@ fn a_device_on_the_base_fetches_the_patch_and_nothing_else() {
         assert_eq!((report.bytes_received, report.bytes_twice), (bytes, 0));
         assert_eq!(failures(&pair), []);
     }
+}
+
+#[test]
+fn a_base_that_cannot_be_read_is_none_and_a_target_that_cannot_be_read_is_waited_for() {
+    let update = Update::medium();
+    let patches = [update.patch.clone()];
+    let (mut pair, _) = update.pair(PairOptions::default(), &patches);
+    pair.medium.unreadable = Some(Place::Running);
+    update.confirmed(&mut pair);
+    assert_eq!(pair.served_bytes, update.new.len() as u64);
+    // After a patch that failed the target slot says whether it holds the image all the same.
+    let broken = update.broken();
+    let bytes = broken.bytes.len() as u64;
+    let (mut pair, release) = update.pair(PairOptions::default(), &[broken]);
+    pair.medium.unreadable = Some(Place::Target);
+    let waits = |pair: &Pair| pair.device.status().is_some_and(|it| it.deferred == Some(DeferReason::Retry));
+    assert_eq!(pair.run(MINUTE, waits), Verdict::Done);
+    pair.run(10 * MINUTE, |_| false);
+    assert_eq!((ended(&pair), pair.served_bytes), (Vec::new(), bytes), "nothing is fetched meanwhile");
+    pair.medium.unreadable = None;
+    update.confirmed(&mut pair);
+    assert_eq!(served(&pair, release.patches[0].tag()), bytes);
+    assert_eq!(pair.served_bytes, bytes + update.new.len() as u64);
 }
 
 #[test]

@@ -52,6 +52,22 @@ fn a_release_reaches_a_device_and_is_confirmed() {
 }
 
 #[test]
+fn after_each_confirmation_the_next_image_goes_to_the_other_slot() {
+    let mut pair = Pair::new(PairOptions::default());
+    for sequence in 1..=3 {
+        let before = pair.device.boot().target_slot;
+        let release = pair.fixture.release(image(9_000, u8::try_from(sequence).unwrap()), sequence, 10);
+        let campaign = u8::try_from(sequence).unwrap();
+        pair.roll_out(release, OrderOptions { version: sequence, campaign, ..OrderOptions::default() });
+        let reported = |pair: &Pair| pair.shelf.reports.len() as u64 == sequence;
+        assert_eq!(pair.run(10 * MINUTE, reported), Verdict::Done);
+        let after = pair.device.boot();
+        assert_eq!((after.target_slot, after.running.sequence), (1 - before, sequence));
+        assert_eq!(after.target_slot, pair.medium.boot_view().target_slot);
+    }
+}
+
+#[test]
 fn a_payload_of_many_pages_arrives() {
     let options = PairOptions {
         faults: Faults { delay_ms: (5, 10), rate: 2_000_000, ..Faults::default() },
