@@ -105,7 +105,7 @@ impl Meter {
         let per_message = most.checked_ilog2().map_or(1, |log| 1 << log);
         let window = (2 * bdp + 2 * u64::from(per_message) * chunk).clamp(WINDOW_BYTES_MIN, window_max);
         let chunks = u32::try_from(window.div_ceil(chunk)).unwrap_or(REQUEST_CHUNKS_MAX);
-        let chunks = chunks.next_multiple_of(per_message).max(2 * per_message);
+        let chunks = chunks.next_multiple_of(per_message);
         let most = u32::try_from(window_max / chunk).unwrap_or(REQUEST_CHUNKS_MAX).max(1);
         Sizing { window_chunks: chunks.min(most).min(REQUEST_CHUNKS_MAX), per_message }
     }
@@ -266,6 +266,9 @@ mod tests {
             ([1250000, 10, 43200, 10], [27, 8000, 65536], [36, 4]),
             ([1250000, 500, 43200, 16], [27, 32768, 65536], [1, 1]),
             ([1250000, 1, 43200, 10], [27, 262144, 262144], [128, 64]),
+            ([1250000, 1, 43200, 10], [27, 1048576, 1048576], [128, 64]),
+            ([600000, 30, 43200, 10], [27, 65536, 100000], [80, 16]),
+            ([400000, 30, 43200, 10], [27, 65536, 100000], [96, 32]),
             ([500000, 100, 43200, 10], [27, 32768, 4096], [8, 2]),
             ([100, 100, 3600, 10], [27, 32768, 65536], [8, 1]),
         ] {

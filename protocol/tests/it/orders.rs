@@ -137,6 +137,46 @@ fn a_release_with_another_image_size_or_sequence_number_than_the_order_says_is_r
     }
 }
 
+#[test]
+fn a_release_at_the_floor_is_not_withdrawn_neither_before_nor_while_it_is_fetched() {
+    let mut pair = idle();
+    let release = pair.fixture.release(image(100_000, 4), 4, 12);
+    let options = OrderOptions { min_sequence: 4, ..OrderOptions::default() };
+    pair.roll_out(release.clone(), options);
+    assert_eq!(pair.run(MINUTE, |pair| pair.served_bytes > 20_000), Verdict::Done);
+    assert_eq!(pair.device.record().min_sequence, 4);
+    let again = pair.fixture.campaign(&release, OrderOptions { version: 2, ..options });
+    assert_eq!(offer(&mut pair, group(), &again), None);
+    assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(ended(&pair), [(Outcome::Confirmed, None)]);
+}
+
+#[test]
+fn an_order_that_is_replaced_is_superseded_and_aborted_only_by_its_own_campaign() {
+    for (aborts, code) in [(2, FailureCode::Superseded), (1, FailureCode::Aborted)] {
+        let mut pair = idle();
+        let beta = GroupName::new("beta").unwrap();
+        let groups = [pair.fixture.group.clone(), beta.clone()];
+        let assignment = pair.fixture.assignment(2, &groups, None);
+        pair.put_assignment(2, assignment);
+        let first = pair.fixture.release(image(400_000, 1), 1, 12);
+        pair.roll_out(first.clone(), OrderOptions::default());
+        assert_eq!(pair.run(MINUTE, |pair| pair.served_bytes > 50_000), Verdict::Done);
+        let aborted =
+            OrderOptions { campaign: aborts, state: CampaignState::Aborted, ..OrderOptions::default() };
+        let order = pair.fixture.order(&first, aborted);
+        let of_beta = pair.fixture.campaign_of(&beta, order, aborted);
+        assert_eq!(offer(&mut pair, Channel::Group(beta), &of_beta), None);
+        // An abort in another group's document takes nothing away while its own group's says to go on.
+        assert_eq!(pair.device.state(), State::Downloading);
+        let second = release(&pair, 2);
+        let newer = OrderOptions { version: 2, campaign: 3, ..OrderOptions::default() };
+        let document = pair.fixture.campaign(&second, newer);
+        pair.inject(group(), document);
+        assert_eq!(ended(&pair), [(Outcome::Cancelled, Some(code))]);
+    }
+}
+
 /// The document that a device holds says that its campaign was aborted before it began: nothing begins.
 #[test]
 fn an_order_that_is_aborted_from_the_start_begins_nothing() {

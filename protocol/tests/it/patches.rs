@@ -168,6 +168,42 @@ fn an_image_that_nobody_named_is_found_by_its_digest_and_read_once_for_each_base
     assert_eq!(pair.served.keys().copied().collect::<Vec<_>>(), [release.patches[2].tag()]);
 }
 
+/// What was read of the running slot rules out other images of the same size where it matched, and only there.
+#[test]
+fn a_slot_is_read_for_each_base_until_one_of_its_size_matches() {
+    let update = Update::medium();
+    let alike = |seed: u8| {
+        let base = image(update.old.len(), seed);
+        let mut patch = FixturePatch { base: id(&base), ..update.patch.clone() };
+        patch.bytes.push(seed);
+        patch
+    };
+    let run = |patches: &[FixturePatch]| {
+        let medium = RamMedium::running_unknown(&update.old);
+        let (mut pair, _) = update.pair_on(PairOptions::default(), medium, patches);
+        update.confirmed(&mut pair);
+        (pair.medium.running_hashed, pair.medium.applied)
+    };
+    assert_eq!(run(&[alike(1), alike(2), update.patch.clone()]), (3, 1), "another of its size did not match");
+    assert_eq!(run(&[update.broken(), alike(1), alike(2)]), (1, 1), "one of its size matched");
+    assert_eq!(run(&[update.broken(), elsewhere(&update, 1)]), (2, 1), "it may begin with a shorter one");
+}
+
+#[test]
+fn what_a_patch_fails_for_is_told_and_the_full_payload_is_taken() {
+    let update = Update::medium();
+    for (fault, why) in [
+        (InstallFailure::Decode, PatchFailure::Decode),
+        (InstallFailure::Mismatch, PatchFailure::Mismatch),
+        (InstallFailure::NoRoom, PatchFailure::NoRoom),
+    ] {
+        let (mut pair, release) = update.pair(PairOptions::default(), std::slice::from_ref(&update.patch));
+        pair.medium.apply_fault = Some(fault);
+        update.confirmed(&mut pair);
+        assert_eq!(failures(&pair), [(release.patches[0].tag(), why)]);
+    }
+}
+
 #[test]
 fn a_patch_that_decodes_to_something_else_is_given_up_for_the_full_payload() {
     let update = Update::medium();
