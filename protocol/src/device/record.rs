@@ -344,3 +344,27 @@ fn list<'b, T>(
     let count = reader.array(what, most)?;
     (0..count).map(|_| read(reader)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Outcome;
+
+    #[test]
+    fn the_last_attempt_of_each_of_the_last_campaigns_is_remembered() {
+        let mut record = Record::default();
+        let past = |campaign: u8, attempt| {
+            let campaign = CampaignId([campaign; 8]);
+            Past { campaign, attempt, outcome: Outcome::Failed, failure: None }
+        };
+        for campaign in 1..=17 {
+            record.remember(past(campaign, 1));
+            record.remember(past(campaign, 2));
+        }
+        let kept: Vec<_> = record.outcomes.iter().map(|past| (past.campaign.0[0], past.attempt)).collect();
+        let want: Vec<_> = (2..=17).map(|campaign| (campaign, 2)).collect();
+        assert_eq!(kept, want);
+        assert!(record.outcome_of(CampaignId([9; 8]), 2).is_some());
+        assert!(record.outcome_of(CampaignId([9; 8]), 3).is_none());
+    }
+}

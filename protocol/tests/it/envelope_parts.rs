@@ -13,7 +13,7 @@ use crate::samples::{
 };
 
 /// An envelope made of these parts, whatever they are.
-fn assemble(digest: &[u8], blocks: &[Vec<u8>], members: &[(i64, &[u8])]) -> Vec<u8> {
+pub(crate) fn assemble(digest: &[u8], blocks: &[Vec<u8>], members: &[(i64, &[u8])]) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.tag(107).map(1 + members.len()).int(2).wrapped(|inner| {
         inner.array(1 + blocks.len()).bytes(digest);
@@ -27,7 +27,7 @@ fn assemble(digest: &[u8], blocks: &[Vec<u8>], members: &[(i64, &[u8])]) -> Vec<
     writer.into_bytes()
 }
 
-fn suit_digest(algorithm: i64, digest: &[u8]) -> Vec<u8> {
+pub(crate) fn suit_digest(algorithm: i64, digest: &[u8]) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.array(2).int(algorithm).bytes(digest);
     writer.into_bytes()
@@ -45,7 +45,7 @@ fn sign_anything(manifest: &[u8], digest: &Digest, key: &SigningKey) -> Vec<u8> 
     assemble(&digest, &[block], &[(3, manifest)])
 }
 
-fn wrapped_digest(content: &[u8]) -> Digest {
+pub(crate) fn wrapped_digest(content: &[u8]) -> Digest {
     let mut writer = Writer::new();
     writer.bytes(content);
     Digest::of(writer.as_bytes())

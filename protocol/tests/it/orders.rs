@@ -6,7 +6,9 @@ use std::rc::Rc;
 use whimbrel_protocol::device::{Event, Reason};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
-use whimbrel_protocol::manifest::{Content, DecoderMemory, Manifest, TransferDescriptor};
+use whimbrel_protocol::manifest::{
+    Content, DecoderMemory, Manifest, Sequence, Severable, TransferDescriptor,
+};
 use whimbrel_protocol::message::{
     CampaignState, FailureCode, Order, Outcome, Refusal, RefusalCode, Request, State,
 };
@@ -15,6 +17,7 @@ use whimbrel_protocol::topic::Channel;
 
 use crate::by_hand::ByHand;
 use crate::documents::{group, idle, offer, release};
+use crate::envelope_parts::{assemble, suit_digest, wrapped_digest};
 use crate::samples::sign_manifest;
 use crate::session::{DAY, MINUTE, beside, ended, image};
 
@@ -177,6 +180,16 @@ fn an_order_that_is_replaced_is_superseded_and_aborted_only_by_its_own_campaign(
     }
 }
 
+/// Two images under one number are a fault of the publisher's, but no number is none.
+#[test]
+fn a_release_with_the_number_zero_is_taken_by_a_device_whose_image_has_no_number() {
+    let mut pair = idle();
+    let release = release(&pair, 0);
+    pair.roll_out(release.clone(), OrderOptions::default());
+    assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(pair.medium.running_image(), release.image);
+}
+
 /// The document that a device holds says that its campaign was aborted before it began: nothing begins.
 #[test]
 fn an_order_that_is_aborted_from_the_start_begins_nothing() {
@@ -264,4 +277,55 @@ fn a_manifest_that_starts_nothing_is_refused_before_its_image_is_installed() {
     pair.run_until(State::Failed, 20 * MINUTE);
     assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Unsupported))]);
     assert_eq!(pair.medium.running_image(), [0; 100]);
+}
+
+/// A release whose sequence for the installation stands beside its manifest.
+fn severed(pair: &Pair) -> Release {
+    let mut ordered = release(pair, 1);
+    let envelope = Envelope::<Unverified>::decode(&ordered.envelope).unwrap();
+    let content = envelope.unverified_manifest().unwrap().content().clone();
+    let Some(Severable::Inline(install)) = content.install else { panic!() };
+    let manifest =
+        Manifest::new(Content { install: Some(Severable::<Sequence>::sever(install)), ..content }).unwrap();
+    let envelope = sign_manifest(&manifest, &[&pair.fixture.release_key]);
+    (ordered.digest, ordered.envelope) = (envelope.claimed_digest(), envelope.bytes().to_vec());
+    ordered
+}
+
+/// The signature covers its digest and not itself: anybody on the way can spoil it, and that ends nothing.
+#[test]
+fn a_part_of_the_manifest_that_is_sent_beside_it_may_be_spoiled_on_the_way_any_number_of_times() {
+    let mut pair = idle();
+    let ordered = severed(&pair);
+    let spoiled = Rc::new(Cell::new(0));
+    let count = spoiled.clone();
+    pair.tap = Some(Box::new(move |_, mut packet| {
+        if packet.payload.starts_with(&[0xd8, 0x6b]) && count.get() < 5 {
+            count.set(count.get() + 1);
+            *packet.payload.last_mut().unwrap() ^= 1;
+        }
+        vec![packet]
+    }));
+    pair.roll_out(ordered, OrderOptions::default());
+    assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?} {:?}", pair.events);
+    assert_eq!((spoiled.get(), ended(&pair)), (5, vec![(Outcome::Confirmed, None)]));
+}
+
+/// What was signed is wrong for ever: asking again brings the same.
+#[test]
+fn a_manifest_that_was_signed_and_cannot_be_read_ends_the_attempt_at_once() {
+    let mut pair = idle();
+    let mut ordered = release(&pair, 1);
+    let envelope = Envelope::<Unverified>::decode(&ordered.envelope).unwrap();
+    let content = envelope.unverified_manifest().unwrap().content().clone();
+    let garbage = [0x81, 0x00];
+    let severed = Severable::Severed { digest: wrapped_digest(&garbage), member: None };
+    let manifest = Manifest::new(Content { install: Some(severed), ..content }).unwrap();
+    let block = sign_manifest(&manifest, &[&pair.fixture.release_key]).blocks().unwrap().remove(0).bytes;
+    let digest = suit_digest(-16, &manifest.digest().0);
+    ordered.envelope = assemble(&digest, &[block], &[(3, manifest.bytes()), (20, &garbage)]);
+    ordered.digest = manifest.digest();
+    pair.roll_out(ordered, OrderOptions::default());
+    assert_eq!(pair.run_until(State::Failed, MINUTE), Verdict::Done, "{pair:?}");
+    assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Malformed))]);
 }
