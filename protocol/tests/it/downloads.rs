@@ -303,6 +303,19 @@ fn what_was_written_before_a_cut_is_checkpointed_at_the_cut() {
 }
 
 #[test]
+fn a_cut_with_nothing_new_on_the_medium_saves_no_checkpoint() {
+    let mut pair = downloading(1);
+    pair.cut();
+    pair.run(100, |_| false);
+    let saved = pair.medium.checkpoints;
+    let waiting = |pair: &Pair| pair.device.poll_timeout().is_some();
+    assert_eq!(pair.run(MINUTE, waiting), Verdict::Done, "connected again");
+    pair.cut();
+    pair.run(100, |_| false);
+    assert_eq!(pair.medium.checkpoints, saved);
+}
+
+#[test]
 fn chunks_in_a_row_are_asked_for_without_a_bitmap() {
     let mut pair = Pair::with_release(PairOptions::default(), image(LEN, 1), 12);
     let requests = requests(&mut pair);

@@ -3,19 +3,20 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use whimbrel_protocol::device::{Event, Reason};
+use whimbrel_protocol::device::{Event, Input, Output, Reason};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
 use whimbrel_protocol::manifest::{
     Content, DecoderMemory, Manifest, Sequence, Severable, TransferDescriptor,
 };
 use whimbrel_protocol::message::{
-    CampaignState, FailureCode, Order, Outcome, Refusal, RefusalCode, Request, State,
+    CampaignState, DocumentRequest, FailureCode, GroupVersion, Order, Outcome, Refusal, RefusalCode, Request,
+    State,
 };
 use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Release, Verdict};
 use whimbrel_protocol::topic::Channel;
 
-use crate::by_hand::ByHand;
+use crate::by_hand::{ByHand, subscriptions, the_hello};
 use crate::documents::{group, idle, offer, release};
 use crate::envelope_parts::{assemble, suit_digest, wrapped_digest};
 use crate::samples::sign_manifest;
@@ -245,6 +246,74 @@ fn an_image_that_rots_on_the_medium_before_it_is_installed_is_not_started() {
 }
 
 /// A manifest is named by nothing but its digest: what names a payload is about something else.
+/// A device that has asked for the manifest of its order once.
+fn offered() -> ByHand {
+    let mut by_hand = ByHand::in_step(1);
+    let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+    let campaign = by_hand.fixture.campaign(&release, OrderOptions::default());
+    assert!(asks_for_manifest(&by_hand.message(Channel::Answers, &campaign)));
+    assert_eq!(by_hand.session.state(), State::Offered);
+    by_hand
+}
+
+fn asks_for_manifest(outputs: &[Output]) -> bool {
+    let is_manifest = |payload: &[u8]| {
+        matches!(Request::decode(payload), Ok(Request::Document(DocumentRequest::Manifest(_))))
+    };
+    outputs.iter().any(|output| matches!(output, Output::Publish(publish) if is_manifest(&publish.payload)))
+}
+
+/// Milliseconds until the manifest is asked for again.
+fn next_question(by_hand: &mut ByHand) -> u64 {
+    let since = by_hand.now;
+    while !asks_for_manifest(&by_hand.wake().unwrap().1) {}
+    by_hand.now.millis_since(since)
+}
+
+#[test]
+fn a_refused_manifest_is_asked_for_again_after_the_wait_and_where_none_is_said_more_and_more_rarely() {
+    let refusal = |retry_after_s| Refusal { code: RefusalCode::Busy, retry_after_s, payload: None }.encode();
+    let mut by_hand = offered();
+    for asked in 1..12 {
+        by_hand.message(Channel::Answers, &refusal(None));
+        let wait = (15_000 << asked.min(8)).min(3_600_000);
+        let waited = next_question(&mut by_hand);
+        assert!((wait..=wait + wait / 4).contains(&waited), "{asked}: {waited}");
+    }
+    by_hand.message(Channel::Answers, &refusal(Some(100)));
+    let waited = next_question(&mut by_hand);
+    assert!((100_000..=125_000).contains(&waited), "{waited}");
+    by_hand.message(Channel::Answers, &refusal(Some(u32::MAX)));
+    let waited = next_question(&mut by_hand);
+    assert!((3_600_000..=4_500_000).contains(&waited), "an hour is the most: {waited}");
+}
+
+#[test]
+fn in_a_new_connection_the_manifest_is_asked_for_at_once() {
+    let mut by_hand = offered();
+    next_question(&mut by_hand);
+    next_question(&mut by_hand);
+    by_hand.feed(Input::Disconnected);
+    assert!(asks_for_manifest(&by_hand.feed(Input::Connected)));
+}
+
+/// Retained topics bring what the answer has brought already: the link is for the download first.
+#[test]
+fn nothing_is_subscribed_to_while_the_manifest_is_being_fetched() {
+    let mut by_hand = offered();
+    by_hand.feed(Input::Disconnected);
+    let hello = the_hello(&by_hand.feed(Input::Connected));
+    let group = GroupVersion { group: by_hand.fixture.group.clone(), version: 1 };
+    let outputs = by_hand.answer(hello.nonce, |answer| (answer.assignment, answer.groups) = (1, vec![group]));
+    assert_eq!(subscriptions(&outputs), []);
+    // The attempt ends, and the device listens again.
+    let withdrawn = OrderOptions { version: 2, min_sequence: 2, ..OrderOptions::default() };
+    let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+    let campaign = by_hand.fixture.campaign(&release, withdrawn);
+    let outputs = by_hand.message(Channel::Answers, &campaign);
+    assert_eq!(subscriptions(&outputs).len(), 3);
+}
+
 #[test]
 fn while_the_manifest_is_asked_for_only_a_refusal_without_a_payload_counts() {
     for (payload, waits) in [(None, true), (Some(PayloadTag([1; 4])), false)] {
