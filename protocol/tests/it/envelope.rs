@@ -74,9 +74,11 @@ fn a_signature_by_an_unknown_key_does_not_count() {
     // A key of another role is as unknown.
     let envelope = signed(&release(), &[&ed25519_key(203)]);
     assert_eq!(verify(&envelope, &[&known], 1), Err(SignatureError::UnknownKey.into()));
-    // Beside one that counts it does no harm.
+    // Beside one that counts it does no harm, and where more are needed it is they that are missing.
     let envelope = signed(&release(), &[&unknown, &known]);
     assert_eq!(verify(&envelope, &[&known], 1), Ok(()));
+    let missing = SignatureError::Threshold { got: 1, want: 2 };
+    assert_eq!(verify(&envelope, &[&known, &p256_key(2)], 2), Err(missing.into()));
 }
 
 #[test]
