@@ -80,7 +80,7 @@ impl ChunkSet {
         *word |= bit;
         self.held += 1;
         if chunk.0 == self.watermark {
-            self.watermark = self.next_missing(chunk.0 + 1).unwrap_or(self.count);
+            self.watermark = self.next_missing(chunk.0).unwrap_or(self.count);
         }
         true
     }
@@ -101,15 +101,13 @@ impl ChunkSet {
     #[must_use]
     pub fn next_missing(&self, from: u32) -> Option<u32> {
         let mut at = from;
-        while at < self.count {
-            let word = self.words.get((at / 64) as usize).copied().unwrap_or(u64::MAX);
+        while let Some(word) = self.words.get((at / 64) as usize) {
             let missing = !word >> (at % 64);
-            if missing == 0 {
-                at = (at / 64 + 1) * 64;
-            } else {
+            if missing != 0 {
                 at += missing.trailing_zeros();
                 return (at < self.count).then_some(at);
             }
+            at = (at / 64 + 1) * 64;
         }
         None
     }

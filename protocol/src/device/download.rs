@@ -176,7 +176,8 @@ impl Download {
         }
         let next = self.next_wanted(self.held.watermark())?;
         let ahead = next.saturating_add(sizing.window_chunks * PAGE_AHEAD_WINDOWS);
-        [next, ahead.min(self.layout.chunk_count() - 1)]
+        // A page beyond the last has nothing that could be missing.
+        [next, ahead]
             .map(|chunk| Layout::page_of(ChunkIndex(chunk)))
             .into_iter()
             .find(|page| !self.pages.contains_key(page) && !self.is_page_done(*page))

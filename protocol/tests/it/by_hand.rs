@@ -18,6 +18,8 @@ pub(crate) struct ByHand {
     pub(crate) now: Instant,
     /// Since the last look.
     pub(crate) outputs: Vec<Output>,
+    /// What was to be installed last.
+    pub(crate) installing: Option<(OpId, InstallOp)>,
     /// Times that the download was to be forgotten.
     pub(crate) closed: usize,
     /// The record as saved last.
@@ -44,7 +46,9 @@ impl ByHand {
         let now = Instant::ZERO;
         let session = DeviceSession::new(config, fixture.root(), boot, record, None, now, today);
         let held = hold.then(VecDeque::new);
-        let mut by_hand = Self { fixture, session, now, outputs: Vec::new(), closed: 0, saved: None, held };
+        let outputs = Vec::new();
+        let mut by_hand =
+            Self { fixture, session, now, outputs, installing: None, closed: 0, saved: None, held };
         by_hand.drain();
         by_hand
     }
@@ -54,6 +58,9 @@ impl ByHand {
         let mut stored = VecDeque::new();
         loop {
             while let Some(output) = self.session.poll_output() {
+                if let Output::Install(op, what) = output {
+                    self.installing = Some((op, what));
+                }
                 let Output::Store(op, what) = output else {
                     self.outputs.push(output);
                     continue;

@@ -303,6 +303,14 @@ fn what_was_written_before_a_cut_is_checkpointed_at_the_cut() {
 }
 
 #[test]
+fn the_rate_that_is_told_is_the_links() {
+    let mut pair = downloading_of(1, 2_000_000);
+    pair.run(MINUTE, |_| false);
+    let rate = pair.device.rate().unwrap();
+    assert!((18_000..=21_000).contains(&rate), "{rate} of 20,000 bytes a second");
+}
+
+#[test]
 fn a_cut_with_nothing_new_on_the_medium_saves_no_checkpoint() {
     let mut pair = downloading(1);
     pair.cut();

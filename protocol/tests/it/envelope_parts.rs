@@ -120,6 +120,17 @@ fn only_the_members_of_the_profile_are_taken() {
     assert_eq!(Envelope::decode(writer.as_bytes()), Err(error.into()));
 }
 
+#[test]
+fn an_envelope_of_more_members_than_there_may_be_is_refused_before_any_is_read() {
+    for (members, refused) in [(9, false), (10, true), (1 << 30, true)] {
+        let mut writer = Writer::new();
+        writer.tag(107).map(members);
+        let result = Envelope::decode(writer.as_bytes());
+        let too_long = matches!(result, Err(VerifyError::Malformed(DecodeError::TooLong { limit: 9, .. })));
+        assert_eq!(too_long, refused, "{members}: {result:?}");
+    }
+}
+
 fn with_text_key(key: &str, content: &[u8]) -> Vec<u8> {
     let signer = ed25519_key(1);
     let plain = ReleaseManifest { text: None, ..release() };

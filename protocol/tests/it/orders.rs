@@ -288,6 +288,29 @@ fn a_refused_manifest_is_asked_for_again_after_the_wait_and_where_none_is_said_m
     assert!((3_600_000..=4_500_000).contains(&waited), "an hour is the most: {waited}");
 }
 
+/// The host would turn in a circle: woken for what cannot go on before the record is saved.
+#[test]
+fn work_whose_time_has_come_wakes_nobody_while_the_record_is_not_saved() {
+    let mut by_hand = ByHand::in_step(1);
+    let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
+    let options = OrderOptions { spread_s: 100_000, ..OrderOptions::default() };
+    let campaign = by_hand.fixture.campaign(&release, options);
+    by_hand.message(Channel::Answers, &campaign);
+    assert_eq!(by_hand.session.state(), State::Deferred);
+    let start = by_hand.session.poll_timeout().unwrap();
+    // Another document is taken, and its version is not stored yet.
+    by_hand.held = Some(std::collections::VecDeque::new());
+    let groups = [by_hand.fixture.group.clone()];
+    let assignment = by_hand.fixture.assignment(2, &groups, None);
+    by_hand.message(Channel::Answers, &assignment);
+    assert_eq!(by_hand.session.poll_timeout(), Some(start), "what lies ahead wakes it all the same");
+    by_hand.now = start;
+    by_hand.feed(Input::Timeout);
+    assert_eq!((by_hand.session.state(), by_hand.session.poll_timeout()), (State::Deferred, None));
+    by_hand.let_go();
+    assert!(asks_for_manifest(&by_hand.outputs));
+}
+
 #[test]
 fn in_a_new_connection_the_manifest_is_asked_for_at_once() {
     let mut by_hand = offered();

@@ -7,7 +7,7 @@ use whimbrel_protocol::cose::{Kind, Sign1};
 use whimbrel_protocol::device::{
     BootView, Deployment, Event, Input, InstallFailure, InstallOp, Record, Running, Stage, Trial,
 };
-use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::{FailureCode, Outcome, State};
 use whimbrel_protocol::testing::{Fixture, OrderOptions, Pair, PairOptions, Verdict};
 use whimbrel_protocol::time::UnixTime;
@@ -156,15 +156,12 @@ fn the_download_is_forgotten_where_what_was_being_fetched_fails() {
 
 /// What the host answers to the operation that is under way.
 fn answer(by_hand: &mut ByHand, op: InstallOp, result: Result<(), InstallFailure>) -> Vec<InstallOp> {
-    // Operations are numbered from 1; the session ignores all numbers but that of the one it waits for.
-    let mut outputs = Vec::new();
-    for number in 0..20 {
-        outputs.extend(by_hand.feed(Input::Installed { op: whimbrel_protocol::ids::OpId(number), result }));
-        if !outputs.is_empty() {
-            break;
-        }
+    let (number, asked) = by_hand.installing.unwrap();
+    assert_eq!(asked, op);
+    for other in (0..20).map(OpId).filter(|other| *other != number) {
+        assert_eq!(by_hand.feed(Input::Installed { op: other, result }), [], "{op:?} was waited for");
     }
-    assert!(!outputs.is_empty(), "{op:?} was waited for");
+    let outputs = by_hand.feed(Input::Installed { op: number, result });
     installs(&outputs)
 }
 
@@ -185,9 +182,7 @@ fn a_restart_that_does_not_come_off_is_tried_again_after_a_minute() {
     let (waited, outputs) = by_hand.wake().unwrap();
     assert_eq!((waited, installs(&outputs)), (60_000, vec![InstallOp::Reboot]));
     // Where the host says that it is on its way, nothing more is done.
-    for number in 0..20 {
-        by_hand.feed(Input::Installed { op: whimbrel_protocol::ids::OpId(number), result: Ok(()) });
-    }
+    assert_eq!(answer(&mut by_hand, InstallOp::Reboot, Ok(())), []);
     assert_eq!((by_hand.session.state(), by_hand.session.poll_timeout()), (State::Rebooting, None));
 }
 

@@ -190,6 +190,7 @@ fn holes_are_noted_once_when_they_are_asked_for_again_and_only_where_something_w
     assert_eq!(notes(&mut bench), (7, None, Some(ChunkIndex(11))));
     let ops = bench.arrive(7, 4);
     assert!(bench.download.written(ops[0], false));
+    assert_eq!(bench.download.forget_outstanding(), 0);
     assert_eq!(notes(&mut bench), (7, None, None));
 }
 
