@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_wait_is_never_shortened_and_gets_up_to_a_quarter_longer() {
         let mut jitter = Jitter::new(1);
-        let waits: std::vec::Vec<u64> = (0..1000).map(|_| jitter.lengthened(4000)).collect();
+        let waits: alloc::vec::Vec<u64> = (0..1000).map(|_| jitter.lengthened(4000)).collect();
         assert!(waits.iter().all(|wait| (4000..5000).contains(wait)));
         assert!(waits.iter().any(|wait| *wait < 4100) && waits.iter().any(|wait| *wait > 4900));
         assert_eq!([0, 3, u64::MAX].map(|ms| Jitter::new(1).lengthened(ms)), [0, 3, u64::MAX]);
