@@ -148,8 +148,10 @@ mod tests {
                 let range = layout.byte_range(ChunkIndex(chunk));
                 assert_eq!(range.start, end);
                 assert!(range.end > range.start && range.end - range.start <= 1024);
+                assert!(layout.contains(ChunkIndex(chunk)));
                 end = range.end;
             }
+            assert!(!layout.contains(ChunkIndex(layout.chunk_count())));
             assert_eq!(end, size);
             assert_eq!(layout.chunk_len(ChunkIndex(layout.chunk_count())), 0);
         }
