@@ -100,6 +100,8 @@ pub struct Pair {
     pub(super) server: ServerSession,
     link: SeededLink,
     pub(super) jitter: Jitter,
+    /// Since when the device was woken at least once a millisecond, and how often since then.
+    circle: (Instant, u64),
     connected: bool,
     connect_at: Instant,
     cut_at: Option<Instant>,
@@ -171,6 +173,7 @@ impl Pair {
             server,
             link,
             jitter,
+            circle: (now, 0),
             connected: false,
             connect_at: now,
             cut_at: None,
@@ -307,6 +310,16 @@ impl Pair {
         if self.server.poll_timeout().is_some_and(|at| at <= self.now) {
             return self.serve(ServerInput::Timeout);
         }
+        self.wake();
+    }
+
+    /// # Panics
+    /// Where the device wants to be woken again and again although time hardly passes.
+    fn wake(&mut self) {
+        let (since, times) = self.circle;
+        let goes_on = self.now.millis_since(since) <= times;
+        self.circle = if goes_on { (since, times + 1) } else { (self.now, 0) };
+        assert!(self.circle.1 < 10_000, "the device turns its host in a circle: {:?}", self.device.state());
         self.wakes += 1;
         self.feed(Input::Timeout);
     }

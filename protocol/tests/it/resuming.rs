@@ -215,8 +215,11 @@ fn on_trial(answered: bool) -> (Pair, Rc<Cell<bool>>) {
 #[test]
 fn a_new_image_is_not_confirmed_before_the_service_has_answered_it() {
     let (mut pair, through) = on_trial(false);
+    let before = pair.wakes;
     pair.run(23 * 60 * MINUTE, |_| false);
     assert_eq!((pair.device.state(), ended(&pair)), (State::Testing, vec![]));
+    // It says hello every ten minutes or more, and nothing else wakes it.
+    assert!(pair.wakes - before < 23 * 6 + 20, "woken {} times", pair.wakes - before);
     through.set(true);
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
 }
