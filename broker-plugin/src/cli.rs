@@ -36,9 +36,15 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every key with the value that counts and where it comes from
-    Show,
+    Show {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a documented configuration with every key at its default
     Default,
+    /// Say what is wrong with the configuration and with the files that it names; exit status 0 if nothing is
+    Check,
 }
 
 const EXAMPLES: &str = "Examples:

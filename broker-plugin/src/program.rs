@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::attach::LinkError;
 use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
-use crate::config::{Config, ConfigError, Sources, default_file, show};
-use crate::run::{Ready, ServiceError, run};
+use crate::config::{Config, ConfigError, Sources, default_file, values};
+use crate::run::{Ready, ServiceError, check, run};
 
 /// Runs `whimbreld` with these arguments, the program's name first. Status 0: it was told to stop; 1: it could
 /// not start or not go on, and said why in one line on standard error; 70: the embedded broker died.
@@ -48,6 +48,10 @@ impl Failure {
 /// Why the program ended.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error(
+        "there is no whimbrel.toml here: make a folder with `whimbrel init DIR`, or name the file with --config"
+    )]
+    NoFile,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -60,9 +64,20 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     if let Some(Command::Config { what: ConfigCommand::Default }) = cli.command {
         return print(&default_file());
     }
-    let sources = Sources { file: find_config(cli.config)?, environment: environment(), sets: cli.set };
-    if cli.command.is_some() {
-        return print(&show(&sources)?);
+    let sources = Sources::of_process(Some(find_config(cli.config)?), cli.set);
+    match cli.command {
+        Some(Command::Config { what: ConfigCommand::Show { json: true } }) => {
+            let shown = serde_json::to_string_pretty(&values(&sources)?.shown());
+            return print(&format!("{}\n", shown.expect("text and options become JSON")));
+        }
+        Some(Command::Config { what: ConfigCommand::Show { json: false } }) => {
+            return print(&values(&sources)?.show());
+        }
+        Some(Command::Config { what: ConfigCommand::Check }) => {
+            check(&Config::load(&sources)?)?;
+            return print("the configuration is right\n");
+        }
+        Some(Command::Config { what: ConfigCommand::Default }) | None => {}
     }
     start_log();
     let config = Config::load(&sources)?;
@@ -90,16 +105,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
     ended
 }
 
-fn find_config(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+fn find_config(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let here = || Some(PathBuf::from(CONFIG_FILE)).filter(|path| path.exists());
-    named.or_else(here).ok_or(ConfigError::NoFile)
-}
-
-/// Variables that are not UTF-8 are none of ours.
-fn environment() -> Vec<(String, String)> {
-    let texts =
-        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    std::env::vars_os().filter_map(texts).collect()
+    named.or_else(here).ok_or(Failure::NoFile)
 }
 
 /// What is logged where nothing is said: the database would tell of every statement.
@@ -195,6 +203,6 @@ mod tests {
         let dead = ServiceError::Link(LinkError::RouterGone(FrontError::RouterGone));
         assert_eq!(Failure::from(dead).status(), 70);
         assert_eq!(Failure::from(ServiceError::Link(LinkError::ClientGone)).status(), 1);
-        assert_eq!(Failure::from(ConfigError::NoFile).status(), 1);
+        assert_eq!(Failure::NoFile.status(), 1);
     }
 }

@@ -104,9 +104,8 @@ pub async fn run(
     ready: impl FnOnce(Ready),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServiceError> {
-    let authority = Arc::new(Authority::load(&config.authority)?);
-    let token = Arc::new(AdminToken::load(&config.token_file)?);
-    check_broker(&config)?;
+    let (authority, token) = check(&config)?;
+    let (authority, token) = (Arc::new(authority), Arc::new(token));
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
     let folder = PayloadFolder::open(&config.data)?;
@@ -211,6 +210,16 @@ async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, S
     Ok(Prepared { snapshot, clock, listener, admin, membership, broker })
 }
 
+/// Reads the files that the configuration names and checks the broker's limits. Makes and changes nothing.
+///
+/// # Errors
+/// [`ServiceError`]: the first thing with which the service would not start.
+pub(crate) fn check(config: &Config) -> Result<(Authority, AdminToken), ServiceError> {
+    let read = (Authority::load(&config.authority)?, AdminToken::load(&config.token_file)?);
+    check_broker(config)?;
+    Ok(read)
+}
+
 /// What the broker, or the link to it, would refuse whatever else happens.
 fn check_broker(config: &Config) -> Result<(), ServiceError> {
     match &config.broker {
@@ -249,7 +258,7 @@ fn settings(config: &Config) -> Settings {
         releases_max: config.limits.releases,
         frame_cache_bytes: config.limits.frame_cache_bytes,
         payload_cache_bytes: config.limits.payload_cache_bytes,
-        rates: config.limits.rates,
+        rates: config.limits.rates(),
     }
 }
 

@@ -158,8 +158,13 @@ impl Signer {
 pub(crate) fn warn_if_open(path: &Path) {
     let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
     if open {
-        tracing::warn!(path = %path.display(), "secret readable by others than its owner");
+        warn_that_open(path);
     }
+}
+
+/// Says that others than the owner may read a secret.
+pub(crate) fn warn_that_open(path: &Path) {
+    tracing::warn!(path = %path.display(), "secret readable by others than its owner");
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, SigningError> {

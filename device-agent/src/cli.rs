@@ -63,7 +63,13 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Every key with the value that counts, and where it comes from
-    Show,
+    Show {
+        /// Prints one JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// The documented configuration file with every default
     Default,
+    /// Says what is wrong with the configuration, also with the files that it names; exit code 0 if nothing is
+    Check,
 }

@@ -18,7 +18,7 @@ use crate::error::AgentError;
 use crate::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
 use crate::identity::load_root;
 use crate::installer::{Slot, SlotFacts};
-use crate::storage::{FileDisk, LoadedRecord, Storage, StorageOptions, StoreAnswer};
+use crate::storage::{FileDisk, LoadedRecord, PatchOptions, Storage, StorageOptions, StoreAnswer};
 
 /// An opened data folder.
 #[derive(Debug)]
@@ -58,7 +58,9 @@ impl Home {
     /// [`AgentError`].
     pub fn open(config: Config) -> Result<Self, AgentError> {
         let disk = FileDisk::open(&config.data)?;
-        let options = StorageOptions { patch: config.install.patch, ..StorageOptions::default() };
+        let (mode, buffer_bytes) = (config.install.patch, config.install.patch_buffer_bytes);
+        let patch = PatchOptions { mode, buffer_bytes, ..PatchOptions::default() };
+        let options = StorageOptions { patch, ..StorageOptions::default() };
         let storage = Storage::start(disk, options)?;
         Ok(Self { config, storage })
     }

@@ -18,6 +18,8 @@ use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
 use whimbrel_agent::home::{Home, LOCK_PAUSE, LOCK_TRIES, boot};
 
+use whimbrel_settings::Secret;
+
 use cli::{Cli, Command, ConfigCommand, Global};
 
 fn main() -> ExitCode {
@@ -66,8 +68,18 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Config { what } => {
             let text = match what {
-                ConfigCommand::Show => config::show(&sources)?,
+                ConfigCommand::Show { json: false } => config::values(&sources)?.show(),
+                ConfigCommand::Show { json: true } => {
+                    serde_json::to_string_pretty(&config::values(&sources)?.shown())?
+                }
                 ConfigCommand::Default => config::default_file(),
+                ConfigCommand::Check => {
+                    let config = Config::load(&sources)?;
+                    if let Some(path) = &config.broker.password_file {
+                        Secret::read(path)?;
+                    }
+                    "the configuration is right".to_owned()
+                }
             };
             print(text.trim_end())?;
             return Ok(Exit::Done.code());
@@ -89,13 +101,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 
 fn sources(global: &Global) -> Sources {
     let usual = PathBuf::from("agent.toml");
-    Sources {
-        file: global.config.clone().or_else(|| usual.exists().then_some(usual)),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        sets: global.set.clone(),
-    }
+    let file = global.config.clone().or_else(|| usual.exists().then_some(usual));
+    Sources::of_process(file, global.set.clone())
 }
 
 fn start_log(level: &str) -> anyhow::Result<()> {

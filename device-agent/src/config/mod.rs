@@ -1,21 +1,125 @@
 //! What the agent is told: flags, environment, one file, defaults.
 //!
-//! `keys` lists every key, `layers` and `file` find the text that counts for each, `effective` turns it into
-//! types and checks it. The rest of the agent sees [`Config`] only.
+//! `tables` declares every setting; this file relates them to each other. The rest of the agent sees [`Config`] only.
 
-mod effective;
-mod error;
-mod file;
-mod keys;
-mod layers;
 mod parse;
-mod show;
-mod units;
+mod tables;
 
-pub use effective::{
-    BrokerConfig, Config, DeviceConfig, DownloadConfig, HealthConfig, HookConfig, InstallConfig, Reboot,
-    data_folder,
-};
-pub use error::ConfigError;
-pub use layers::{Origin, Sources};
-pub use show::{default_file, show};
+use std::path::PathBuf;
+
+use whimbrel_protocol::ids::{ClassId, DeviceId, VendorId};
+pub use whimbrel_settings::{ConfigError, Sources, Values};
+
+pub use parse::{Reboot, Url};
+pub use tables::{BrokerConfig, DownloadConfig, HealthConfig, HookConfig, InstallConfig};
+
+use tables::{Device, PROGRAM, Storage};
+
+/// Everything that the agent is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this device is.
+    pub device: DeviceConfig,
+    /// Folder of slots, download and record.
+    pub data: PathBuf,
+    /// How the broker is reached.
+    pub broker: BrokerConfig,
+    /// The MQTT client id.
+    pub client_id: String,
+    /// How payloads are fetched.
+    pub download: DownloadConfig,
+    /// How images are started, and who may install them.
+    pub install: InstallConfig,
+    /// When a new image counts as good.
+    pub health: HealthConfig,
+    /// The hooks.
+    pub hooks: HookConfig,
+}
+
+/// Who this device is.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// Its identity, as the broker proves it.
+    pub id: DeviceId,
+    /// The maker.
+    pub vendor: VendorId,
+    /// The hardware.
+    pub class: ClassId,
+    /// File of the trust anchor.
+    pub root: PathBuf,
+    /// File of the device's key.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first thing that is wrong, with its place.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let values = values(sources)?;
+        let Storage { data } = Storage::read(&values)?;
+        let device = device(&values, &data)?;
+        let broker = broker(&values)?;
+        let suffix = broker.client_id_suffix.unwrap_or(if broker.user.is_some() { "-ota" } else { "" });
+        Ok(Self {
+            client_id: format!("{}{suffix}", device.id),
+            device,
+            data,
+            broker,
+            download: DownloadConfig::read(&values)?,
+            install: InstallConfig::read(&values)?,
+            health: HealthConfig::read(&values)?,
+            hooks: HookConfig::read(&values)?,
+        })
+    }
+}
+
+/// The value that counts of every setting, and where it comes from.
+///
+/// # Errors
+/// [`ConfigError`] if a source cannot be read, or names a key that there is not.
+pub fn values(sources: &Sources) -> Result<Values, ConfigError> {
+    PROGRAM.values(sources)
+}
+
+/// The documented configuration file with every key at its default.
+#[must_use]
+pub fn default_file() -> String {
+    PROGRAM.default_file()
+}
+
+/// The data folder alone, for the boot script: other settings may be wrong.
+///
+/// # Errors
+/// [`ConfigError`] if a source cannot be read.
+pub fn data_folder(sources: &Sources) -> Result<PathBuf, ConfigError> {
+    Ok(Storage::read(&values(sources)?)?.data)
+}
+
+fn device(values: &Values, data: &std::path::Path) -> Result<DeviceConfig, ConfigError> {
+    let Device { id, vendor, class, root, key } = Device::read(values)?;
+    let class = parse::class(vendor, &class).map_err(|what| values.refuse("device.class", what))?;
+    Ok(DeviceConfig { id, vendor, class, root, key: key.unwrap_or_else(|| data.join("device.cose")) })
+}
+
+/// The broker, with the user name wherever it was said.
+fn broker(values: &Values) -> Result<BrokerConfig, ConfigError> {
+    let mut broker = BrokerConfig::read(values)?;
+    match (&broker.url.user, &broker.user) {
+        (Some(in_url), Some(user)) if in_url != user => {
+            return Err(values.refuse("broker.user", format!("broker.url already says user {in_url}")));
+        }
+        (Some(in_url), _) => broker.user = Some(in_url.clone()),
+        (None, _) => {}
+    }
+    if broker.password_file.is_some() && broker.user.is_none() {
+        return Err(
+            values.refuse("broker.password-file", "a password needs a user name: set broker.user too")
+        );
+    }
+    if broker.reconnect_cap < broker.reconnect_base {
+        return Err(values.refuse("broker.reconnect-cap", "must not be below broker.reconnect-base"));
+    }
+    Ok(broker)
+}

@@ -4,13 +4,31 @@ use std::path::PathBuf;
 
 use whimbrel_protocol::ids::{ClassId, VendorId};
 
-use super::Reboot;
-
 /// A broker's address.
-pub(super) struct Url {
-    pub(super) user: Option<String>,
-    pub(super) host: String,
-    pub(super) port: u16,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// User name, if any.
+    pub user: Option<String>,
+    /// Name or address; IPv6 addresses in brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// How to start what the boot control chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reboot {
+    /// The agent takes the boot loader's step and starts anew.
+    Restart,
+    /// The agent ends with exit code 4.
+    Exit,
+    /// This command reboots the device.
+    Command {
+        /// The program, a path from the root.
+        program: PathBuf,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
 }
 
 impl Url {

@@ -1,10 +1,8 @@
 //! Why a connection ended or did not come about.
 
-use std::io;
-use std::path::PathBuf;
-
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, mqttbytes};
 use thiserror::Error;
+use whimbrel_settings::SecretError;
 
 /// Why there is no connection (any more).
 #[derive(Debug, Error)]
@@ -13,13 +11,8 @@ pub enum LinkError {
     #[error("the broker refuses the login: {}", reason(*.0))]
     Refused(ConnectReturnCode),
     /// The password cannot be read.
-    #[error("cannot read the password from {path}: {error}", path = .path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
+    #[error("broker.password-file: {0}")]
+    Password(#[from] SecretError),
     /// The broker sent a packet above the limit.
     #[error("the broker sent a packet of {got} bytes, which is more than download.message-size allows")]
     Oversized {
@@ -43,7 +36,7 @@ impl LinkError {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
-            Self::Password { .. } => "password",
+            Self::Password(_) => "password",
             Self::Oversized { .. } => "oversized",
             Self::Timeout => "timeout",
             Self::Lost(_) => "lost",

@@ -16,6 +16,7 @@ use rumqttc::{
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use whimbrel_protocol::time::Instant;
+use whimbrel_settings::Secret;
 
 use super::LinkError;
 use super::reconnect::Reconnect;
@@ -87,9 +88,9 @@ impl LinkSettings {
     pub fn of(config: &Config, seed: u64) -> Self {
         let broker = &config.broker;
         Self {
-            host: broker.host.clone(),
-            port: broker.port,
-            client_id: broker.client_id.clone(),
+            host: broker.url.host.clone(),
+            port: broker.url.port,
+            client_id: config.client_id.clone(),
             user: broker.user.clone(),
             password_file: broker.password_file.clone(),
             keepalive: broker.keepalive,
@@ -109,18 +110,10 @@ impl LinkSettings {
             .set_inflight(INFLIGHT_MAX)
             .set_max_packet_size(self.packet_bytes_max, self.packet_bytes_max);
         if let Some(user) = &self.user {
-            options.set_credentials(user, self.password()?);
+            let password = self.password_file.as_deref().map(Secret::read).transpose()?;
+            options.set_credentials(user, password.as_ref().map_or("", Secret::expose));
         }
         Ok(options)
-    }
-
-    fn password(&self) -> Result<String, LinkError> {
-        let Some(path) = &self.password_file else {
-            return Ok(String::new());
-        };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| LinkError::Password { path: path.clone(), error })?;
-        Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
     fn network(&self) -> NetworkOptions {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use whimbrel_agent::config::{Config, Reboot, Sources, default_file, show};
+use whimbrel_agent::config::{Config, Reboot, Sources, default_file, values};
 use whimbrel_agent::storage::PatchMode;
 use whimbrel_protocol::ids::{ClassId, VendorId};
 
@@ -44,7 +44,7 @@ fn what_is_needed_and_nothing_more_makes_a_configuration() {
     let config = Config::load(&folder.sources()).unwrap();
     assert_eq!(config.device.vendor, VendorId::from_domain("example.com"));
     assert_eq!(config.device.class, ClassId::from_name(config.device.vendor, "gateway"));
-    assert_eq!((config.broker.port, config.broker.client_id.as_str()), (1883, "m-1"));
+    assert_eq!((config.broker.url.port, config.client_id.as_str()), (1883, "m-1"));
     assert_eq!(config.broker.keepalive, Duration::from_secs(60));
     assert_eq!(config.install.reboot, Reboot::Restart);
     // Relative paths are relative to the file.
@@ -57,17 +57,18 @@ fn what_is_needed_and_nothing_more_makes_a_configuration() {
 fn how_patches_are_applied_is_chosen_by_word() {
     let patch = |setting: &str| {
         let folder = Folder::with(&format!("{MINIMAL}[install]\n{setting}\n"));
-        Config::load(&folder.sources()).map(|config| config.install.patch)
+        Config::load(&folder.sources())
+            .map(|config| (config.install.patch, config.install.patch_buffer_bytes))
     };
     let (default, streamed) =
         (patch("").unwrap(), patch("patch = \"stream\"\npatch-buffer = \"8KiB\"").unwrap());
-    assert_eq!((default.mode, default.buffer_bytes), (PatchMode::Replay, 256 * 1024));
-    assert_eq!((streamed.mode, streamed.buffer_bytes), (PatchMode::Stream, 8 * 1024));
-    assert_eq!(patch("patch = \"state\"").unwrap().mode, PatchMode::State);
+    assert_eq!(default, (PatchMode::Replay, 256 * 1024));
+    assert_eq!(streamed, (PatchMode::Stream, 8 * 1024));
+    assert_eq!(patch("patch = \"state\"").unwrap().0, PatchMode::State);
     let refused = patch("patch = \"restart\"").unwrap_err().to_string();
     assert!(refused.contains("must be one of replay, state, stream"), "{refused}");
     let refused = patch("patch-buffer = \"1KiB\"").unwrap_err().to_string();
-    assert!(refused.contains("must be between 4096 and 16777216 bytes"), "{refused}");
+    assert!(refused.contains("must be between 4KiB and 16MiB"), "{refused}");
 }
 
 #[test]
@@ -104,13 +105,45 @@ fn config_show_tells_where_each_value_comes_from() {
 }
 
 #[test]
+fn config_show_is_a_json_array_for_programs() {
+    let ran = Folder::with(MINIMAL).run(&["config", "show", "--json", "--set", "hooks.limit=2s"], &[]);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let find =
+        |key: &str| shown.as_array().unwrap().iter().find(|shown| shown["key"] == key).unwrap().clone();
+    let limit = find("hooks.limit");
+    assert_eq!((limit["value"].as_str(), limit["origin"].as_str()), (Some("2s"), Some("--set")));
+    assert!(find("broker.user")["value"].is_null());
+}
+
+#[test]
+fn config_check_reads_what_the_configuration_names_and_says_what_is_wrong() {
+    let folder = Folder::with(&format!("{MINIMAL}user = \"m-1\"\npassword-file = \"password\"\n"));
+    let check = || folder.run(&["config", "check"], &[]);
+    check().assert_refused("cannot read");
+    fs::write(folder.0.path().join("password"), "a\nb\n").unwrap();
+    check().assert_refused("expected the secret alone on one line");
+    fs::write(folder.0.path().join("password"), "a\n").unwrap();
+    let ran = check();
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "the configuration is right"));
+    Folder::with("[device]\n").run(&["config", "check"], &[]).assert_refused("device.id is missing");
+}
+
+#[test]
+fn switches_are_true_and_false_as_in_the_services_file_or_on_and_off() {
+    for (written, taken) in [("true", true), ("false", false), ("\"on\"", true), ("\"off\"", false)] {
+        let folder = Folder::with(&format!("{MINIMAL}[download]\naccept-es256 = {written}\n"));
+        assert_eq!(Config::load(&folder.sources()).unwrap().download.accept_es256, taken);
+    }
+}
+
+#[test]
 fn a_user_name_changes_the_client_id_and_a_setting_decides_otherwise() {
     let client_id = |settings: &[&str]| {
         let mut sources = Folder::with(MINIMAL).sources();
         let folder = Folder::with(MINIMAL);
         sources.file = Some(folder.file());
         sources.sets = settings.iter().map(|&setting| setting.to_owned()).collect();
-        Config::load(&sources).unwrap().broker.client_id
+        Config::load(&sources).unwrap().client_id
     };
     assert_eq!(client_id(&[]), "m-1");
     assert_eq!(client_id(&["broker.url=mqtt://m-1@host"]), "m-1-ota");
@@ -123,14 +156,17 @@ fn wrong_files_get_one_line_that_names_the_place_and_what_would_be_right() {
     for (text, says) in [
         ("[device\n", "agent.toml line 1: "),
         ("id = \"m-1\"\n", "agent.toml line 1: there is no key id; the tables are device, storage, broker"),
-        ("[devise]\nid = \"m-1\"\n", "agent.toml line 2: there is no key devise.id; the tables are"),
+        (
+            "[devise]\nid = \"m-1\"\n",
+            "agent.toml line 1: there is no key devise; the tables are device, storage",
+        ),
         (
             "[device]\nidd = \"m-1\"\n",
             "agent.toml line 2: there is no key device.idd; [device] has id, vendor",
         ),
         ("[device]\nid = 17\n", "agent.toml line 2: device.id must be text in quotes"),
-        ("[device]\nid = \"a b\"\n", "device.vendor is missing"),
-        ("[broker]\nurl = \"mqtt://a\"\n", "device.vendor is missing: write it into the configuration file"),
+        ("[device]\nid = \"a-b\"\n", "device.vendor is missing"),
+        ("[broker]\nurl = \"mqtt://a\"\n", "device.id is missing: write it into the configuration file"),
         ("[storage]\ndata = \"\"\n", "agent.toml line 2: storage.data = \"\": must be a path"),
         (
             &MINIMAL.replace("m-1", "a b"),
@@ -153,7 +189,7 @@ fn wrong_files_get_one_line_that_names_the_place_and_what_would_be_right() {
             "must be restart, exit, or a command that begins with /",
         ),
         (&format!("{MINIMAL}[install]\nstandalone = \"folder\"\n"), "must be one of root, off"),
-        (&format!("{MINIMAL}[download]\nwindow = \"1MiB\"\n"), "must be between 8192 and 65536 bytes"),
+        (&format!("{MINIMAL}[download]\nwindow = \"1MiB\"\n"), "must be between 8KiB and 64KiB"),
     ] {
         Folder::with(text).run(&["status"], &[]).assert_refused(says);
     }
@@ -199,5 +235,5 @@ fn the_example_file_is_what_config_default_prints() {
             .map(str::to_owned)
             .to_vec();
     Config::load(&sources).unwrap();
-    assert!(show(&sources).unwrap().lines().all(|line| !line.contains("# default")));
+    assert!(values(&sources).unwrap().show().lines().all(|line| !line.contains("# default")));
 }

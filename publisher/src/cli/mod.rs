@@ -49,6 +49,9 @@ pub struct GlobalFlags {
     /// Configuration [default: whimbrel.toml in this folder]
     #[arg(long, global = true, value_name = "FILE", env = crate::config::FILE_VARIABLE, hide_env_values = true, help_heading = "Common options")]
     pub config: Option<PathBuf>,
+    /// Set one key, as table.key=value; beats environment and file
+    #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = "Common options")]
+    pub set: Vec<String>,
     /// The service, instead of the configuration's
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Common options")]
     pub service: Option<String>,
@@ -94,6 +97,20 @@ Examples:
     Device(DeviceCommand),
     /// Show how the service is
     Status,
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// What to show of the configuration.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show every key with the value that counts, and where it comes from
+    Show,
+    /// Print the commented file that `init` writes
+    Default,
+    /// Say what is wrong with the configuration; exit status 0 if nothing is
+    Check,
 }
 
 /// Keys.

@@ -21,8 +21,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::Root;
 
-use crate::cli::{Cli, Command, GlobalFlags, ReleaseCommand};
-use crate::config::{self, Config};
+use crate::cli::{Cli, Command, ConfigCommand, GlobalFlags, ReleaseCommand};
+use crate::config::{self, Config, Sources};
 use crate::files;
 use crate::output::{Fields, Value, plain};
 use crate::release::ReleaseError;
@@ -41,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Campaign(command) => campaign::run(&context, command)?,
         Command::Device(command) => device::run(&context, command)?,
         Command::Status => status::run(&context)?,
+        Command::Config(command) => context.settings(command)?,
     };
     context.show(&screen)
 }
@@ -86,14 +87,32 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The configuration: the one that was named, else the one in this folder if there is one.
+    /// The configuration: the file that was named, else the one in this folder if there is one.
     pub(crate) fn config(&self) -> Result<Config> {
-        let here = Path::new(config::FILE_NAME);
-        match &self.flags.config {
-            Some(path) => Ok(Config::read(path)?),
-            None if here.is_file() => Ok(Config::read(here)?),
-            None => Ok(Config::default()),
-        }
+        Ok(Config::load(&self.sources())?)
+    }
+
+    fn sources(&self) -> Sources {
+        let here = || Some(PathBuf::from(config::FILE_NAME)).filter(|path| path.is_file());
+        Sources::of_process(self.flags.config.clone().or_else(here), self.flags.set.clone())
+    }
+
+    /// What the command line is told, for people and for programs.
+    fn settings(&self, command: ConfigCommand) -> Result<Screen> {
+        Ok(match command {
+            ConfigCommand::Show => {
+                let values = config::values(&self.sources())?;
+                Screen::of(values.show(), &serde_json::to_value(values.shown())?)
+            }
+            ConfigCommand::Default => {
+                let file = config::DEFAULT_FILE;
+                Screen::of(file.into(), &serde_json::json!({ "file": file }))
+            }
+            ConfigCommand::Check => {
+                self.config()?;
+                Screen::of("the configuration is right\n".into(), &serde_json::json!({ "right": true }))
+            }
+        })
     }
 
     /// The service, as flags or configuration name it.

@@ -8,11 +8,12 @@ fn workspace() -> PathBuf {
 }
 
 /// Each crate of ours and those of ours that it may depend on, for building and for tests.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 7] = [
+    ("whimbrel-settings", &[]),
     ("whimbrel-protocol", &["whimbrel-protocol"]),
-    ("whimbrel-agent", &["whimbrel-protocol"]),
-    ("whimbrel-service", &["whimbrel-protocol"]),
-    ("whimbrel-publisher", &["whimbrel-protocol"]),
+    ("whimbrel-agent", &["whimbrel-protocol", "whimbrel-settings"]),
+    ("whimbrel-service", &["whimbrel-protocol", "whimbrel-settings"]),
+    ("whimbrel-publisher", &["whimbrel-protocol", "whimbrel-settings"]),
     ("whimbrel-sim", &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher"]),
     (
         "e2e",
@@ -57,7 +58,9 @@ fn the_protocol_crate_uses_no_std_outside_its_tests() {
 
 #[test]
 fn no_test_file_is_forgotten() {
-    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+    for member in
+        ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"]
+    {
         let folder = workspace().join(member).join("tests/it");
         let main =
             std::fs::read_to_string(folder.join("main.rs")).unwrap_or_else(|_| panic!("{member} has tests"));
@@ -80,7 +83,9 @@ fn is_rust(path: &Path) -> bool {
 /// `unsafe` is forbidden by lint in every member, so that nobody can allow it in passing.
 #[test]
 fn every_member_takes_the_workspace_lints() {
-    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+    for member in
+        ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"]
+    {
         let manifest = std::fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
     }
@@ -91,7 +96,7 @@ fn every_member_takes_the_workspace_lints() {
 /// Clocks are read in the files named for it, also those that clippy can't see.
 #[test]
 fn clocks_are_read_in_clock_files_only() {
-    for member in ["device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+    for member in ["common/settings", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
         for file in rust_files(&workspace().join(member).join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
             let is_clock = file.file_stem().is_some_and(|stem| stem == "clock");
@@ -146,7 +151,7 @@ fn every_section_that_is_cited_exists() {
         .filter_map(|line| line.trim_start_matches('#').split_whitespace().next())
         .map(|number| number.trim_end_matches('.'))
         .collect();
-    for member in ["protocol", "device-agent", "broker-plugin", "publisher", "simulator"] {
+    for member in ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator"] {
         for file in rust_files(&workspace().join(member).join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
             for (at, _) in text.match_indices("SPEC ") {

@@ -4,18 +4,14 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Origin;
+use crate::layers::Origin;
+use crate::secret::SecretError;
 
-/// Why the configuration can't be used.
+/// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// No file was named, and there is none here.
-    #[error(
-        "there is no whimbrel.toml here: make a folder with `whimbrel init DIR`, or name the file with --config"
-    )]
-    NoFile,
-    /// The file can't be read.
-    #[error("cannot read the configuration {path}: {source}", path = .path.display())]
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -23,7 +19,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{path} line {line}: {what}", path = .path.display())]
+    #[error("{} line {line}: {what}", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -42,21 +38,23 @@ pub enum ConfigError {
         /// What there is.
         hint: String,
     },
-    /// A value of another type.
+    /// A value of a TOML type that the key does not take.
     #[error("{origin}: {key} must be {what}")]
     Type {
         /// Where it stands.
         origin: Origin,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What would be right.
-        what: &'static str,
+        what: String,
     },
-    /// A `--set` that is not one.
-    #[error("--set {text}: must be table.key=value, such as broker.listen=127.0.0.1:1883")]
+    /// A `--set` without an equals sign.
+    #[error("--set {text}: must be table.key=value, such as {example}")]
     Set {
         /// What was written.
         text: String,
+        /// What would be right.
+        example: &'static str,
     },
     /// A value that the key does not take.
     #[error("{origin}: {key} = {value:?}: {what}")]
@@ -64,20 +62,40 @@ pub enum ConfigError {
         /// Where it stands.
         origin: Origin,
         /// The key.
-        key: &'static str,
+        key: String,
         /// The value.
         value: String,
         /// What would be right.
         what: String,
     },
-    /// A file that a key names is not as it should be.
-    #[error("{key}: {path}: {what}", path = .path.display())]
-    File {
+    /// A key without which nothing works.
+    #[error("{key} is missing: write it into the configuration file, such as {example:?}")]
+    Missing {
         /// The key.
-        key: &'static str,
+        key: String,
+        /// What it could be.
+        example: &'static str,
+    },
+    /// A file that a key names is not as it should be.
+    #[error("{origin}: {key}: {}: {what}", .path.display())]
+    File {
+        /// Where the key stands.
+        origin: Origin,
+        /// The key.
+        key: String,
         /// The file.
         path: PathBuf,
         /// What is wrong, and what would be right.
         what: String,
+    },
+    /// A file with a secret that cannot be used.
+    #[error("{origin}: {key}: {source}")]
+    Secret {
+        /// Where the key stands.
+        origin: Origin,
+        /// The key.
+        key: String,
+        /// What is wrong, and what would be right.
+        source: SecretError,
     },
 }
