@@ -8,7 +8,7 @@ use thiserror::Error;
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::envelope::{Envelope, VerifyError};
 use whimbrel_protocol::ids::{ClassId, Digest, ShortDigest, VendorId};
-use whimbrel_protocol::manifest::{ImageId, ManifestError};
+use whimbrel_protocol::manifest::{ImageId, ManifestError, version_text};
 use whimbrel_protocol::server::LivePayload;
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::trust::Root;
@@ -102,7 +102,8 @@ impl Release {
             return Err(missing("payload"));
         }
         let (vendor, class) = (manifest.vendor(), manifest.class());
-        let (sequence, version) = (manifest.sequence_number(), version_text(manifest.version()));
+        let (sequence, version) =
+            (manifest.sequence_number(), version_text(manifest.version().unwrap_or_default()));
         let digest = envelope.digest();
         envelope.strip_text();
         Ok(Self {
@@ -136,26 +137,6 @@ impl Release {
     pub fn row(&self) -> ReleaseRow {
         ReleaseRow { digest: self.digest, envelope: self.envelope.clone(), added: self.added }
     }
-}
-
-/// Writes a version as people do: `1.4.2`, `1.4.2-rc.1`.
-fn version_text(parts: Option<&[i64]>) -> String {
-    let mut text = String::new();
-    for part in parts.unwrap_or_default() {
-        let separator = match part {
-            _ if text.is_empty() => "",
-            -3..=-1 => "-",
-            _ => ".",
-        };
-        text.push_str(separator);
-        match part {
-            -1 => text.push_str("rc"),
-            -2 => text.push_str("beta"),
-            -3 => text.push_str("alpha"),
-            number => text.push_str(&number.to_string()),
-        }
-    }
-    text
 }
 
 /// All releases and payloads.

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::envelope::{Envelope, Verified};
-use whimbrel_protocol::manifest::TransferDescriptor;
+use whimbrel_protocol::manifest::{TransferDescriptor, version_text};
 use whimbrel_protocol::message::{FailureCode, State};
 use whimbrel_protocol::trust::Root;
 
@@ -220,37 +220,5 @@ pub const fn slot_name(slot: Slot) -> &'static str {
     match slot {
         Slot::A => "a",
         Slot::B => "b",
-    }
-}
-
-/// `1.4.2`, `1.4.2-rc.1`: negative parts are pre-releases (draft-ietf-suit-manifest section 8.4.8.10).
-#[must_use]
-pub fn version_text(parts: &[i64]) -> String {
-    let mut text = String::new();
-    for part in parts {
-        let (separator, word) = match part {
-            -3 => ("-", "alpha".to_owned()),
-            -2 => ("-", "beta".to_owned()),
-            -1 => ("-", "rc".to_owned()),
-            number => (".", number.to_string()),
-        };
-        if !text.is_empty() {
-            text.push_str(separator);
-        }
-        text.push_str(&word);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_read_as_people_write_them() {
-        assert_eq!(version_text(&[1, 4, 2]), "1.4.2");
-        assert_eq!(version_text(&[2, 0, 0, -1, 3]), "2.0.0-rc.3");
-        assert_eq!(version_text(&[1, -3]), "1-alpha");
-        assert_eq!(version_text(&[]), "");
     }
 }

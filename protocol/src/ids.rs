@@ -182,7 +182,33 @@ fixed_id! {
     Nonce, 8
 }
 
+/// Most bytes of a domain (RFC 1035 section 2.3.4).
+const DOMAIN_BYTES_MAX: usize = 253;
+/// Most bytes of one of its labels.
+const LABEL_BYTES_MAX: usize = 63;
+/// Most characters of a class name.
+const CLASS_NAME_MAX: usize = 64;
+
 impl VendorId {
+    /// The vendor that `text` names: by its domain, or by its id in 32 hexadecimal digits. `None` for any other text.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        hex_id(text).map(Self).or_else(|| Self::is_domain(text).then(|| Self::from_domain(text)))
+    }
+
+    /// Whether `text` is a domain of at least two labels in lower case, as it has to be for all to get the same id.
+    #[must_use]
+    pub fn is_domain(text: &str) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let label = |label: &str| {
+            (1..=LABEL_BYTES_MAX).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(allowed)
+        };
+        text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
+    }
+
     /// The id of the vendor that owns `domain` (RFC 9562 section 5.5, name space DNS).
     #[must_use]
     pub fn from_domain(domain: &str) -> Self {
@@ -191,6 +217,22 @@ impl VendorId {
 }
 
 impl ClassId {
+    /// The class that `text` names: by what `vendor` calls it, or by its id in 32 hexadecimal digits. `None` for any
+    /// other text.
+    #[must_use]
+    pub fn named(vendor: VendorId, text: &str) -> Option<Self> {
+        hex_id(text).map(Self).or_else(|| Self::is_name(text).then(|| Self::from_name(vendor, text)))
+    }
+
+    /// Whether `text` can be the name of a class: 1 to 64 visible characters, with spaces between them only.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let visible = |c: char| !c.is_control() && !c.is_whitespace() || c == ' ';
+        text.trim() == text
+            && (1..=CLASS_NAME_MAX).contains(&text.chars().count())
+            && text.chars().all(visible)
+    }
+
     /// The id of the class that `vendor` calls `name`.
     #[must_use]
     pub fn from_name(vendor: VendorId, name: &str) -> Self {
@@ -205,6 +247,12 @@ pub struct ChunkIndex(pub u32);
 /// Pairs an effect that a session asks for with the input that reports its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(pub u32);
+
+fn hex_id(text: &str) -> Option<[u8; 16]> {
+    // A sign is no digit.
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u128::from_str_radix(text, 16).ok().filter(|_| digits).map(u128::to_be_bytes)
+}
 
 pub(crate) fn hex_of(bytes: &[u8]) -> String {
     use fmt::Write as _;
@@ -231,6 +279,49 @@ mod tests {
         }
         assert!(GroupName::new("x").is_ok());
         assert!(GroupName::new(&"x".repeat(33)).is_err());
+    }
+
+    #[test]
+    fn a_vendor_is_named_by_a_domain_in_lower_case_or_by_its_id() {
+        let hex = "000102030405060708090a0b0c0d0e0F";
+        assert_eq!(VendorId::named(hex).unwrap().to_hex(), hex.to_lowercase());
+        for domain in ["example.com", "a-b.example.co.uk", "x1.y2", &("x".repeat(63) + ".com")] {
+            assert_eq!(VendorId::named(domain), Some(VendorId::from_domain(domain)), "{domain}");
+        }
+        let long = "x.".repeat(127) + "com";
+        let label = "x".repeat(64) + ".com";
+        for bad in [
+            "",
+            "example",
+            "Example.com",
+            "a..b",
+            ".com",
+            "com.",
+            "-a.com",
+            "a-.com",
+            "a_b.com",
+            "a b.com",
+            &long,
+            &label,
+        ] {
+            assert_eq!(VendorId::named(bad), None, "{bad}");
+        }
+        for bad in [&hex[1..], "+00102030405060708090a0b0c0d0e0f", "g00102030405060708090a0b0c0d0e0f"] {
+            assert_eq!(VendorId::named(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_named_by_visible_characters_or_by_its_id() {
+        let vendor = VendorId::from_domain("example.com");
+        let hex = "000102030405060708090a0b0c0d0e0f";
+        assert_eq!(ClassId::named(vendor, hex).unwrap().to_hex(), hex);
+        for name in ["gateway", "Zähler 2 (NB-IoT)", &"é".repeat(64), &hex[1..]] {
+            assert_eq!(ClassId::named(vendor, name), Some(ClassId::from_name(vendor, name)), "{name}");
+        }
+        for bad in ["", " gateway", "gateway ", "a\tb", "a\u{a0}b", "a\u{7f}", &"é".repeat(65)] {
+            assert_eq!(ClassId::named(vendor, bad), None, "{bad}");
+        }
     }
 
     /// RFC 9562 appendix A.4 prints this one.

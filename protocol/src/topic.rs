@@ -73,6 +73,24 @@ pub fn all_requests(prefix: &Prefix) -> String {
     alloc::format!("{prefix}/d/+/q")
 }
 
+/// The filter that selects what every device is answered.
+#[must_use]
+pub fn all_answers(prefix: &Prefix) -> String {
+    alloc::format!("{prefix}/d/+/c")
+}
+
+/// The filter that selects every device's assignment.
+#[must_use]
+pub fn all_assignments(prefix: &Prefix) -> String {
+    alloc::format!("{prefix}/d/+/s")
+}
+
+/// Whether a topic that [`all_requests`] or [`all_reports`] selected is one of requests.
+#[must_use]
+pub fn is_of_requests(topic: &[u8]) -> bool {
+    topic.ends_with(b"/q")
+}
+
 /// The filter that selects every device's reports.
 #[must_use]
 pub fn all_reports(prefix: &Prefix) -> String {
@@ -100,6 +118,7 @@ mod tests {
             let address = parse(&prefix, topic).unwrap();
             assert_eq!(address.channel, channel);
             assert_eq!(address.device.is_some(), topic.starts_with("ota/d/"));
+            assert_eq!(is_of_requests(topic.as_bytes()), channel == Channel::Requests);
         }
     }
 

@@ -24,4 +24,3 @@ pub mod patch;
 pub mod release;
 pub mod service;
 pub mod units;
-pub mod version;

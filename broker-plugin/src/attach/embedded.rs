@@ -72,7 +72,7 @@ impl EmbeddedLink {
     /// The numbers of a log have no gaps: where one is left out, the log has rolled over this reader.
     fn count_lost(&mut self, topic: &[u8], cursor: Option<(u64, u64)>) {
         let Some((_, number)) = cursor else { return };
-        let next = if topic.ends_with(b"/q") { &mut self.next_request } else { &mut self.next_report };
+        let next = if topic::is_of_requests(topic) { &mut self.next_request } else { &mut self.next_report };
         let lost = next.map_or(0, |next| number.saturating_sub(next));
         *next = Some(number + 1);
         if lost > 0 {

@@ -104,7 +104,7 @@ impl Campaigns {
             .filter(|campaign| campaign.phase() == Phase::Active && campaign.document().order.class == class)
             .max_by_key(|campaign| {
                 let document = campaign.document();
-                (document.order.priority, document.validity.version)
+                document.order.rank(document.validity.version)
             })
     }
 }

@@ -94,19 +94,6 @@ fn an_image_is_known_by_the_newest_release_of_its_class_that_installs_it() {
 }
 
 #[test]
-fn versions_read_as_people_write_them() {
-    for (parts, text) in [
-        (&[1, 4, 2][..], "1.4.2"),
-        (&[1, 4, 2, -1, 3], "1.4.2-rc.3"),
-        (&[2, 0, 0, -2], "2.0.0-beta"),
-        (&[7], "7"),
-    ] {
-        assert_eq!(version_text(Some(parts)), text);
-    }
-    assert_eq!(version_text(None), "");
-}
-
-#[test]
 fn a_name_is_found_by_enough_of_its_digits() {
     let named = || [("abcd00".to_owned(), 1), ("abcd11".to_owned(), 2)].into_iter();
     assert_eq!(find_by_hex("x", named(), "ABCD1"), Ok(2));

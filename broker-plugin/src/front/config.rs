@@ -186,12 +186,11 @@ impl FrontConfig {
     /// The settings as the router wants them.
     pub(crate) fn router(&self) -> RouterConfig {
         let segments = &self.segments;
-        let per_device = |leaf: char| format!("{}/d/+/{leaf}", self.prefix);
         let custom = [
             (topic::all_requests(&self.prefix), segments.requests),
             (topic::all_reports(&self.prefix), segments.reports),
-            (per_device('c'), segments.answers),
-            (per_device('s'), segments.assignments),
+            (topic::all_answers(&self.prefix), segments.answers),
+            (topic::all_assignments(&self.prefix), segments.assignments),
         ]
         .into_iter()
         .map(|(filter, size)| {

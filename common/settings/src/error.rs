@@ -11,12 +11,12 @@ use crate::secret::SecretError;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}", .path.display())]
+    #[error("cannot read the configuration {}: {error}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{} line {line}: {what}", .path.display())]
@@ -89,13 +89,13 @@ pub enum ConfigError {
         what: String,
     },
     /// A file with a secret that cannot be used.
-    #[error("{origin}: {key}: {source}")]
+    #[error("{origin}: {key}: {error}")]
     Secret {
         /// Where the key stands.
         origin: Origin,
         /// The key.
         key: String,
         /// What is wrong, and what would be right.
-        source: SecretError,
+        error: SecretError,
     },
 }

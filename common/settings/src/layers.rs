@@ -181,7 +181,7 @@ impl Values {
     /// [`ConfigError::Secret`].
     pub fn secret(&self, key: &str, path: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
         let wrong =
-            |source| ConfigError::Secret { origin: self.origin(key), key: key.replace('_', "-"), source };
+            |error| ConfigError::Secret { origin: self.origin(key), key: key.replace('_', "-"), error };
         path.map(|path| Secret::read(path).map_err(wrong)).transpose()
     }
 

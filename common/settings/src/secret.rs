@@ -23,12 +23,12 @@ pub struct Secret {
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}: {error}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The file holds something else.
     #[error("{}: expected the secret alone on one line, 1 to {SECRET_BYTES_MAX} bytes of UTF-8", .path.display())]
@@ -44,7 +44,7 @@ impl Secret {
     /// # Errors
     /// [`SecretError`].
     pub fn read(path: &Path) -> Result<Self, SecretError> {
-        let fail = |source| SecretError::Read { path: path.to_owned(), source };
+        let fail = |error| SecretError::Read { path: path.to_owned(), error };
         let file = File::open(path).map_err(fail)?;
         let mode = file.metadata().map_err(fail)?.permissions().mode() & 0o777;
         // Room from the start, so that no copy of the secret is left behind where the buffer grew.

@@ -22,12 +22,12 @@ use whimbrel_protocol::device::{
 use whimbrel_protocol::envelope::{Envelope, Verified};
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, Digest};
 use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
-use whimbrel_protocol::manifest::{Codec, FetchPlan, Identity, Interpreter, Procedure, Step};
+use whimbrel_protocol::manifest::{Codec, FetchPlan, Identity, Interpreter, Procedure, Step, version_text};
 use whimbrel_protocol::message::{CampaignState, Order, Policy};
 use whimbrel_protocol::time::UnixTime;
 
 use crate::error::AgentError;
-use crate::home::{Home, Survey, version_text};
+use crate::home::{Home, Survey};
 use crate::hooks::Verdict;
 use crate::storage::StoreAnswer;
 use payload::Payload;

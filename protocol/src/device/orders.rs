@@ -22,14 +22,13 @@ fn start_offset_s(campaign: CampaignId, device: &DeviceId, spread_s: u64) -> u64
 
 impl DeviceSession {
     /// The orders that name this device, the ruling one first: its own assignment, then its groups by
-    /// priority and version.
+    /// [`Order::rank`].
     fn orders(&self) -> impl Iterator<Item = (&Order, UnixTime)> {
         let own = self.documents.assignment.iter().filter_map(|assignment| {
             assignment.order.as_ref().map(|order| (order, assignment.validity.expires))
         });
         let mut campaigns: alloc::vec::Vec<_> = self.documents.campaigns.iter().collect();
-        campaigns
-            .sort_by_key(|campaign| core::cmp::Reverse((campaign.order.priority, campaign.validity.version)));
+        campaigns.sort_by_key(|campaign| core::cmp::Reverse(campaign.order.rank(campaign.validity.version)));
         let class = self.config.class;
         own.chain(campaigns.into_iter().map(|campaign| (&campaign.order, campaign.validity.expires)))
             .filter(move |(order, _)| order.class == class)

@@ -19,6 +19,7 @@ mod parameter;
 mod run;
 mod sequence;
 mod text;
+mod version;
 mod walk;
 
 pub use build::{Image, Images, PatchSource, RUNNING_COMPONENT, ReleaseError, ReleaseManifest};
@@ -31,6 +32,7 @@ pub use parameter::Parameter;
 pub use run::{FetchPlan, Identity, Interpreter, Procedure, Step};
 pub use sequence::{Command, Condition, Index, Policy, Sequence};
 pub use text::{LanguageText, Summary, Text};
+pub use version::{VersionError, parse_version, version_text};
 
 pub(crate) use digest::{digest_bytes, digest_of_wrapped, read_digest, write_digest};
 

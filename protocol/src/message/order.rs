@@ -63,6 +63,13 @@ pub struct Order {
 }
 
 impl Order {
+    /// Where the order stands among those of a device's groups, by which the highest rules (SPEC section 4.5):
+    /// priority, then the version of its document, then its campaign's id, so that two never stand level.
+    #[must_use]
+    pub const fn rank(&self, version: u64) -> (u64, u64, CampaignId) {
+        (self.priority, version, self.campaign)
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.array(13).bytes(&self.campaign.0).uint(self.attempt).uint(self.state as u64);
         writer.bytes(&self.release.0).uint(self.sequence).uint(self.envelope_size).uint(self.image_size);

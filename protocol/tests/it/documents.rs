@@ -439,6 +439,26 @@ fn an_assignment_beats_the_group_and_the_higher_priority_wins_among_groups() {
 }
 
 #[test]
+fn of_two_campaigns_that_stand_level_the_one_with_the_higher_id_rules_whichever_came_first() {
+    for ids in [[1, 2], [2, 1]] {
+        let mut pair = idle();
+        let release = release(&pair, 1);
+        let beta = GroupName::new("beta").unwrap();
+        let groups = [pair.fixture.group.clone(), beta.clone()];
+        let assignment = pair.fixture.assignment(2, &groups, None);
+        assert_eq!(offer(&mut pair, Channel::Assignment, &assignment), None);
+        for (name, campaign) in groups.into_iter().zip(ids) {
+            let options = OrderOptions { campaign, ..OrderOptions::default() };
+            let order = pair.fixture.order(&release, options);
+            let document = pair.fixture.campaign_of(&name, order, options);
+            assert_eq!(offer(&mut pair, Channel::Group(name), &document), None);
+        }
+        let order = &pair.device.record().deployment.as_ref().unwrap().order;
+        assert_eq!(order.campaign.0[0], 2, "{ids:?}");
+    }
+}
+
+#[test]
 fn devices_start_spread_over_the_campaigns_time() {
     let mut pair = idle();
     let spread = OrderOptions { spread_s: 24 * 3600, ..Default::default() };

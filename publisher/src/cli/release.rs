@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use whimbrel_protocol::manifest::{VersionError, parse_version};
 
 use super::{AlgorithmFlag, ApplyFlags, ArchitectureFlag, BasesFlags, DiffFlags, InspectFlags, Jobs};
 use crate::units::{parse_address, parse_size};
-use crate::version;
 
 /// Build, sign, check and publish releases.
 #[derive(Debug, Subcommand)]
@@ -121,7 +121,7 @@ pub struct BuildFlags {
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
     /// Version: X.Y.Z, and -rc.N, -beta.N or -alpha.N for a pre-release
-    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
     pub version: Version,
     /// Anti-rollback counter: higher than that of every release of the class before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -163,8 +163,8 @@ pub struct BuildFlags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(pub Vec<i64>);
 
-fn parse_version(text: &str) -> Result<Version, version::VersionError> {
-    version::parse(text).map(Version)
+fn version(text: &str) -> Result<Version, VersionError> {
+    parse_version(text).map(Version)
 }
 
 /// How to compress.

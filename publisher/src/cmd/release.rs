@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use whimbrel_protocol::ids::{Digest, KeyId};
+use whimbrel_protocol::manifest::version_text;
 use whimbrel_protocol::trust::Role;
 
 use super::key::warn_if_open;
 use super::{Context, Screen, bar};
 use crate::cli::{AttachFlags, ReleaseCommand, TbsFlags};
 use crate::files::{self, Existing, Secrecy};
+use crate::keys;
 use crate::output::{Fields, Value, plain};
 use crate::release::{
     self, ReleaseError, ReleaseFolder, Signed, StoredImage, images_of, payload_file, read_payload,
 };
 use crate::service::Client;
-use crate::{keys, version};
 
 pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> {
     match command {
@@ -55,7 +56,7 @@ fn signed_screen(release: &ReleaseFolder, signed: &[Signed]) -> Result<Screen> {
     let fields = Fields::new()
         .with("file", release.path.display().to_string())
         .with("release", manifest.digest().to_hex())
-        .with("version", manifest.version().map(version::display))
+        .with("version", manifest.version().map(version_text))
         .with("sequence", Value::Count(manifest.sequence_number()))
         .with("class_id", manifest.class().map(|id| id.to_hex()))
         .with("image_digests", images.collect::<Vec<Value>>())
@@ -78,7 +79,7 @@ fn tbs(flags: &TbsFlags) -> Result<Screen> {
         .with("size", Value::Bytes(bytes.len() as u64))
         .with("sha256", Digest::of(&bytes).to_hex())
         .with("release", manifest.digest().to_hex())
-        .with("version", manifest.version().map(version::display))
+        .with("version", manifest.version().map(version_text))
         .with("sequence", Value::Count(manifest.sequence_number()));
     Ok(fields.into())
 }
@@ -148,7 +149,7 @@ fn verify(context: &Context, path: &Path, root: Option<&Path>, bases: &[PathBuf]
         .with("root", root_path.display().to_string())
         .with("root_version", Value::Count(root.version))
         .with("release", found.manifest.digest().to_hex())
-        .with("version", found.manifest.version().map(version::display))
+        .with("version", found.manifest.version().map(version_text))
         .with("sequence", Value::Count(found.manifest.sequence_number()))
         .with("signed_by", found.signed_by.iter().map(|id| id.to_hex().into()).collect::<Vec<Value>>())
         .with("threshold", found.threshold)
@@ -184,7 +185,7 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
     }
     let fields = Fields::new()
         .with("release", stored.release)
-        .with("version", manifest.version().map(version::display))
+        .with("version", manifest.version().map(version_text))
         .with("sequence", Value::Count(manifest.sequence_number()))
         .with("state", stored.state)
         .with("sent", Value::Bytes(sent));

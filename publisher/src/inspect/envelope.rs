@@ -5,14 +5,13 @@ use whimbrel_protocol::envelope::{Envelope, Unverified, VerifyError};
 use whimbrel_protocol::manifest::consts::text::{
     COMPONENT_VERSION, MANIFEST_DESCRIPTION, MODEL_INFO, UPDATE_DESCRIPTION, VENDOR_DOMAIN,
 };
-use whimbrel_protocol::manifest::{Manifest, Payload, Section, Severable, Text};
+use whimbrel_protocol::manifest::{Manifest, Payload, Section, Severable, Text, version_text};
 use whimbrel_protocol::trust::{Role, Root};
 
 use super::document::number_name;
 use super::{Explained, commands};
 use crate::output::{Fields, Value};
 use crate::release::{images_of, payload_file};
-use crate::version;
 
 /// Explains an envelope.
 pub(super) fn explain(bytes: &[u8], root: Option<&Root>) -> Explained {
@@ -27,7 +26,7 @@ fn describe(envelope: &Envelope<Unverified>, root: Option<&Root>) -> Result<Fiel
     };
     let mut fields = Fields::new()
         .with("release", manifest.digest().to_hex())
-        .with("version", manifest.version().map(version::display))
+        .with("version", manifest.version().map(version_text))
         .with("sequence", Value::Count(manifest.sequence_number()))
         .with("vendor_id", manifest.vendor().map(|id| id.to_hex()))
         .with("class_id", manifest.class().map(|id| id.to_hex()))

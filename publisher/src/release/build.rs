@@ -7,6 +7,7 @@ use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN};
 use whimbrel_protocol::manifest::{
     ComponentId, Filter, Image, Images, PatchSource, ReleaseManifest, Summary, Text, TransferDescriptor,
+    version_text,
 };
 
 use super::codec::{Compressed, check_dictionary};
@@ -17,7 +18,6 @@ use super::{IMAGE_BYTES_MAX, Progress, ReleaseError, StoredImage};
 use crate::files::{Existing, NewFolder, Secrecy, Staging};
 use crate::output::{Fields, Value};
 use crate::patch::PatchOptions;
-use crate::version;
 
 /// What to do to an image before it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct BuildOptions {
     pub vendor: String,
     /// Class of the devices, as their maker calls it: 1 to 64 visible characters.
     pub class: String,
-    /// Version, as [`version::parse`] gives it.
+    /// Version, as [`parse_version`](whimbrel_protocol::manifest::parse_version) gives it.
     pub version: Vec<i64>,
     /// Anti-rollback counter of the class, from 1.
     pub sequence: u64,
@@ -120,8 +120,8 @@ pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRe
     };
     let vendor = VendorId::from_domain(&options.vendor);
     let class = ClassId::from_name(vendor, &options.class);
-    let version_text = version::display(&options.version);
-    let description = options.description.unwrap_or_else(|| format!("{} {version_text}", options.class));
+    let version = version_text(&options.version);
+    let description = options.description.unwrap_or_else(|| format!("{} {version}", options.class));
     let manifest = ReleaseManifest {
         vendor,
         class,
@@ -134,7 +134,7 @@ pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRe
                 description,
                 vendor_domain: options.vendor.clone(),
                 class_name: options.class.clone(),
-                version: version_text.clone(),
+                version: version.clone(),
             },
         )),
     }
@@ -143,7 +143,7 @@ pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRe
         .map_err(|source| ReleaseError::Envelope { path: ENVELOPE_FILE.into(), source })?;
     let summary = Fields::new()
         .with("release", manifest.digest().to_hex())
-        .with("version", version_text)
+        .with("version", version)
         .with("sequence", Value::Count(options.sequence))
         .with("vendor", options.vendor)
         .with("vendor_id", vendor.to_hex())
@@ -175,26 +175,18 @@ struct Settings {
 
 /// Most bytes of the description.
 const DESCRIPTION_BYTES_MAX: usize = 512;
-/// Most bytes of a domain (RFC 1035 section 2.3.4).
-const DOMAIN_BYTES_MAX: usize = 253;
-/// Most characters of a class name.
-const CLASS_NAME_MAX: usize = 64;
 
 impl Settings {
     fn check(options: &BuildOptions) -> Result<Self, ReleaseError> {
         let wrong = |what, got: &str, want| Err(ReleaseError::Option { what, got: got.into(), want });
-        if !is_domain(&options.vendor) {
+        if !VendorId::is_domain(&options.vendor) {
             return wrong(
                 "vendor",
                 &options.vendor,
                 "a domain that you own, in lower case, such as example.com",
             );
         }
-        let visible = |c: char| !c.is_control() && !c.is_whitespace() || c == ' ';
-        let class = options.class.trim() == options.class
-            && (1..=CLASS_NAME_MAX).contains(&options.class.chars().count())
-            && options.class.chars().all(visible);
-        if !class {
+        if !ClassId::is_name(&options.class) {
             return wrong("class", &options.class, "a name of 1 to 64 visible characters");
         }
         if options.sequence == 0 {
@@ -250,16 +242,6 @@ impl Settings {
         let lzma_bytes = full.lzma_bytes;
         Ok(BuiltImage { slot, digest, size, transfer, filter, lzma_bytes, payload, patches, dropped })
     }
-}
-
-fn is_domain(text: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-    };
-    text.len() <= DOMAIN_BYTES_MAX && text.contains('.') && text.split('.').all(label)
 }
 
 impl BuiltImage {

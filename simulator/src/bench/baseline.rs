@@ -14,6 +14,8 @@ use rumqttd::protocol::{Packet, Publish};
 use rumqttd::{
     Broker, Config, ConnectionSettings, Notification, RouterConfig, SegmentConfig, ServerSettings,
 };
+use whimbrel_protocol::ids::Prefix;
+use whimbrel_protocol::topic;
 
 use super::puller::Wanted;
 use super::random_image;
@@ -54,8 +56,8 @@ fn serve(args: &[OsString]) -> anyhow::Result<()> {
     let segment = |max_segment_size, max_segment_count| SegmentConfig { max_segment_size, max_segment_count };
     // The segments that the service uses too.
     let custom = HashMap::from([
-        ("ota/d/+/q".to_owned(), segment(4 << 20, 4)),
-        ("ota/d/+/c".to_owned(), segment(256 << 10, 2)),
+        (topic::all_requests(&Prefix::default()), segment(4 << 20, 4)),
+        (topic::all_answers(&Prefix::default()), segment(256 << 10, 2)),
     ]);
     let router = RouterConfig {
         max_connections: 12_000,
@@ -84,7 +86,7 @@ fn serve(args: &[OsString]) -> anyhow::Result<()> {
 }
 
 fn push(mut tx: LinkTx, mut rx: LinkRx, messages: &[Bytes]) -> anyhow::Result<()> {
-    tx.subscribe("ota/d/+/q")?;
+    tx.subscribe(topic::all_requests(&Prefix::default()))?;
     loop {
         match rx.recv()? {
             Some(Notification::Forward(forward)) => {

@@ -3,6 +3,9 @@
 //! `1.4.2-rc.3` is `[1, 4, 2, -1, 3]`: a pre-release is a negative integer, so that it sorts before the release
 //! (draft-ietf-suit-update-management: -1 release candidate, -2 beta, -3 alpha).
 
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 /// Why a text is no version.
@@ -20,7 +23,7 @@ const PRE_RELEASES: [(&str, i64); 3] = [("rc", -1), ("beta", -2), ("alpha", -3)]
 ///
 /// # Errors
 /// [`VersionError`].
-pub fn parse(text: &str) -> Result<Vec<i64>, VersionError> {
+pub fn parse_version(text: &str) -> Result<Vec<i64>, VersionError> {
     parts(text).ok_or_else(|| VersionError { text: text.into() })
 }
 
@@ -50,20 +53,16 @@ fn number(text: &str) -> Option<i64> {
 
 /// The version as people write it, for any integers that a manifest may carry.
 #[must_use]
-pub fn display(version: &[i64]) -> String {
+pub fn version_text(version: &[i64]) -> String {
     let mut text = String::new();
-    for (at, part) in version.iter().enumerate() {
-        match PRE_RELEASES.iter().find(|(_, mark)| mark == part) {
-            Some((name, _)) => {
-                text.push('-');
-                text.push_str(name);
-            }
-            None => {
-                if at > 0 {
-                    text.push('.');
-                }
-                text.push_str(&part.to_string());
-            }
+    for part in version {
+        let pre_release = PRE_RELEASES.iter().find(|(_, mark)| mark == part);
+        if !text.is_empty() {
+            text.push(if pre_release.is_some() { '-' } else { '.' });
+        }
+        match pre_release {
+            Some((name, _)) => text.push_str(name),
+            None => text.push_str(&part.to_string()),
         }
     }
     text
@@ -71,6 +70,8 @@ pub fn display(version: &[i64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     #[test]
@@ -82,11 +83,13 @@ mod tests {
             ("1.2.3-beta.0", vec![1, 2, 3, -2, 0]),
             ("10.20.999999999-rc.1", vec![10, 20, 999_999_999, -1, 1]),
         ] {
-            assert_eq!(parse(text), Ok(version.clone()));
-            assert_eq!(display(&version), text);
+            assert_eq!(parse_version(text), Ok(version.clone()));
+            assert_eq!(version_text(&version), text);
         }
-        assert_eq!(display(&[7]), "7");
-        assert_eq!(display(&[2026, 1, 2, 3, 4]), "2026.1.2.3.4");
+        assert_eq!(version_text(&[7]), "7");
+        assert_eq!(version_text(&[2026, 1, 2, 3, 4]), "2026.1.2.3.4");
+        assert_eq!(version_text(&[1, -3]), "1-alpha");
+        assert_eq!((version_text(&[]), version_text(&[-1, 2])), (String::new(), "rc.2".to_string()));
     }
 
     #[test]
@@ -109,7 +112,7 @@ mod tests {
             "-1.2.3",
             "1.2.3+build",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(parse_version(text).is_err(), "{text}");
         }
     }
 }
