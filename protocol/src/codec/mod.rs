@@ -6,9 +6,11 @@
 //! decode then encode is the identity on every accepted input.
 
 mod error;
+mod map;
 mod read;
 mod write;
 
 pub use error::DecodeError;
-pub use read::{Item, MapReader, Reader};
+pub use map::MapReader;
+pub use read::{Item, Reader};
 pub use write::Writer;
