@@ -6,7 +6,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use whimbrel_api as api;
 use whimbrel_protocol::ids::GroupName;
 use whimbrel_protocol::message::Policy;
 use whimbrel_protocol::time::UnixTime;
@@ -15,35 +15,17 @@ use super::body::read_json;
 use super::devices::device_id;
 use super::{ApiError, Desk};
 use crate::campaign::{self, LIFE_DEFAULT_S, NewCampaign, Tally};
-use crate::service::{CampaignDeviceView, CampaignView, Command, DevicesPage};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wish {
-    release: String,
-    group: String,
-    #[serde(default)]
-    spread_s: u64,
-    not_before: Option<u64>,
-    expires_in_s: Option<u64>,
-    policy: Option<String>,
-    #[serde(default)]
-    priority: u64,
-    #[serde(default)]
-    min_sequence: u64,
-}
+use crate::service::{CampaignView, Command, DevicesPage};
 
 pub(super) async fn create(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {
-    let wish: Wish = read_json(body, "the campaign").await?;
+    let wish: api::CampaignOrder = read_json(body, "the campaign").await?;
     let unprocessable = |error: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error);
     let group = GroupName::new(&wish.group).map_err(|error| unprocessable(format!("group: {error}")))?;
     let policy = match wish.policy.as_deref() {
-        None | Some("soft") => Policy::Soft,
-        Some("forced") => Policy::Forced,
-        Some("download-only") => Policy::DownloadOnly,
-        Some(other) => {
-            return Err(unprocessable(format!("policy {other:?}: expected soft, forced or download-only")));
-        }
+        None => Policy::Soft,
+        Some(word) => api::policy_named(word).ok_or_else(|| {
+            unprocessable(format!("policy {word:?}: expected soft, forced or download-only"))
+        })?,
     };
     let release = wish.release;
     let wish = Box::new(NewCampaign {
@@ -55,7 +37,7 @@ pub(super) async fn create(State(desk): State<Desk>, body: Body) -> Result<Respo
         priority: wish.priority,
         min_sequence: wish.min_sequence,
     });
-    Ok(Json(desk.ask(|reply| Command::NewCampaign { release, wish, reply }).await?).into_response())
+    answer(desk.ask(|reply| Command::NewCampaign { release, wish, reply }).await?)
 }
 
 pub(super) async fn list(State(desk): State<Desk>) -> Result<Response, ApiError> {
@@ -68,14 +50,8 @@ pub(super) async fn list(State(desk): State<Desk>) -> Result<Response, ApiError>
             }
         }
     }
-    Ok(Json(campaigns).into_response())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OneQuery {
-    devices: Option<String>,
-    after: Option<String>,
+    let shown: Vec<api::Campaign> = campaigns.into_iter().map(|campaign| campaign.shown).collect();
+    Ok(Json(shown).into_response())
 }
 
 /// Devices listed at once.
@@ -84,7 +60,7 @@ const DEVICES_MAX: u16 = 1000;
 pub(super) async fn one(
     State(desk): State<Desk>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<OneQuery>, QueryRejection>,
+    query: Result<Query<api::CampaignQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(prefix), Query(query)) = (path?, query?);
     let listed = match query.devices.as_deref() {
@@ -100,13 +76,11 @@ pub(super) async fn one(
         campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
         if listed {
             let rows = desk.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
-            let names = &campaign.names;
-            let views = rows.iter().map(|row| CampaignDeviceView::of(&row.device, &row.deployment, 0, names));
-            let views = views.collect();
-            campaign.device_list = Some(views);
+            let devices = rows.iter().map(|row| campaign.device(&row.device, &row.deployment, 0)).collect();
+            campaign.shown.device_list = Some(devices);
         }
     }
-    Ok(Json(campaign).into_response())
+    answer(campaign)
 }
 
 pub(super) async fn abort(
@@ -114,7 +88,7 @@ pub(super) async fn abort(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    Ok(Json(order(&desk, prefix, campaign::Command::Abort).await?).into_response())
+    order(&desk, prefix, campaign::Command::Abort).await
 }
 
 pub(super) async fn retry(
@@ -122,9 +96,13 @@ pub(super) async fn retry(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    Ok(Json(order(&desk, prefix, campaign::Command::Retry).await?).into_response())
+    order(&desk, prefix, campaign::Command::Retry).await
 }
 
-async fn order(desk: &Desk, prefix: String, command: campaign::Command) -> Result<CampaignView, ApiError> {
-    desk.ask(|reply| Command::ToCampaign { prefix, command, reply }).await
+async fn order(desk: &Desk, prefix: String, command: campaign::Command) -> Result<Response, ApiError> {
+    answer(desk.ask(|reply| Command::ToCampaign { prefix, command, reply }).await?)
+}
+
+fn answer(campaign: CampaignView) -> Result<Response, ApiError> {
+    Ok(Json(campaign.shown).into_response())
 }

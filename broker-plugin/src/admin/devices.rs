@@ -6,18 +6,18 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use whimbrel_api as api;
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{DeviceId, GroupName};
 
 use super::body::{read, read_json};
 use super::{ApiError, Desk};
 use crate::registry::read_import;
-use crate::service::{Command, Denied, DeviceState, DevicesPage};
+use crate::service::{Command, Denied, DevicesPage, Listed};
 
 /// Devices listed where the request says nothing, and at most.
-const DEVICES_DEFAULT: usize = 100;
-const DEVICES_MAX: usize = 1000;
+const DEVICES_DEFAULT: u64 = 100;
+const DEVICES_MAX: u64 = 1000;
 /// Largest list to import: room for about 30,000 devices.
 const IMPORT_BYTES_MAX: usize = 8 << 20;
 
@@ -35,23 +35,15 @@ fn groups(names: &[String]) -> Result<Vec<GroupName>, ApiError> {
     names.iter().map(read).collect()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    state: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
 pub(super) async fn list(
     State(desk): State<Desk>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    query: Result<Query<api::DevicesQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query?;
     let state = match query.state.as_deref() {
         None => None,
-        Some("pending") => Some(DeviceState::Pending),
-        Some("accepted") => Some(DeviceState::Accepted),
+        Some("pending") => Some(Listed::Pending),
+        Some("accepted") => Some(Listed::Accepted),
         Some(other) => {
             return Err(ApiError::bad_request(format!("state={other:?}: expected pending or accepted")));
         }
@@ -60,6 +52,7 @@ pub(super) async fn list(
     if !(1..=DEVICES_MAX).contains(&limit) {
         return Err(ApiError::bad_request(format!("limit={limit}: expected 1 to {DEVICES_MAX}")));
     }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let page = DevicesPage { after: query.after.as_deref().map(device_id).transpose()?, limit };
     Ok(Json(desk.ask(|reply| Command::Devices { state, page, reply }).await?).into_response())
 }
@@ -73,13 +66,6 @@ pub(super) async fn one(
     Ok(Json(desk.ask(|reply| Command::Device { id, reply }).await?).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Acceptance {
-    fingerprint: String,
-    groups: Option<Vec<String>>,
-}
-
 pub(super) async fn accept(
     State(desk): State<Desk>,
     path: Result<Path<String>, PathRejection>,
@@ -87,7 +73,7 @@ pub(super) async fn accept(
 ) -> Result<Response, ApiError> {
     let Path(id) = path?;
     let id = device_id(&id)?;
-    let acceptance: Acceptance = read_json(body, "the acceptance").await?;
+    let acceptance: api::Acceptance = read_json(body, "the acceptance").await?;
     let fingerprint: Fingerprint = acceptance.fingerprint.parse().map_err(|error| {
         let given: String = acceptance.fingerprint.chars().take(80).collect();
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("fingerprint {given:?}: {error}"))
@@ -105,12 +91,6 @@ pub(super) async fn reset(
     Ok(Json(desk.ask(|reply| Command::Reset { id, reply }).await?).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Groups {
-    groups: Vec<String>,
-}
-
 pub(super) async fn set_groups(
     State(desk): State<Desk>,
     path: Result<Path<String>, PathRejection>,
@@ -118,7 +98,7 @@ pub(super) async fn set_groups(
 ) -> Result<Response, ApiError> {
     let Path(id) = path?;
     let id = device_id(&id)?;
-    let wish: Groups = read_json(body, "the groups").await?;
+    let wish: api::Groups = read_json(body, "the groups").await?;
     let groups = groups(&wish.groups)?;
     Ok(Json(desk.ask(|reply| Command::SetGroups { id, groups, reply }).await?).into_response())
 }

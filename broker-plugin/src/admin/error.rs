@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use whimbrel_api::ErrorBody;
 
 use crate::catalog::{CatalogError, ReleaseError};
 use crate::registry::{ImportError, RegistryError};
@@ -15,11 +15,6 @@ use crate::store::{StoreError, UploadError};
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    error: String,
-}
-
-#[derive(Serialize)]
-struct ErrorBody {
     error: String,
 }
 

@@ -2,16 +2,7 @@
 //!
 //! Every request is checked for the token before anything of it is read, has a limit on its size and on its time,
 //! and only so many are answered at once. Errors are one line that says what, where, and what would be right.
-//!
-//! | route | |
-//! |---|---|
-//! | `GET /v1/status` | what there is, what was counted |
-//! | `POST /v1/releases`, `GET /v1/releases[/hex]` | envelopes |
-//! | `GET /v1/releases/{hex}/bases[?group=name]` | images that devices run without a patch |
-//! | `PUT /v1/payloads/{index digest}` | payload bytes |
-//! | `POST /v1/campaigns`, `GET /v1/campaigns[/id]`, `POST /v1/campaigns/{id}/abort`, `.../retry` | |
-//! | `GET /v1/devices[/id]`, `POST /v1/devices/{id}/accept`, `.../reset`, `PUT /v1/devices/{id}/groups` | |
-//! | `POST /v1/devices/import` | a list of devices |
+//! The routes, and what they take and answer, are those of `whimbrel_api`.
 
 mod auth;
 mod body;
@@ -33,6 +24,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
+use whimbrel_api::routes;
 
 pub use auth::{AdminToken, TokenError};
 pub(crate) use error::ApiError;
@@ -85,30 +77,40 @@ pub(crate) async fn serve(
     desk: Desk,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, routes(desk)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(desk)).with_graceful_shutdown(stop).await
 }
 
-fn routes(desk: Desk) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/releases", get(releases::list).post(releases::add))
-        .route("/v1/releases/:hex", get(releases::one))
-        .route("/v1/releases/:hex/bases", get(releases::bases))
-        .route("/v1/payloads/:hex", put(releases::upload))
-        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/v1/campaigns/:id", get(campaigns::one))
-        .route("/v1/campaigns/:id/abort", post(campaigns::abort))
-        .route("/v1/campaigns/:id/retry", post(campaigns::retry))
-        .route("/v1/devices", get(devices::list))
-        .route("/v1/devices/:id", get(devices::one))
-        .route("/v1/devices/import", post(devices::import))
-        .route("/v1/devices/:id/accept", post(devices::accept))
-        .route("/v1/devices/:id/reset", post(devices::reset))
-        .route("/v1/devices/:id/groups", put(devices::set_groups))
+fn router(desk: Desk) -> Router {
+    let routes = [
+        (routes::STATUS, get(status)),
+        (routes::RELEASES, get(releases::list).post(releases::add)),
+        (routes::RELEASE, get(releases::one)),
+        (routes::BASES, get(releases::bases)),
+        (routes::PAYLOAD, put(releases::upload)),
+        (routes::CAMPAIGNS, get(campaigns::list).post(campaigns::create)),
+        (routes::CAMPAIGN, get(campaigns::one)),
+        (routes::CAMPAIGN_ABORT, post(campaigns::abort)),
+        (routes::CAMPAIGN_RETRY, post(campaigns::retry)),
+        (routes::DEVICES, get(devices::list)),
+        (routes::DEVICES_IMPORT, post(devices::import)),
+        (routes::DEVICE, get(devices::one)),
+        (routes::DEVICE_ACCEPT, post(devices::accept)),
+        (routes::DEVICE_RESET, post(devices::reset)),
+        (routes::DEVICE_GROUPS, put(devices::set_groups)),
+    ];
+    let with = |router: Router<Desk>, (path, methods)| router.route(&pattern(path), methods);
+    routes
+        .into_iter()
+        .fold(Router::new(), with)
         .fallback(nothing_there)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(desk.clone(), let_in))
         .with_state(desk)
+}
+
+/// A path as axum wants it: `/v1/devices/:id` for `/v1/devices/{id}`.
+fn pattern(path: &str) -> String {
+    path.replace('{', ":").replace('}', "")
 }
 
 /// Checks the token, then waits for a place.

@@ -6,8 +6,8 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use whimbrel_api as api;
 use whimbrel_protocol::ids::{Digest, GroupName};
 use whimbrel_protocol::limits::ENVELOPE_BYTES_MAX;
 
@@ -29,16 +29,10 @@ pub(super) async fn one(
     Ok(Json(desk.ask(|reply| Command::Release { prefix, reply }).await?).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BasesQuery {
-    group: Option<String>,
-}
-
 pub(super) async fn bases(
     State(desk): State<Desk>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<BasesQuery>, QueryRejection>,
+    query: Result<Query<api::BasesQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(prefix), Query(query)) = (path?, query?);
     let group = query.group.as_deref().map(GroupName::new).transpose();
@@ -50,12 +44,6 @@ pub(super) async fn add(State(desk): State<Desk>, body: Body) -> Result<Response
     let envelope = read(body, "the envelope", ENVELOPE_BYTES_MAX).await?;
     let release = Box::new(Release::read(&envelope, desk.authority.root(), desk.clock.today())?);
     Ok(Json(desk.ask(|reply| Command::AddRelease { release, reply }).await?).into_response())
-}
-
-#[derive(Serialize)]
-struct PayloadView {
-    index_digest: String,
-    transfer_size: u64,
 }
 
 pub(super) async fn upload(
@@ -80,7 +68,8 @@ pub(super) async fn upload(
     }
     let row = receive(&desk, spec, body).await?;
     desk.ask(|reply| Command::AddPayload { row, reply }).await?;
-    Ok(Json(PayloadView { index_digest: index.to_hex(), transfer_size: want }).into_response())
+    let stored = api::StoredPayload { index_digest: index.to_hex(), transfer_size: want };
+    Ok(Json(stored).into_response())
 }
 
 /// Pieces of a payload that wait for the disk.

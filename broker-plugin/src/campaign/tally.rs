@@ -98,8 +98,9 @@ impl Tally {
 
     /// How much of the campaign is done, in percent: what ended counts whole, however it ended.
     #[must_use]
-    pub fn percent(&self) -> u64 {
-        self.percents.checked_div(self.total).unwrap_or(0)
+    pub fn percent(&self) -> u8 {
+        // A mean of numbers up to 100.
+        self.percents.checked_div(self.total).and_then(|mean| u8::try_from(mean).ok()).unwrap_or(0)
     }
 }
 

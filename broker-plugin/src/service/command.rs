@@ -4,11 +4,11 @@ use alloc::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
+use whimbrel_api as api;
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, GroupName};
 
-use super::bases::BasesView;
-use super::views::{CampaignView, DeviceEntry, DevicesView, ImportView, ReleaseView, StatusView};
+use super::views::CampaignView;
 use crate::campaign::{CommandError, NewCampaign, PlanError};
 use crate::catalog::{CatalogError, Release};
 use crate::registry::{ImportError, ImportLine, RegistryError};
@@ -20,20 +20,20 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Denied>>;
 /// What operators ask for. Each carries where its answer goes.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Status(Reply<StatusView>),
-    Releases(Reply<Vec<ReleaseView>>),
+    Status(Reply<api::Status>),
+    Releases(Reply<Vec<api::Release>>),
     Release {
         prefix: String,
-        reply: Reply<ReleaseView>,
+        reply: Reply<api::Release>,
     },
     Bases {
         prefix: String,
         group: Option<GroupName>,
-        reply: Reply<BasesView>,
+        reply: Reply<api::Bases>,
     },
     AddRelease {
         release: Box<Release>,
-        reply: Reply<ReleaseView>,
+        reply: Reply<api::Release>,
     },
     PayloadSpec {
         index: Digest,
@@ -60,32 +60,32 @@ pub(crate) enum Command {
         reply: Reply<CampaignView>,
     },
     Devices {
-        state: Option<DeviceState>,
+        state: Option<Listed>,
         page: DevicesPage,
-        reply: Reply<DevicesView>,
+        reply: Reply<api::Devices>,
     },
     Device {
         id: DeviceId,
-        reply: Reply<DeviceEntry>,
+        reply: Reply<api::Device>,
     },
     Accept {
         id: DeviceId,
         fingerprint: Fingerprint,
         groups: Option<Vec<GroupName>>,
-        reply: Reply<DeviceEntry>,
+        reply: Reply<api::Device>,
     },
     SetGroups {
         id: DeviceId,
         groups: Vec<GroupName>,
-        reply: Reply<DeviceEntry>,
+        reply: Reply<api::Device>,
     },
     Reset {
         id: DeviceId,
-        reply: Reply<DeviceEntry>,
+        reply: Reply<api::Device>,
     },
     Import {
         lines: Vec<ImportLine>,
-        reply: Reply<ImportView>,
+        reply: Reply<api::Imported>,
     },
 }
 
@@ -98,9 +98,9 @@ pub(crate) struct DevicesPage {
     pub(crate) limit: usize,
 }
 
-/// Which devices.
+/// Which devices are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceState {
+pub(crate) enum Listed {
     Pending,
     Accepted,
 }

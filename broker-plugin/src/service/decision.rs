@@ -3,13 +3,14 @@
 use alloc::sync::Arc;
 
 use bytes::Bytes;
+use whimbrel_api as api;
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, Prefix};
 use whimbrel_protocol::message::{self, Assignment, Validity};
 use whimbrel_protocol::time::UnixTime;
 
 use super::Denied;
 use super::command::Reply;
-use super::views::{CampaignView, DeviceEntry, ImportView, ReleaseView};
+use super::views::CampaignView;
 use crate::catalog::Release;
 use crate::registry::Admission;
 use crate::signing::Authority;
@@ -45,11 +46,11 @@ pub(super) enum Signed {
 /// Who waits for a change.
 pub(super) enum Waiter {
     Nobody,
-    Release(Digest, Reply<ReleaseView>),
+    Release(Digest, Reply<api::Release>),
     Campaign(CampaignId, Reply<CampaignView>),
     Done(Reply<()>),
-    Device(DeviceId, Reply<DeviceEntry>),
-    Import(ImportView, Reply<ImportView>),
+    Device(DeviceId, Reply<api::Device>),
+    Import(api::Imported, Reply<api::Imported>),
 }
 
 /// What became of a change.

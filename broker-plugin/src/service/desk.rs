@@ -8,6 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
 use bytes::Bytes;
+use whimbrel_api as api;
 use whimbrel_protocol::ids::{CampaignId, DeviceId};
 use whimbrel_protocol::limits::BEACON_GROUPS_MAX;
 use whimbrel_protocol::message;
@@ -16,7 +17,7 @@ use whimbrel_protocol::time::UnixTime;
 use super::command::Reply;
 use super::decision::{Decision, Letterhead, Outcome, Signed, Waiter, tell};
 use super::documents::{Announcement, BEACON_RETRY_MS};
-use super::views::{DeviceEntry, ImportView, ReleaseView};
+use super::views;
 use super::{Command, Core, Denied, Happened};
 use crate::attach::BrokerLink;
 use crate::campaign::{self, CAMPAIGNS_MAX, Campaign, Identity, NewCampaign};
@@ -106,7 +107,7 @@ impl<L: BrokerLink> Core<L> {
                 }
                 Ok(false) => {
                     let known = self.catalog.release(&release.digest);
-                    let view = known.map(|known| ReleaseView::of(known, &self.catalog));
+                    let view = known.map(|known| views::release(known, &self.catalog));
                     tell(reply, view.ok_or(Denied::Stopping));
                     None
                 }
@@ -139,7 +140,10 @@ impl<L: BrokerLink> Core<L> {
             },
             Command::Import { lines, reply } => match self.registry.plan_import(lines) {
                 Ok(plan) => {
-                    let view = ImportView { imported: plan.admissions.len(), unchanged: plan.unchanged };
+                    let view = api::Imported {
+                        imported: plan.admissions.len() as u64,
+                        unchanged: plan.unchanged as u64,
+                    };
                     if plan.admissions.is_empty() {
                         tell(reply, Ok(view));
                         return None;
@@ -158,7 +162,7 @@ impl<L: BrokerLink> Core<L> {
         &self,
         planned: Result<Option<Admission>, RegistryError>,
         id: DeviceId,
-        reply: Reply<DeviceEntry>,
+        reply: Reply<api::Device>,
     ) -> Option<(Decision, Waiter)> {
         match planned {
             Ok(Some(admission)) => Some((Decision::Admit(Vec::from([admission])), Waiter::Device(id, reply))),
@@ -317,7 +321,7 @@ impl<L: BrokerLink> Core<L> {
             Waiter::Nobody => {}
             Waiter::Release(digest, reply) => {
                 let release = self.catalog.release(&digest);
-                let view = release.map(|release| ReleaseView::of(release, &self.catalog));
+                let view = release.map(|release| views::release(release, &self.catalog));
                 tell(reply, view.ok_or(Denied::Stopping));
             }
             Waiter::Campaign(id, reply) => {

@@ -38,8 +38,8 @@ use whimbrel_protocol::ids::{CampaignId, DeviceId, Prefix, ShortDigest};
 use whimbrel_protocol::message::{self, Report};
 use whimbrel_protocol::time::{Instant, UnixTime};
 
-pub(crate) use command::{Command, Denied, DeviceState, DevicesPage};
-pub(crate) use views::{CampaignDeviceView, CampaignView};
+pub(crate) use command::{Command, Denied, DevicesPage, Listed};
+pub(crate) use views::CampaignView;
 
 use crate::attach::{BrokerLink, LinkError, LinkEvent};
 use crate::campaign::{Campaign, Campaigns};

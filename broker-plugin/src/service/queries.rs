@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 
+use whimbrel_api as api;
 use whimbrel_protocol::ids::{CampaignId, DeviceId};
 use whimbrel_protocol::time::UnixTime;
 
 use super::decision::tell;
 use super::payloads::Payloads;
-use super::views::{
-    CampaignDeviceView, CampaignView, DeviceCounts, DeviceDeploymentView, DeviceEntry, DevicesView,
-    ReleaseView, StatusView,
-};
-use super::{Attached, Command, Core, Denied, DeviceState, DevicesPage};
+use super::views::{self, CampaignView};
+use super::{Attached, Command, Core, Denied, DevicesPage, Listed};
 use crate::attach::BrokerLink;
 use crate::campaign::{Campaign, Tally};
 use crate::metrics::Counters;
@@ -28,11 +26,11 @@ impl<L: BrokerLink> Core<L> {
             Command::Status(reply) => tell(reply, Ok(self.status())),
             Command::Releases(reply) => {
                 let releases = self.catalog.releases();
-                tell(reply, Ok(releases.map(|release| ReleaseView::of(release, &self.catalog)).collect()));
+                tell(reply, Ok(releases.map(|release| views::release(release, &self.catalog)).collect()));
             }
             Command::Release { prefix, reply } => {
                 let found = self.catalog.find(&prefix);
-                let view = found.map(|release| ReleaseView::of(release, &self.catalog));
+                let view = found.map(|release| views::release(release, &self.catalog));
                 tell(reply, view.map_err(Denied::Catalog));
             }
             Command::Bases { prefix, group, reply } => {
@@ -62,27 +60,30 @@ impl<L: BrokerLink> Core<L> {
         None
     }
 
-    fn status(&self) -> StatusView {
+    fn status(&self) -> api::Status {
         Counters::set(&self.counters.under_way, self.under_way());
         Counters::set(&self.counters.sessions, self.sessions.len());
         Counters::set(&self.counters.sessions_dropped, self.sessions.dropped());
         let mut counters = self.counters.snapshot();
         let (attached, broker) = match &self.attached {
-            Attached::Embedded(broker) => ("embedded", serde_json::to_value(&**broker)),
-            Attached::Client(broker) => ("client", serde_json::to_value(&**broker)),
+            Attached::Embedded(broker) => (api::Attachment::Embedded, serde_json::to_value(&**broker)),
+            Attached::Client(broker) => (api::Attachment::Client, serde_json::to_value(&**broker)),
         };
         if let Ok(serde_json::Value::Object(broker)) = broker {
             let numbers = broker.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?)));
             counters.extend(numbers.map(|(name, value)| (format!("broker_{name}"), value)));
         }
-        StatusView {
-            version: env!("CARGO_PKG_VERSION"),
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             prefix: self.settings.prefix.to_string(),
             attached,
             broker_up: self.outbox.up,
-            devices: DeviceCounts { accepted: self.registry.accepted(), pending: self.registry.pending() },
-            releases: self.catalog.releases().len(),
-            campaigns: self.campaigns.len(),
+            devices: api::DeviceCounts {
+                accepted: self.registry.accepted() as u64,
+                pending: self.registry.pending() as u64,
+            },
+            releases: self.catalog.releases().len() as u64,
+            campaigns: self.campaigns.len() as u64,
             counters,
         }
     }
@@ -110,7 +111,7 @@ impl<L: BrokerLink> Core<L> {
 
     fn view_campaign_devices(&self, campaign: &Campaign, page: Option<&DevicesPage>) -> CampaignView {
         let mut view = self.view_campaign(campaign);
-        view.without_patch = self.view_without_patch(campaign);
+        view.shown.without_patch = self.view_without_patch(campaign);
         let Some(page) = page else { return view };
         let document = campaign.document();
         let of_campaign =
@@ -119,36 +120,36 @@ impl<L: BrokerLink> Core<L> {
         let entries = devices.take(page.limit).map(|device| match campaign.progress(&device.id) {
             Some(progress) => {
                 let (deployment, fetched) = (&progress.deployment, progress.fetched_percent);
-                CampaignDeviceView::of(&device.id, deployment, fetched, &view.names)
+                view.device(&device.id, deployment, fetched)
             }
-            None => CampaignDeviceView::waiting(&device.id, self.seen(device)),
+            None => views::waiting(&device.id, self.seen(device)),
         });
         let entries = entries.collect();
-        view.device_list = Some(entries);
+        view.shown.device_list = Some(entries);
         view
     }
 
-    fn devices(&self, state: Option<DeviceState>, page: &DevicesPage) -> DevicesView {
-        let wanted = |device: &&Device| match state {
+    fn devices(&self, listed: Option<Listed>, page: &DevicesPage) -> api::Devices {
+        let wanted = |device: &&Device| match listed {
             None => true,
-            Some(DeviceState::Pending) => device.is_pending(),
-            Some(DeviceState::Accepted) => device.is_accepted(),
+            Some(Listed::Pending) => device.is_pending(),
+            Some(Listed::Accepted) => device.is_accepted(),
         };
         let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
         let mut names = HashMap::new();
         let listed = devices.by_ref().take(page.limit);
-        let entries: Vec<DeviceEntry> = listed.map(|device| self.device_entry(device, &mut names)).collect();
+        let entries: Vec<api::Device> = listed.map(|device| self.device_entry(device, &mut names)).collect();
         let more = devices.next().is_some();
         let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
-        DevicesView { devices: entries, next }
+        api::Devices { devices: entries, next }
     }
 
-    pub(super) fn view_device(&self, id: &DeviceId) -> Option<DeviceEntry> {
+    pub(super) fn view_device(&self, id: &DeviceId) -> Option<api::Device> {
         self.registry.device(id).map(|device| self.device_entry(device, &mut HashMap::new()))
     }
 
     /// A device; `names` are those of the payloads of campaigns that other devices of the list had.
-    fn device_entry(&self, device: &Device, names: &mut HashMap<CampaignId, Payloads>) -> DeviceEntry {
+    fn device_entry(&self, device: &Device, names: &mut HashMap<CampaignId, Payloads>) -> api::Device {
         let seen = self.seen(device);
         let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= self.today);
         let ruling = self.campaigns.ruling(device.groups(), device.class);
@@ -158,9 +159,9 @@ impl<L: BrokerLink> Core<L> {
                 let release = self.catalog.release(&campaign.document().order.release);
                 release.map_or_else(Payloads::default, |release| Payloads::of(release, &self.catalog))
             });
-            Some(DeviceDeploymentView::of(campaign.id(), &progress.deployment, names))
+            Some(views::deployment(campaign.id(), &progress.deployment, names))
         });
-        DeviceEntry::of(device, seen, online, deployment)
+        views::device(device, seen, online, deployment)
     }
 
     /// When a device was last heard; `None` for never.

@@ -38,7 +38,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 12] = [
+    /// Every state, in the order in which a device goes through them.
+    pub const ALL: [Self; 12] = [
         Self::Idle,
         Self::Offered,
         Self::Deferred,

@@ -1,0 +1,6 @@
+//! What the types are on the wire, and the document that describes them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod document;
+mod wire;
