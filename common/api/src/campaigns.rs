@@ -39,7 +39,6 @@ pub struct CampaignOrder {
     pub min_sequence: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -154,7 +154,8 @@ fn of_devices() -> Vec<(&'static str, HttpMethod, Described)> {
         .answers(one::<Devices>())
         .refused(&[400]);
     let import = Described::new("import_devices", "Accepts every device of a list, or none of them.")
-        .takes(bytes("text/csv", "A line for each device; at most 8 MiB."))
+        .takes(bytes("text/csv", "A line `id,public key,class,groups` for each device: the key as a COSE_Key in hexadecimal, groups separated by \
+             spaces. At most 8 MiB."))
         .answers(one::<Imported>())
         .refused(&[400, 408, 409, 413, 422, 507]);
     let of_one = |id, summary| Described::new(id, summary).named("id", ID).answers(one::<Device>());

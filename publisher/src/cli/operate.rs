@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{DeviceId, GroupName};
+use whimbrel_protocol::message::Policy;
 use whimbrel_protocol::time::UnixTime;
 
 use crate::units::{parse_duration_s, parse_time};
@@ -80,14 +81,12 @@ pub enum PolicyFlag {
     DownloadOnly,
 }
 
-impl PolicyFlag {
-    /// The word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Forced => "forced",
-            Self::DownloadOnly => "download-only",
+impl From<PolicyFlag> for Policy {
+    fn from(flag: PolicyFlag) -> Self {
+        match flag {
+            PolicyFlag::Soft => Self::Soft,
+            PolicyFlag::Forced => Self::Forced,
+            PolicyFlag::DownloadOnly => Self::DownloadOnly,
         }
     }
 }

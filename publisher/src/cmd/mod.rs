@@ -62,7 +62,8 @@ impl From<Fields> for Screen {
 
 impl Screen {
     /// What the service said, passed on to programs as it is.
-    pub(crate) fn of(human: String, json: &serde_json::Value) -> Self {
+    pub(crate) fn of(human: String, answer: &impl serde::Serialize) -> Self {
+        let json = serde_json::to_value(answer).expect("text, numbers and lists of them have a JSON form");
         Self { human, json: json.to_string() }
     }
 

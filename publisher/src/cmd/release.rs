@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use whimbrel_api::ReleaseState;
 use whimbrel_protocol::ids::{Digest, KeyId};
 use whimbrel_protocol::manifest::version_text;
 use whimbrel_protocol::trust::Role;
@@ -180,14 +181,14 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
         // Once more, so that what is told is what the service has.
         stored = client.post_release(release.envelope.bytes())?;
     }
-    if stored.state != "complete" {
+    if stored.state != ReleaseState::Complete {
         bail!("the service still lacks {} payloads of {}", stored.missing.len(), release.path.display());
     }
     let fields = Fields::new()
         .with("release", stored.release)
         .with("version", manifest.version().map(version_text))
         .with("sequence", Value::Count(manifest.sequence_number()))
-        .with("state", stored.state)
+        .with("state", stored.state.name())
         .with("sent", Value::Bytes(sent));
     let path = plain(&path.display().to_string());
     Ok(Screen::from(fields).and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
@@ -205,7 +206,7 @@ fn upload(client: &Client, release: &ReleaseFolder, index_digest: &str) -> Resul
     let path = release.payload_path(&payload.transfer.index_digest);
     let bytes = read_payload(&path, image, &payload)?;
     let progress = bar("sending", bytes.len() as u64);
-    client.put_bytes(&format!("/v1/payloads/{index_digest}"), &bytes, &mut |sent| progress.inc(sent))?;
+    client.put_payload(index_digest, &bytes, &mut |sent| progress.inc(sent))?;
     progress.finish_and_clear();
     Ok(bytes.len() as u64)
 }

@@ -4,11 +4,11 @@ use core::time::Duration;
 use std::io::{self, Read};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value as Json;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
+use whimbrel_api::{ErrorBody, Release, StoredPayload, routes};
 use zeroize::Zeroizing;
 
 use super::ServiceError;
@@ -42,27 +42,6 @@ impl core::fmt::Debug for Authorization {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Authorization(...)")
     }
-}
-
-/// What the service says of a release.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Release {
-    /// Digest of its manifest.
-    pub release: String,
-    /// `complete` where every payload is there.
-    pub state: String,
-    /// The payloads that are not.
-    #[serde(default)]
-    pub missing: Vec<Missing>,
-}
-
-/// A payload that the service lacks.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Missing {
-    /// Its index digest.
-    pub index_digest: String,
-    /// Its size.
-    pub transfer_size: u64,
 }
 
 /// Told how many bytes more were sent.
@@ -102,11 +81,11 @@ impl Client {
         Ok(Self { agent, address: authority.into(), authorization })
     }
 
-    /// Asks for `path`.
+    /// Asks for `path`, which is one of [`whimbrel_api::routes`].
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn get(&self, path: &str) -> Result<Json, ServiceError> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ServiceError> {
         let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.call())
     }
@@ -115,7 +94,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn post(&self, path: &str, body: &Json) -> Result<Json, ServiceError> {
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ServiceError> {
         let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.send_json(body))
     }
@@ -124,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn post_empty(&self, path: &str) -> Result<Json, ServiceError> {
+    pub fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, ServiceError> {
         let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.send_empty())
     }
@@ -133,7 +112,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn post_bytes(&self, path: &str, content_type: &str, bytes: &[u8]) -> Result<Json, ServiceError> {
+    pub fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        bytes: &[u8],
+    ) -> Result<T, ServiceError> {
         let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.header("Content-Type", content_type).send(bytes))
     }
@@ -142,31 +126,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn put(&self, path: &str, body: &Json) -> Result<Json, ServiceError> {
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ServiceError> {
         let request = self.agent.put(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.send_json(body))
-    }
-
-    /// Puts bytes, telling `progress` as they go.
-    ///
-    /// # Errors
-    /// [`ServiceError`].
-    pub fn put_bytes(
-        &self,
-        path: &str,
-        bytes: &[u8],
-        progress: UploadProgress<'_>,
-    ) -> Result<Json, ServiceError> {
-        let request = self
-            .agent
-            .put(self.url(path))
-            .header("Authorization", self.authorization())
-            .header("Content-Type", "application/octet-stream")
-            // So that a refusal comes before the bytes go.
-            .header("Expect", "100-continue")
-            .header("Content-Length", bytes.len().to_string());
-        let mut body = Metered { bytes, progress };
-        self.answer(request.send(SendBody::from_reader(&mut body)))
     }
 
     /// Sends an envelope; the same one again changes nothing.
@@ -174,16 +136,29 @@ impl Client {
     /// # Errors
     /// [`ServiceError`].
     pub fn post_release(&self, envelope: &[u8]) -> Result<Release, ServiceError> {
-        let json = self.post_bytes("/v1/releases", "application/cbor", envelope)?;
-        self.read(&json)
+        self.post_bytes(routes::RELEASES, "application/cbor", envelope)
     }
 
-    /// Makes the service's answer what it should be.
+    /// Sends the payload with this index digest, telling `progress` as it goes.
     ///
     /// # Errors
-    /// [`ServiceError::Answer`].
-    pub fn read<T: DeserializeOwned>(&self, json: &Json) -> Result<T, ServiceError> {
-        T::deserialize(json).map_err(|error| self.wrong(error.to_string()))
+    /// [`ServiceError`].
+    pub fn put_payload(
+        &self,
+        index_digest: &str,
+        bytes: &[u8],
+        progress: UploadProgress<'_>,
+    ) -> Result<StoredPayload, ServiceError> {
+        let request = self
+            .agent
+            .put(self.url(&routes::payload(index_digest)))
+            .header("Authorization", self.authorization())
+            .header("Content-Type", "application/octet-stream")
+            // So that a refusal comes before the bytes go.
+            .header("Expect", "100-continue")
+            .header("Content-Length", bytes.len().to_string());
+        let mut body = Metered { bytes, progress };
+        self.answer(request.send(SendBody::from_reader(&mut body)))
     }
 
     /// The error for an answer that makes no sense.
@@ -200,15 +175,16 @@ impl Client {
         &self.authorization.0
     }
 
-    fn answer(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Json, ServiceError> {
+    fn answer<T: DeserializeOwned>(
+        &self,
+        response: Result<Response<Body>, ureq::Error>,
+    ) -> Result<T, ServiceError> {
         let mut response = response.map_err(|error| self.failure(error))?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let body = body.map_err(|error| self.failure(error))?;
         if status.is_success() {
-            // Some answers have nothing to say.
-            let text: &[u8] = if body.is_empty() { b"null" } else { &body };
-            return serde_json::from_slice(text).map_err(|error| self.wrong(error.to_string()));
+            return serde_json::from_slice(&body).map_err(|error| self.wrong(error.to_string()));
         }
         if status == StatusCode::UNAUTHORIZED {
             return Err(ServiceError::Unauthorised { address: self.address.clone() });
@@ -249,11 +225,7 @@ fn is_unreachable(kind: io::ErrorKind) -> bool {
 
 /// The line of `{"error": "line"}`; the status in words where there is none.
 fn refusal(status: StatusCode, body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
-    match serde_json::from_slice::<Refusal>(body) {
+    match serde_json::from_slice::<ErrorBody>(body) {
         Ok(refusal) => refusal.error.chars().take(MESSAGE_CHARS_MAX).collect(),
         Err(_) => status.canonical_reason().unwrap_or("without a reason").to_lowercase(),
     }

@@ -16,7 +16,8 @@ fn campaign(id: &str, state: &str, confirmed: u64) -> Json {
             "downloaded": 0, "installing": 0, "rebooting": 0, "testing": 0, "confirmed": confirmed,
             "reverted": 0, "failed": 1, "cancelled": 0,
         },
-        "percent": 62.5, "bytes_received": 123_456_789, "bytes_twice": 4_096, "failures": { "collision": 1 },
+        "percent": 62, "bytes_received": 123_456_789, "bytes_twice": 4_096, "failures": { "collision": 1 },
+        "payloads": [],
     })
 }
 
@@ -147,7 +148,7 @@ fn status_without_an_id_shows_the_latest_that_runs() {
     });
     let desk = Desk::new(server);
     assert!(desk.run(&["campaign", "status"]).quiet().out.starts_with("campaign  cccc\n"));
-    let desk = Desk::new(Server::always(200, json!({ "campaigns": [] })));
+    let desk = Desk::new(Server::always(200, json!([])));
     assert!(desk.run(&["campaign", "status"]).line().contains("the service has no campaign yet"));
 }
 
@@ -217,7 +218,7 @@ fn device(id: &str) -> Json {
     json!({
         "id": id, "state": "accepted", "fingerprint": "9f1c-02aa-7d3e-51b0", "class": "60f6c6d39b3758358d32c65568458f59",
         "groups": ["all", "pilots"], "running": "564de468d290b756", "sequence": 17, "seen": 1_790_000_000,
-        "online_hint": true,
+        "online_hint": true, "deployment": null,
     })
 }
 
@@ -228,8 +229,9 @@ fn devices_are_listed_page_by_page() {
             "GET /v1/devices?limit=1000" => json!({ "devices": [device("a1"), device("a2")], "next": "a2" }),
             "GET /v1/devices?limit=1000&after=a2" => json!({ "devices": [device("a3")], "next": null }),
             "GET /v1/devices?limit=1000&state=pending" => json!({
-                "devices": [{ "id": "p1", "state": "pending", "fingerprint": "0000-1111-2222-3333", "class": null,
-                    "groups": [], "running": null, "sequence": null, "seen": null, "online_hint": false }],
+                "devices": [{ "id": "p1", "state": "pending", "fingerprint": "0000-1111-2222-3333",
+                    "class": "60f6c6d39b3758358d32c65568458f59", "groups": [], "running": null, "sequence": 0,
+                    "seen": null, "online_hint": false, "deployment": null }],
                 "next": null,
             }),
             other => panic!("{other}"),
@@ -245,8 +247,8 @@ a3      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  17        564de
 ";
     assert_eq!(desk.run(&["device", "list"]).quiet().out, want);
     let want = "\
-DEVICE  STATE    FINGERPRINT          CLASS  GROUPS  SEQUENCE  RUNNING  SEEN  UPDATE  RECEIVED  PAYLOAD
-p1      pending  0000-1111-2222-3333  -      -       -         -        -     -       -         -
+DEVICE  STATE    FINGERPRINT          CLASS         GROUPS  SEQUENCE  RUNNING  SEEN  UPDATE  RECEIVED  PAYLOAD
+p1      pending  0000-1111-2222-3333  60f6c6d39b37  -       0         -        -     -       -         -
 ";
     assert_eq!(desk.run(&["device", "list", "--pending"]).quiet().out, want);
     let told = desk.run(&["device", "list", "--json"]).json();
@@ -257,7 +259,7 @@ p1      pending  0000-1111-2222-3333  -      -       -         -        -     - 
 
 #[test]
 fn a_device_is_accepted_with_the_fingerprint_that_was_compared() {
-    let desk = Desk::new(Server::always(200, json!({ "id": "meter-17" })));
+    let desk = Desk::new(Server::always(200, device("meter-17")));
     let request = desk.request(&["device", "accept", "meter-17", "--fingerprint", "9F1C-02AA-7D3E-51B0"]);
     assert_eq!(request.line, "POST /v1/devices/meter-17/accept");
     assert_eq!(request.json(), json!({ "fingerprint": "9f1c-02aa-7d3e-51b0" }));
@@ -293,14 +295,14 @@ fn a_list_of_devices_is_imported_as_it_is() {
 
 #[test]
 fn a_device_is_reset_and_put_into_groups() {
-    let desk = Desk::new(Server::always(200, Json::Null));
+    let desk = Desk::new(Server::always(200, device("meter-17")));
     let request = desk.request(&["device", "reset", "meter-17"]);
     assert_eq!((request.line.as_str(), request.body.len()), ("POST /v1/devices/meter-17/reset", 0));
     let request = desk.request(&["device", "groups", "meter-17", "all", "pilots"]);
     assert_eq!(request.line, "PUT /v1/devices/meter-17/groups");
     assert_eq!(request.json(), json!({ "groups": ["all", "pilots"] }));
-    // Where the service says nothing a program still gets an object.
-    assert_eq!(desk.run(&["device", "reset", "meter-17", "--json"]).json()["device"], "meter-17");
+    // A program sees what the service said.
+    assert_eq!(desk.run(&["device", "reset", "meter-17", "--json"]).json(), device("meter-17"));
 }
 
 #[test]

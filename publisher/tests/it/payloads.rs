@@ -96,7 +96,7 @@ fn campaign() -> Json {
     };
     json!({
         "id": "3b9c", "group": "all", "release": "4f3a".repeat(16), "version": "1.5.0", "sequence": 18,
-        "state": "active", "attempt": 1, "document_version": 3,
+        "state": "active", "attempt": 1, "document_version": 3, "created": 1_790_000_000, "spread_s": 0,
         "devices": { "total": 4, "confirmed": 3, "waiting": 1 },
         "percent": 75, "bytes_received": 88_000, "bytes_twice": 0, "failures": {},
         "payloads": [share(&patch, 1, 4000), share(&full, 2, 84_000)],
@@ -131,8 +131,8 @@ fn a_campaigns_status_tells_by_which_payload_each_device_got_its_image() {
 fn a_list_of_devices_tells_by_which_payload_each_got_its_last_image() {
     let member = &campaign()["device_list"][2];
     let mut device = json!({
-        "id": "m3", "state": "accepted", "fingerprint": "9f1c-02aa-7d3e-51b0", "class": null, "groups": ["all"],
-        "running": null, "sequence": 18, "seen": null, "online_hint": true, "deployment": member,
+        "id": "m3", "state": "accepted", "fingerprint": "9f1c-02aa-7d3e-51b0", "class": "60f6".repeat(8),
+        "groups": ["all"], "running": null, "sequence": 18, "seen": null, "online_hint": true, "deployment": member,
     });
     device["deployment"]["campaign"] = json!("3b9c");
     let (run, _) = ask(json!({ "devices": [device.clone()], "next": null }), &["device", "list"]);
@@ -143,7 +143,7 @@ fn a_list_of_devices_tells_by_which_payload_each_got_its_last_image() {
 device       m3
 state        accepted
 fingerprint  9f1c-02aa-7d3e-51b0
-class        -
+class        60f660f660f660f660f660f660f660f6
 groups       all
 running      -
 sequence     18

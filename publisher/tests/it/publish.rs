@@ -53,20 +53,24 @@ fn answer(stored: &mut Stored, request: &Request) -> Answer {
                 })
                 .collect();
             let state = if missing.is_empty() { "complete" } else { "incomplete" };
-            Answer::Json(
-                200,
-                json!({
-                    "release": manifest.digest().to_hex(), "sequence": 17, "version": "1.4.2",
-                    "vendor": "00", "class": "00", "image_size": 1, "state": state, "missing": missing,
-                }),
-            )
+            Answer::Json(200, release(&manifest.digest().to_hex(), state, &json!(missing)))
         }
         ("PUT", path) => {
-            stored.payloads.insert(path.strip_prefix("/v1/payloads/").unwrap().into());
-            Answer::Json(200, json!({}))
+            let index_digest = path.strip_prefix("/v1/payloads/").unwrap();
+            stored.payloads.insert(index_digest.into());
+            let size = request.body.len();
+            Answer::Json(200, json!({ "index_digest": index_digest, "transfer_size": size }))
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// What the service says of a release.
+fn release(digest: &str, state: &str, missing: &Json) -> Json {
+    json!({
+        "release": digest, "sequence": 17, "version": "1.4.2", "vendor": "00", "class": "00", "image_size": 1,
+        "state": state, "missing": missing,
+    })
 }
 
 /// A folder with a signed release of two payloads.
@@ -212,13 +216,13 @@ fn what_the_service_refuses_is_told_in_its_own_words() {
 #[test]
 fn a_service_that_answers_for_another_release_is_not_believed() {
     let (place, _) = signed();
-    let server = Server::always(200, json!({ "release": "00", "state": "complete", "missing": [] }));
+    let server = Server::always(200, release("00", "complete", &json!([])));
     assert!(publish(&place, &server).line().contains("it named another release"));
-    let (release, _) = (place.run(["inspect", "r", "--json"]).json()["release"].clone(), ());
+    let told = place.run(["inspect", "r", "--json"]).json();
+    let digest = told["release"].as_str().unwrap();
     let missing = json!([{ "index_digest": "../../etc/passwd", "transfer_size": 1 }]);
-    let server =
-        Server::always(200, json!({ "release": release, "state": "incomplete", "missing": missing }));
+    let server = Server::always(200, release(digest, "incomplete", &missing));
     assert!(publish(&place, &server).line().contains("which the release does not name"));
-    let server = Server::always(200, json!({ "release": release, "state": "incomplete", "missing": [] }));
+    let server = Server::always(200, release(digest, "incomplete", &json!([])));
     assert!(publish(&place, &server).line().contains("still lacks"));
 }

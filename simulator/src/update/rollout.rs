@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use serde::Deserialize;
 use sha2::Sha256;
+use whimbrel_api::{Campaign, CampaignOrder, Imported, routes};
 use whimbrel_protocol::chunk::{ChunkSalt, Index};
 use whimbrel_protocol::codec::Writer;
 use whimbrel_protocol::cose::{Algorithm, SigningKey};
@@ -144,15 +145,22 @@ impl Rollout {
             let client = Client::new(&ready.admin.to_string(), &token)?;
             client.post_release(&signed)?;
             for part in &parts {
-                client.put_bytes(&format!("/v1/payloads/{}", part.index_digest), &part.bytes, &mut |_| {})?;
+                client.put_payload(&part.index_digest.to_string(), &part.bytes, &mut |_| {})?;
             }
-            let imported = client.post_bytes("/v1/devices/import", "text/csv", fleet.as_bytes())?;
+            let imported: Imported =
+                client.post_bytes(routes::DEVICES_IMPORT, "text/csv", fleet.as_bytes())?;
             anyhow::ensure!(
-                imported.get("imported").is_some_and(|count| *count == devices),
-                "{imported} in place of {devices} devices"
+                imported.imported == u64::from(devices),
+                "{} in place of {devices} devices",
+                imported.imported
             );
-            let order = serde_json::json!({ "release": digest, "group": GROUP, "spread_s": spread_s });
-            client.post("/v1/campaigns", &order)?;
+            let order = CampaignOrder {
+                release: digest,
+                group: GROUP.to_owned(),
+                spread_s,
+                ..CampaignOrder::default()
+            };
+            let _campaign: Campaign = client.post(routes::CAMPAIGNS, &order)?;
             Ok(())
         })
         .await

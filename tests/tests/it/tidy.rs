@@ -8,17 +8,40 @@ fn workspace() -> PathBuf {
 }
 
 /// Each crate of ours and those of ours that it may depend on, for building and for tests.
-const EDGES: [(&str, &[&str]); 7] = [
+const EDGES: [(&str, &[&str]); 8] = [
     ("whimbrel-settings", &[]),
+    ("whimbrel-api", &["whimbrel-protocol"]),
     ("whimbrel-protocol", &["whimbrel-protocol"]),
     ("whimbrel-agent", &["whimbrel-protocol", "whimbrel-settings"]),
-    ("whimbrel-service", &["whimbrel-protocol", "whimbrel-settings"]),
-    ("whimbrel-publisher", &["whimbrel-protocol", "whimbrel-settings"]),
-    ("whimbrel-sim", &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher"]),
+    ("whimbrel-service", &["whimbrel-protocol", "whimbrel-settings", "whimbrel-api"]),
+    ("whimbrel-publisher", &["whimbrel-protocol", "whimbrel-settings", "whimbrel-api"]),
+    (
+        "whimbrel-sim",
+        &[
+            "whimbrel-protocol",
+            "whimbrel-settings",
+            "whimbrel-api",
+            "whimbrel-agent",
+            "whimbrel-service",
+            "whimbrel-publisher",
+        ],
+    ),
     (
         "e2e",
         &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher", "whimbrel-sim"],
     ),
+];
+
+/// The folders of these crates.
+const MEMBERS: [&str; 8] = [
+    "common/settings",
+    "common/api",
+    "protocol",
+    "device-agent",
+    "broker-plugin",
+    "publisher",
+    "simulator",
+    "tests",
 ];
 
 #[test]
@@ -58,9 +81,7 @@ fn the_protocol_crate_uses_no_std_outside_its_tests() {
 
 #[test]
 fn no_test_file_is_forgotten() {
-    for member in
-        ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"]
-    {
+    for member in MEMBERS {
         let folder = workspace().join(member).join("tests/it");
         let main =
             std::fs::read_to_string(folder.join("main.rs")).unwrap_or_else(|_| panic!("{member} has tests"));
@@ -83,9 +104,7 @@ fn is_rust(path: &Path) -> bool {
 /// `unsafe` is forbidden by lint in every member, so that nobody can allow it in passing.
 #[test]
 fn every_member_takes_the_workspace_lints() {
-    for member in
-        ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator", "tests"]
-    {
+    for member in MEMBERS {
         let manifest = std::fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
     }
@@ -96,7 +115,7 @@ fn every_member_takes_the_workspace_lints() {
 /// Clocks are read in the files named for it, also those that clippy can't see.
 #[test]
 fn clocks_are_read_in_clock_files_only() {
-    for member in ["common/settings", "device-agent", "broker-plugin", "publisher", "simulator", "tests"] {
+    for member in MEMBERS.into_iter().filter(|member| *member != "protocol") {
         for file in rust_files(&workspace().join(member).join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
             let is_clock = file.file_stem().is_some_and(|stem| stem == "clock");
@@ -141,6 +160,21 @@ fn modules_of_the_protocol_use_those_above_them() {
     assert_eq!(known, modules, "the table has every module");
 }
 
+/// A path of the admin API is written in one place, so that the service and who asks it cannot differ. Tests may spell
+/// them: they are the check.
+#[test]
+fn paths_of_the_admin_api_stand_in_its_crate_only() {
+    let file = workspace().join("common/api/src/routes.rs");
+    assert!(std::fs::read_to_string(file).unwrap().contains("\"/v1/"), "this is how they are written");
+    for member in MEMBERS.into_iter().filter(|member| *member != "common/api") {
+        for file in rust_files(&workspace().join(member).join("src")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let found = text.lines().position(|line| line.contains("\"/v1/"));
+            assert!(found.is_none(), "{}:{}", file.display(), found.unwrap_or(0) + 1);
+        }
+    }
+}
+
 /// Every section that the code cites exists in the specification.
 #[test]
 fn every_section_that_is_cited_exists() {
@@ -151,7 +185,7 @@ fn every_section_that_is_cited_exists() {
         .filter_map(|line| line.trim_start_matches('#').split_whitespace().next())
         .map(|number| number.trim_end_matches('.'))
         .collect();
-    for member in ["common/settings", "protocol", "device-agent", "broker-plugin", "publisher", "simulator"] {
+    for member in MEMBERS.into_iter().filter(|member| *member != "tests") {
         for file in rust_files(&workspace().join(member).join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
             for (at, _) in text.match_indices("SPEC ") {

@@ -49,7 +49,7 @@ impl Described {
 
     /// Adds its answer.
     pub(super) fn answers(self, schema: RefOr<Schema>) -> Self {
-        Self(self.0.response("200", response("It is done.", schema)))
+        Self(self.0.response("200", response("What was asked for, or what the request made of it.", schema)))
     }
 
     /// Adds statuses that it may be refused with.

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+extern crate alloc;
+
 mod document;
 mod wire;
