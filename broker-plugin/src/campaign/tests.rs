@@ -334,7 +334,7 @@ fn a_tally_counts_every_device_once() {
     assert_eq!((count(State::Downloading), count(State::Testing)), (1, 1));
     assert_eq!((tally.bytes_received, tally.bytes_twice), (3 * 5000 + 2 * 3000, 3 * 900));
     assert_eq!(tally.failures.get("unhealthy"), Some(&1));
-    assert_eq!(tally.percent(), (3 * 100 + 75 + 99) / 7);
+    assert_eq!(u64::from(tally.percent()), (3 * 100 + 75 + 99) / 7);
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn describe(campaign: &Campaign) -> Screen {
 
 fn fields(campaign: &Campaign) -> Fields {
     let states = campaign.devices.iter().filter(|(_, count)| *count > 0);
+    let percent = campaign.percent.min(100);
     let counts = |pairs: Vec<String>| if pairs.is_empty() { "none".into() } else { pairs.join(", ") };
     let failures = campaign.failures.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count)));
     let mut fields = Fields::new()
@@ -96,7 +97,7 @@ fn fields(campaign: &Campaign) -> Fields {
         fields.add("spread_s", Value::Seconds(campaign.spread_s));
     }
     let mut fields = fields
-        .with("progress", format!("{} {} %", gauge(campaign.percent), campaign.percent))
+        .with("progress", format!("{} {percent} %", gauge(percent)))
         .with("devices", Value::Count(campaign.devices.total()))
         .with(
             "of_these",

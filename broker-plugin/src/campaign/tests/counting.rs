@@ -34,7 +34,7 @@ fn a_replaced_campaign_is_counted_from_its_rows() {
     assert_eq!(tally.failures, BTreeMap::from([("unhealthy", 3), ("unsaid", 1)]));
     let share = Share { devices: 12, bytes_received: 12_000 };
     assert_eq!(tally.by_payload, BTreeMap::from([(Some(FULL), share)]));
-    assert_eq!(tally.percent(), (9 * 100 + 99) / 12);
+    assert_eq!(u64::from(tally.percent()), (9 * 100 + 99) / 12);
     assert_eq!(Tally::of_rows(core::iter::empty()).percent(), 0, "of nobody");
 }
 
