@@ -2,7 +2,6 @@
 
 mod table;
 
-use core::fmt;
 use core::time::Duration;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::meter::{Ledger, LedgerError};
 use crate::process::Usage;
 use crate::profile::Profile;
 use crate::seed::Seed;
-use crate::words::{bytes_in_words, grouped, percent};
+use crate::words::grouped;
 
 /// What is known of a run beside its devices.
 #[derive(Clone, Debug)]
