@@ -76,7 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 ConfigCommand::Check => {
                     let config = Config::load(&sources)?;
                     if let Some(path) = &config.broker.password_file {
-                        Secret::read(path)?;
+                        Secret::first_line(path)?;
                     }
                     "the configuration is right".to_owned()
                 }

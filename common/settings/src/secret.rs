@@ -44,13 +44,25 @@ impl Secret {
     /// # Errors
     /// [`SecretError`].
     pub fn read(path: &Path) -> Result<Self, SecretError> {
+        Self::taken(path, |bytes| bytes)
+    }
+
+    /// Reads the first line of the file at `path`, whatever follows it.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn first_line(path: &Path) -> Result<Self, SecretError> {
+        Self::taken(path, |bytes| bytes.split(|byte| *byte == b'\n').next().unwrap_or_default())
+    }
+
+    fn taken(path: &Path, part: fn(&[u8]) -> &[u8]) -> Result<Self, SecretError> {
         let fail = |error| SecretError::Read { path: path.to_owned(), error };
         let file = File::open(path).map_err(fail)?;
         let mode = file.metadata().map_err(fail)?.permissions().mode() & 0o777;
         // Room from the start, so that no copy of the secret is left behind where the buffer grew.
         let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 4));
         file.take(SECRET_BYTES_MAX as u64 + 3).read_to_end(&mut bytes).map_err(fail)?;
-        let text = core::str::from_utf8(&bytes).unwrap_or_default();
+        let text = core::str::from_utf8(part(&bytes)).unwrap_or_default();
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         if !(1..=SECRET_BYTES_MAX).contains(&text.len()) || text.contains(['\n', '\r', '\0']) {
@@ -104,6 +116,18 @@ mod tests {
         for bytes in [&b""[..], b"\n", b"a\nb\n", b"a\0", b"\xff", &long] {
             assert!(matches!(read(bytes), Err(SecretError::Content { .. })), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn the_first_line_counts_where_more_may_follow() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        for text in ["key", "key\n", "key\r\nmore\n", "key\n\nmore"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Secret::first_line(&path).unwrap().expose(), "key", "{text:?}");
+        }
+        fs::write(&path, "\nkey\n").unwrap();
+        assert!(matches!(Secret::first_line(&path), Err(SecretError::Content { .. })));
     }
 
     #[test]

@@ -47,7 +47,7 @@ settings! {
         pub url: Url, such as "mqtt://broker.example.com:1883" => read::by(Url::parse);
         /// User name, where the broker wants one and broker.url has none.
         pub user: Option<String>, such as "meter-17" => read::optional(read::text());
-        /// File with the password, alone on one line.
+        /// File with the password, alone on its first line.
         pub password_file: Option<PathBuf>, such as "broker.password" => read::optional(read::absolute_path());
         /// First level of all topics: 1 to 16 of A-Z a-z 0-9 _ -. The service's setting must be the same.
         pub prefix: Prefix = "ota" => read::parsed();

@@ -110,7 +110,7 @@ impl LinkSettings {
             .set_inflight(INFLIGHT_MAX)
             .set_max_packet_size(self.packet_bytes_max, self.packet_bytes_max);
         if let Some(user) = &self.user {
-            let password = self.password_file.as_deref().map(Secret::read).transpose()?;
+            let password = self.password_file.as_deref().map(Secret::first_line).transpose()?;
             options.set_credentials(user, password.as_ref().map_or("", Secret::expose));
         }
         Ok(options)
