@@ -120,9 +120,9 @@ fn config_check_reads_what_the_configuration_names_and_says_what_is_wrong() {
     let folder = Folder::with(&format!("{MINIMAL}user = \"m-1\"\npassword-file = \"password\"\n"));
     let check = || folder.run(&["config", "check"], &[]);
     check().assert_refused("cannot read");
-    fs::write(folder.0.path().join("password"), "a\nb\n").unwrap();
+    fs::write(folder.0.path().join("password"), "\na\n").unwrap();
     check().assert_refused("expected the secret alone on one line");
-    fs::write(folder.0.path().join("password"), "a\n").unwrap();
+    fs::write(folder.0.path().join("password"), "a\nb\n").unwrap();
     let ran = check();
     assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "the configuration is right"));
     Folder::with("[device]\n").run(&["config", "check"], &[]).assert_refused("device.id is missing");
