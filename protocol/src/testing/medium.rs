@@ -4,8 +4,12 @@
 //! control is a few fields. The real thing, with
 //! sectors, sits in the agent and is cut at every operation there. This one is for tests of the sessions.
 
+mod apply;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+use apply::apply;
 
 use crate::chunk::{ChunkSet, PageList};
 use crate::device::{
@@ -15,7 +19,6 @@ use crate::device::{
 use crate::ids::{ChunkIndex, Digest};
 use crate::manifest::Codec;
 use crate::message::PageNumber;
-use crate::patch::{Decoder, Header};
 
 /// Two slots, a journal, a record.
 #[derive(Clone, Debug, Default)]
@@ -423,32 +426,4 @@ impl RamMedium {
             }
         }
     }
-}
-
-/// Makes the image of a patch, as any device does: its header has to be about the images that were signed.
-fn apply(patch: &[u8], opening: &Opening, running: &mut &[u8]) -> Result<Vec<u8>, InstallFailure> {
-    let (header, at) = Header::decode(patch).map_err(|_| InstallFailure::Decode)?;
-    let memory = opening.transfer.decoder.map_or(0, |decoder| decoder.memory_bytes);
-    let signed = Some(header.base) == opening.base
-        && header.image.digest == opening.image
-        && header.image.size == opening.image_size
-        && header.memory_bytes() <= memory;
-    if !signed {
-        return Err(InstallFailure::Decode);
-    }
-    let mut decoder = Decoder::new(header);
-    let mut rest = patch.get(at..).unwrap_or_default();
-    let mut image = Vec::new();
-    let mut room = [0; 1000];
-    while !decoder.is_complete() {
-        let (used, filled) =
-            decoder.decode(rest, true, running, &mut room).map_err(|_| InstallFailure::Decode)?;
-        image.extend_from_slice(room.get(..filled).unwrap_or_default());
-        rest = rest.get(used..).unwrap_or_default();
-        if used == 0 && filled == 0 {
-            return Err(InstallFailure::Decode);
-        }
-    }
-    decoder.finish(rest.len() as u64).map_err(|_| InstallFailure::Decode)?;
-    Ok(image)
 }

@@ -27,6 +27,7 @@ mod patch_damage;
 mod patch_refusals;
 mod patches;
 mod resuming;
+mod ruling;
 mod samples;
 mod serving;
 mod session;
