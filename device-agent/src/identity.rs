@@ -12,6 +12,7 @@ use whimbrel_protocol::cose::{Fingerprint, Kind, Signatures, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
+use crate::config::DeviceConfig;
 use crate::storage::sync_names;
 
 /// Why the device's key or its trust anchor cannot be used.
@@ -78,17 +79,40 @@ const KEY_BYTES_MAX: u64 = 256;
 /// # Errors
 /// [`IdentityError`]; nothing is left half-written.
 pub fn load_or_make_key(path: &Path) -> Result<SigningKey, IdentityError> {
-    match read_bounded(path, KEY_BYTES_MAX) {
-        Ok((bytes, file)) => {
-            let mode = file.metadata().map_err(|error| failed(path, "read", error))?.mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(IdentityError::Mode { path: path.to_owned(), mode });
-            }
-            let key = SigningKey::decode_file(&bytes);
-            key.map_err(|error| IdentityError::Key { path: path.to_owned(), error })
+    load_key(path)?.map_or_else(|| make_key(path), Ok)
+}
+
+/// Reads the device's key; `None` where there is no file.
+fn load_key(path: &Path) -> Result<Option<SigningKey>, IdentityError> {
+    let (bytes, file) = match read_bounded(path, KEY_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| failed(path, "read", error))?,
+    };
+    let mode = file.metadata().map_err(|error| failed(path, "read", error))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(IdentityError::Mode { path: path.to_owned(), mode });
+    }
+    let key = SigningKey::decode_file(&bytes);
+    key.map(Some).map_err(|error| IdentityError::Key { path: path.to_owned(), error })
+}
+
+/// Looks whether the files of key and trust anchor can be used. Makes and changes nothing: a key that is not there is
+/// made at the first start, and a root is not needed any more once `data` shows that there was one.
+///
+/// # Errors
+/// [`IdentityError`]: the first thing that is wrong.
+pub fn check(device: &DeviceConfig, data: &Path) -> Result<(), IdentityError> {
+    load_key(&device.key)?;
+    match read_root(&device.root) {
+        Err(IdentityError::File { error, .. })
+            if error.kind() == io::ErrorKind::NotFound && data.exists() =>
+        {
+            Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path),
-        Err(error) => Err(failed(path, "read", error)),
+        bytes => {
+            let wrong = |error| IdentityError::Root { path: device.root.clone(), error };
+            Root::verify(&bytes?).map(drop).map_err(wrong)
+        }
     }
 }
 

@@ -17,8 +17,7 @@ use whimbrel_agent::config::{self, Config, Sources};
 use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
 use whimbrel_agent::home::{Home, LOCK_PAUSE, LOCK_TRIES, boot};
-
-use whimbrel_settings::Secret;
+use whimbrel_agent::identity;
 
 use cli::{Cli, Command, ConfigCommand, Global};
 
@@ -74,10 +73,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 }
                 ConfigCommand::Default => config::default_file(),
                 ConfigCommand::Check => {
-                    let config = Config::load(&sources)?;
-                    if let Some(path) = &config.broker.password_file {
-                        Secret::first_line(path)?;
-                    }
+                    let config = Config::check(&sources)?;
+                    identity::check(&config.device, &config.data)?;
                     "the configuration is right".to_owned()
                 }
             };

@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use whimbrel_protocol::ids::Prefix;
+use whimbrel_settings::Secret;
 pub use whimbrel_settings::{ConfigError, Sources, Values};
 
 pub use tables::Limits;
@@ -27,7 +28,7 @@ use tables::{Broker, PROGRAM, Service};
 pub struct Config {
     /// Folder of database and payloads.
     pub data: PathBuf,
-    /// Where the admin API listens.
+    /// The address that the admin API listens on.
     pub admin: SocketAddr,
     /// File with the admin token.
     pub token_file: PathBuf,
@@ -35,17 +36,17 @@ pub struct Config {
     pub authority: AuthorityFiles,
     /// First level of all topics.
     pub prefix: Prefix,
-    /// How often a beacon is published.
+    /// A beacon is published after this long if nothing changes.
     pub beacon_every: Duration,
-    /// How long a beacon counts.
+    /// A beacon counts for this long.
     pub beacon_life: Duration,
-    /// How the service hangs on its broker.
+    /// The broker that the service is, or the one that it is a client of.
     pub broker: BrokerConfig,
-    /// What bounds it.
+    /// What the service refuses to exceed.
     pub limits: Limits,
 }
 
-/// How the service hangs on its broker.
+/// The broker that the service is, or the one that it is a client of.
 #[derive(Clone, Debug)]
 pub enum BrokerConfig {
     /// It is its own broker.
@@ -161,7 +162,7 @@ fn front(broker: Broker, prefix: &Prefix, limits: &Limits) -> FrontConfig {
 
 fn client(values: &Values, url: BrokerUrl, broker: &Broker) -> Result<BrokerConfig, ConfigError> {
     const KEY: &str = "broker.password-file";
-    let password = values.secret(KEY, broker.password_file.as_deref())?;
+    let password = values.secret(KEY, broker.password_file.as_deref(), Secret::read)?;
     if let (Some(path), Some(password)) = (&broker.password_file, &password)
         && password.open_mode().is_some()
     {

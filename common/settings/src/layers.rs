@@ -8,7 +8,7 @@ use crate::error::ConfigError;
 use crate::file;
 use crate::program::{Key, Program};
 use crate::read::Reader;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretError};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,14 +175,20 @@ impl Values {
         }
     }
 
-    /// Reads the secret in the file that `key` names; `None` if nothing is said.
+    /// Reads the secret in the file that `key` names, with [`Secret::read`] or [`Secret::first_line`]; `None` if nothing
+    /// is said.
     ///
     /// # Errors
     /// [`ConfigError::Secret`].
-    pub fn secret(&self, key: &str, path: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
+    pub fn secret(
+        &self,
+        key: &str,
+        path: Option<&Path>,
+        read: fn(&Path) -> Result<Secret, SecretError>,
+    ) -> Result<Option<Secret>, ConfigError> {
         let wrong =
             |error| ConfigError::Secret { origin: self.origin(key), key: key.replace('_', "-"), error };
-        path.map(|path| Secret::read(path).map_err(wrong)).transpose()
+        path.map(|path| read(path).map_err(wrong)).transpose()
     }
 
     fn origin(&self, key: &str) -> Origin {

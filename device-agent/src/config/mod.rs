@@ -8,6 +8,7 @@ mod tables;
 use std::path::PathBuf;
 
 use whimbrel_protocol::ids::{ClassId, DeviceId, VendorId};
+use whimbrel_settings::Secret;
 pub use whimbrel_settings::{ConfigError, Sources, Values};
 
 pub use parse::{Reboot, Url};
@@ -57,21 +58,35 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: the first thing that is wrong, with its place.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let values = values(sources)?;
-        let Storage { data } = Storage::read(&values)?;
-        let device = device(&values, &data)?;
-        let broker = broker(&values)?;
+        Self::of(&values(sources)?)
+    }
+
+    fn of(values: &Values) -> Result<Self, ConfigError> {
+        let Storage { data } = Storage::read(values)?;
+        let device = device(values, &data)?;
+        let broker = broker(values)?;
         let suffix = broker.client_id_suffix.unwrap_or(if broker.user.is_some() { "-ota" } else { "" });
         Ok(Self {
             client_id: format!("{}{suffix}", device.id),
             device,
             data,
             broker,
-            download: DownloadConfig::read(&values)?,
-            install: InstallConfig::read(&values)?,
-            health: HealthConfig::read(&values)?,
-            hooks: HookConfig::read(&values)?,
+            download: DownloadConfig::read(values)?,
+            install: InstallConfig::read(values)?,
+            health: HealthConfig::read(values)?,
+            hooks: HookConfig::read(values)?,
         })
+    }
+
+    /// The same, after the password's file was read as it is for each connection.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first thing that is wrong, with its place.
+    pub fn check(sources: &Sources) -> Result<Self, ConfigError> {
+        let values = values(sources)?;
+        let config = Self::of(&values)?;
+        values.secret("broker.password-file", config.broker.password_file.as_deref(), Secret::first_line)?;
+        Ok(config)
     }
 }
 

@@ -2,12 +2,14 @@
 
 use core::time::Duration;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use whimbrel_agent::config::{Config, Reboot, Sources, default_file, values};
 use whimbrel_agent::storage::PatchMode;
 use whimbrel_protocol::ids::{ClassId, VendorId};
+use whimbrel_protocol::testing::Fixture;
 
 use crate::rig::Ran;
 
@@ -119,12 +121,23 @@ fn config_show_is_a_json_array_for_programs() {
 fn config_check_reads_what_the_configuration_names_and_says_what_is_wrong() {
     let folder = Folder::with(&format!("{MINIMAL}user = \"m-1\"\npassword-file = \"password\"\n"));
     let check = || folder.run(&["config", "check"], &[]);
-    check().assert_refused("cannot read");
-    fs::write(folder.0.path().join("password"), "\na\n").unwrap();
-    check().assert_refused("expected the secret alone on one line");
-    fs::write(folder.0.path().join("password"), "a\nb\n").unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.0.path().join(name), bytes).unwrap();
+    check().assert_refused("agent.toml line 8: broker.password-file: cannot read ");
+    write("password", b"\na\n");
+    check().assert_refused("expected the secret on one line");
+    write("password", b"a\nb\n");
+    check().assert_refused("root.cbor: No such file");
+    write("root.cbor", b"no root");
+    check().assert_refused("root.cbor is not a trust anchor");
+    write("root.cbor", &Fixture::new().root_bytes());
     let ran = check();
-    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "the configuration is right"));
+    assert_eq!((ran.code, ran.stdout.trim()), (Some(0), "the configuration is right"), "{}", ran.stderr);
+    fs::create_dir(folder.0.path().join("data")).unwrap();
+    write("data/device.cose", b"no key");
+    check().assert_refused("device.cose has mode");
+    fs::set_permissions(folder.0.path().join("data/device.cose"), fs::Permissions::from_mode(0o600)).unwrap();
+    check().assert_refused("device.cose is not a private COSE_Key file");
+    assert_eq!(fs::read_dir(folder.0.path().join("data")).unwrap().count(), 1, "nothing was made");
     Folder::with("[device]\n").run(&["config", "check"], &[]).assert_refused("device.id is missing");
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::fs;
 use std::path::PathBuf;
 
-use whimbrel_settings::{Origin, Program, Sources, Values, read, settings};
+use whimbrel_settings::{Origin, Program, Secret, Sources, Values, read, settings};
 
 settings! {
     /// A table.
@@ -175,13 +175,13 @@ fn a_secret_is_read_from_the_file_that_a_key_names() {
     let folder = Folder::with("[link]\nclient-id = \"a\"\nfile = \"secret\"\n");
     fs::write(folder.0.path().join("secret"), "hush\n").unwrap();
     let (values, link) = (folder.values().unwrap(), folder.link().unwrap());
-    let secret = values.secret("link.file", Some(&link.file)).unwrap().unwrap();
+    let secret = values.secret("link.file", Some(&link.file), Secret::read).unwrap().unwrap();
     assert_eq!(secret.expose(), "hush");
-    assert!(values.secret("link.file", None).unwrap().is_none());
+    assert!(values.secret("link.file", None, Secret::read).unwrap().is_none());
     fs::write(folder.0.path().join("secret"), "").unwrap();
-    let refused = values.secret("link.file", Some(&link.file)).unwrap_err().to_string();
+    let refused = values.secret("link.file", Some(&link.file), Secret::read).unwrap_err().to_string();
     assert!(
-        refused.contains("prog.toml line 3: link.file: ") && refused.contains("alone on one line"),
+        refused.contains("prog.toml line 3: link.file: ") && refused.contains("on one line of its own"),
         "{refused}"
     );
 }
