@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Most bytes of a secret.
-const SECRET_BYTES_MAX: usize = 1024;
+/// Most bytes of a secret. Signed tokens that serve as passwords take a few thousand.
+const SECRET_BYTES_MAX: usize = 8 * 1024;
 
 /// A password or a token, which is never printed and is wiped from memory when it is dropped.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub enum SecretError {
         error: std::io::Error,
     },
     /// The file holds something else.
-    #[error("{}: expected the secret alone on one line, 1 to {SECRET_BYTES_MAX} bytes of UTF-8", .path.display())]
+    #[error("{}: expected the secret on one line of its own, 1 to {SECRET_BYTES_MAX} bytes of UTF-8", .path.display())]
     Content {
         /// The file.
         path: PathBuf,
