@@ -12,19 +12,26 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+#[cfg(not(any(feature = "ed25519", feature = "p256")))]
+compile_error!("one of the features ed25519 and p256 is needed: a device must verify signatures");
+
 pub mod chunk;
 pub mod codec;
 pub mod cose;
 pub mod device;
 pub mod disk;
 pub mod envelope;
+mod errors;
 pub mod ids;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+#[cfg(feature = "patch")]
 pub mod patch;
 pub mod retry;
+#[cfg(feature = "server")]
 pub mod server;
+mod sorted;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

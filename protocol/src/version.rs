@@ -18,10 +18,10 @@ pub(crate) const fn head_byte(version: u8, kind: u8) -> u8 {
 /// # Errors
 /// [`DecodeError::Truncated`] for an empty message, [`DecodeError::Version`] for other versions.
 pub(crate) fn read_head(message: &[u8]) -> Result<Option<u8>, DecodeError> {
-    let first = *message.first().ok_or(DecodeError::Truncated { at: 0 })?;
+    let first = *message.first().ok_or(DecodeError::truncated(0))?;
     match first >> 4 {
         version if version >= FIRST_TAG_NIBBLE => Ok(None),
         PROTOCOL_VERSION => Ok(Some(first & 0x0f)),
-        version => Err(DecodeError::Version { got: version }),
+        version => Err(DecodeError::version(version)),
     }
 }

@@ -37,11 +37,7 @@ impl<'b> MapReader<'b> {
     /// # Errors
     /// [`DecodeError::MissingKey`] where another or none follows, [`DecodeError::UnknownKey`] for one below it.
     pub fn expect(&mut self, reader: &mut Reader<'b>, key: i64) -> Result<(), DecodeError> {
-        if self.optional(reader, key)? {
-            Ok(())
-        } else {
-            Err(DecodeError::MissingKey { what: self.what, key })
-        }
+        if self.optional(reader, key)? { Ok(()) } else { Err(DecodeError::missing_key(self.what, key)) }
     }
 
     /// Reads the next key if it is `key` and says whether it was.
@@ -95,8 +91,8 @@ impl<'b> MapReader<'b> {
     fn ascend(&mut self, reader: &Reader<'b>, at: usize) -> Result<&'b [u8], DecodeError> {
         let key = reader.input().get(at..reader.position()).unwrap_or_default();
         match self.previous.map(|previous| previous.cmp(key)) {
-            Some(core::cmp::Ordering::Equal) => return Err(DecodeError::Duplicate { at }),
-            Some(core::cmp::Ordering::Greater) => return Err(DecodeError::Unsorted { at }),
+            Some(core::cmp::Ordering::Equal) => return Err(DecodeError::duplicate(at)),
+            Some(core::cmp::Ordering::Greater) => return Err(DecodeError::unsorted(at)),
             Some(core::cmp::Ordering::Less) | None => {}
         }
         self.previous = Some(key);
@@ -107,7 +103,7 @@ impl<'b> MapReader<'b> {
     /// The error for a key that the schema does not know.
     #[must_use]
     pub fn unknown(&self, key: i64) -> DecodeError {
-        DecodeError::UnknownKey { what: self.what, key }
+        DecodeError::unknown_key(self.what, key)
     }
 
     /// Takes a value that the schema requires.
@@ -115,7 +111,7 @@ impl<'b> MapReader<'b> {
     /// # Errors
     /// [`DecodeError::MissingKey`] where there is none.
     pub fn require<T>(&self, value: Option<T>, key: i64) -> Result<T, DecodeError> {
-        value.ok_or(DecodeError::MissingKey { what: self.what, key })
+        value.ok_or(DecodeError::missing_key(self.what, key))
     }
 }
 

@@ -81,7 +81,7 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::Truncated`].
     pub fn raw(&mut self, count: usize) -> Result<&'b [u8], DecodeError> {
         let at = self.position();
-        let bytes = self.rest().get(..count).ok_or(DecodeError::Truncated { at })?;
+        let bytes = self.rest().get(..count).ok_or(DecodeError::truncated(at))?;
         self.decoder.set_position(at + count);
         Ok(bytes)
     }
@@ -93,7 +93,7 @@ impl<'b> Reader<'b> {
     pub fn finish(&self) -> Result<(), DecodeError> {
         match self.rest().len() {
             0 => Ok(()),
-            count => Err(DecodeError::Trailing { count }),
+            count => Err(DecodeError::trailing(count)),
         }
     }
 
@@ -105,10 +105,10 @@ impl<'b> Reader<'b> {
     pub fn peek(&self) -> Result<Item, DecodeError> {
         let at = self.position();
         if self.is_at_end() {
-            return Err(DecodeError::Truncated { at });
+            return Err(DecodeError::truncated(at));
         }
         // The only thing that fails here is a negative integer cut after its first byte.
-        match self.decoder.datatype().map_err(|_| DecodeError::Truncated { at })? {
+        match self.decoder.datatype().map_err(|_| DecodeError::truncated(at))? {
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => Ok(Item::Uint),
             Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => Ok(Item::Negative),
             Type::Bytes => Ok(Item::Bytes),
@@ -119,9 +119,9 @@ impl<'b> Reader<'b> {
             Type::Bool => Ok(Item::Bool),
             Type::Null => Ok(Item::Null),
             Type::BytesIndef | Type::StringIndef | Type::ArrayIndef | Type::MapIndef | Type::Break => {
-                Err(DecodeError::Indefinite { at })
+                Err(DecodeError::indefinite(at))
             }
-            _ => Err(DecodeError::Type { what: "item", at }),
+            _ => Err(DecodeError::wrong_type("item", at)),
         }
     }
 
@@ -131,7 +131,7 @@ impl<'b> Reader<'b> {
     /// Any [`DecodeError`] of a malformed head; [`DecodeError::Type`] for other items.
     pub fn uint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let at = self.expect(what, Item::Uint)?;
-        let value = self.decoder.u64().map_err(|_| DecodeError::Truncated { at })?;
+        let value = self.decoder.u64().map_err(|_| DecodeError::truncated(at))?;
         self.shortest(at, self.position() - at, value)?;
         Ok(value)
     }
@@ -142,7 +142,7 @@ impl<'b> Reader<'b> {
     /// As [`Reader::uint`], and [`DecodeError::Value`] above the limit.
     pub fn uint_max(&mut self, what: &'static str, limit: u64) -> Result<u64, DecodeError> {
         let value = self.uint(what)?;
-        if value > limit { Err(DecodeError::Value { what }) } else { Ok(value) }
+        if value > limit { Err(DecodeError::value(what)) } else { Ok(value) }
     }
 
     /// Reads an unsigned integer that fits 32 bits.
@@ -150,7 +150,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// As [`Reader::uint_max`].
     pub fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
-        u32::try_from(self.uint(what)?).map_err(|_| DecodeError::Value { what })
+        u32::try_from(self.uint(what)?).map_err(|_| DecodeError::value(what))
     }
 
     /// Reads a signed integer of at most 64 bits.
@@ -160,7 +160,7 @@ impl<'b> Reader<'b> {
     pub fn int(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         let at = self.position();
         if self.peek()? == Item::Uint {
-            return i64::try_from(self.uint(what)?).map_err(|_| DecodeError::Value { what });
+            return i64::try_from(self.uint(what)?).map_err(|_| DecodeError::value(what));
         }
         self.expect(what, Item::Negative)?;
         let value = self.decoder.i64().map_err(|_| head_error(what, self.input(), at))?;
@@ -175,7 +175,7 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::Type`].
     pub fn bool(&mut self, what: &'static str) -> Result<bool, DecodeError> {
         let at = self.expect(what, Item::Bool)?;
-        self.decoder.bool().map_err(|_| DecodeError::Type { what, at })
+        self.decoder.bool().map_err(|_| DecodeError::wrong_type(what, at))
     }
 
     /// Reads `null`.
@@ -184,7 +184,7 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::Type`].
     pub fn null(&mut self, what: &'static str) -> Result<(), DecodeError> {
         let at = self.expect(what, Item::Null)?;
-        self.decoder.null().map_err(|_| DecodeError::Type { what, at })
+        self.decoder.null().map_err(|_| DecodeError::wrong_type(what, at))
     }
 
     /// Reads a `null` if one comes next and says whether it did.
@@ -206,7 +206,7 @@ impl<'b> Reader<'b> {
     pub fn bytes(&mut self, what: &'static str, limit: usize) -> Result<&'b [u8], DecodeError> {
         let at = self.expect(what, Item::Bytes)?;
         self.string_head(what, at, limit)?;
-        self.decoder.bytes().map_err(|_| DecodeError::Truncated { at })
+        self.decoder.bytes().map_err(|_| DecodeError::truncated(at))
     }
 
     /// Reads a byte string of exactly `N` bytes.
@@ -217,10 +217,10 @@ impl<'b> Reader<'b> {
         let at = self.expect(what, Item::Bytes)?;
         let (claimed, _) = self.argument(at)?;
         if claimed != N as u64 {
-            return Err(DecodeError::Length { what, got: claimed, want: N as u64 });
+            return Err(DecodeError::length(what, claimed, N as u64));
         }
         let bytes = self.bytes(what, N)?;
-        bytes.try_into().map_err(|_| DecodeError::Length { what, got: bytes.len() as u64, want: N as u64 })
+        bytes.try_into().map_err(|_| DecodeError::length(what, bytes.len() as u64, N as u64))
     }
 
     /// Reads a text string of at most `limit` bytes of UTF-8.
@@ -230,7 +230,7 @@ impl<'b> Reader<'b> {
     pub fn text(&mut self, what: &'static str, limit: usize) -> Result<&'b str, DecodeError> {
         let at = self.expect(what, Item::Text)?;
         self.string_head(what, at, limit)?;
-        self.decoder.str().map_err(|_| DecodeError::Utf8 { at })
+        self.decoder.str().map_err(|_| DecodeError::utf8(at))
     }
 
     /// Reads the head of an array of at most `limit` items and returns the count.
@@ -250,7 +250,7 @@ impl<'b> Reader<'b> {
         let at = self.expect(what, Item::Array)?;
         let (got, _) = self.argument(at)?;
         if got != want as u64 {
-            return Err(DecodeError::Length { what, got, want: want as u64 });
+            return Err(DecodeError::length(what, got, want as u64));
         }
         self.count_head(what, at, want).map(|_| ())
     }
@@ -274,7 +274,7 @@ impl<'b> Reader<'b> {
         let (value, head) = self.argument(at)?;
         self.shortest(at, head, value)?;
         if value != want {
-            return Err(DecodeError::Value { what });
+            return Err(DecodeError::value(what));
         }
         self.decoder.set_position(at + head);
         Ok(())
@@ -293,7 +293,7 @@ impl<'b> Reader<'b> {
     /// Claimed counts need no limit here: every item takes at least a byte, or the input has ended.
     pub(super) fn skip_nested(&mut self, depth: usize) -> Result<(), DecodeError> {
         let at = self.position();
-        let inner = || depth.checked_sub(1).ok_or(DecodeError::Depth { at, limit: CBOR_DEPTH_MAX });
+        let inner = || depth.checked_sub(1).ok_or(DecodeError::depth(at, CBOR_DEPTH_MAX));
         match self.peek()? {
             Item::Uint => self.uint("item").map(|_| ()),
             Item::Negative => self.int("item").map(|_| ()),
@@ -306,7 +306,7 @@ impl<'b> Reader<'b> {
                 let (value, head) = self.argument(at)?;
                 self.shortest(at, head, value)?;
                 if BIGNUM_TAGS.contains(&value) {
-                    return Err(DecodeError::Value { what: "tag" });
+                    return Err(DecodeError::value("tag"));
                 }
                 self.decoder.set_position(at + head);
                 self.skip_nested(inner)
@@ -332,7 +332,7 @@ impl<'b> Reader<'b> {
     /// Checks the type of the next item and returns its offset.
     fn expect(&self, what: &'static str, want: Item) -> Result<usize, DecodeError> {
         let at = self.position();
-        if self.peek()? == want { Ok(at) } else { Err(DecodeError::Type { what, at }) }
+        if self.peek()? == want { Ok(at) } else { Err(DecodeError::wrong_type(what, at)) }
     }
 
     /// Checks a string's claimed length against `limit` and its head for the shortest form.
@@ -341,7 +341,7 @@ impl<'b> Reader<'b> {
         self.shortest(at, head, length)?;
         check_length(what, length, limit)?;
         let left = self.rest().len().saturating_sub(head);
-        if length > left as u64 { Err(DecodeError::Truncated { at }) } else { Ok(()) }
+        if length > left as u64 { Err(DecodeError::truncated(at)) } else { Ok(()) }
     }
 
     /// Reads the head of an array or map.
@@ -349,14 +349,14 @@ impl<'b> Reader<'b> {
         let (count, head) = self.argument(at)?;
         self.shortest(at, head, count)?;
         check_length(what, count, limit)?;
-        let count = usize::try_from(count).map_err(|_| DecodeError::Value { what })?;
+        let count = usize::try_from(count).map_err(|_| DecodeError::value(what))?;
         self.decoder.set_position(at + head);
         Ok(count)
     }
 
     /// The argument of the head at `at` and the head's length in bytes, whatever its major type.
     fn argument(&self, at: usize) -> Result<(u64, usize), DecodeError> {
-        let truncated = DecodeError::Truncated { at };
+        let truncated = DecodeError::truncated(at);
         let head = self.input().get(at..).ok_or(truncated)?;
         let (first, rest) = head.split_first().ok_or(truncated)?;
         let width = match first & 0x1f {
@@ -365,8 +365,8 @@ impl<'b> Reader<'b> {
             25 => 2,
             26 => 4,
             27 => 8,
-            31 => return Err(DecodeError::Indefinite { at }),
-            _ => return Err(DecodeError::Type { what: "item", at }),
+            31 => return Err(DecodeError::indefinite(at)),
+            _ => return Err(DecodeError::wrong_type("item", at)),
         };
         let argument = rest.get(..width).ok_or(truncated)?;
         Ok((argument.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)), 1 + width))
@@ -381,13 +381,13 @@ impl<'b> Reader<'b> {
             0x1_0000..=0xffff_ffff => 5,
             _ => 9,
         };
-        if length == shortest { Ok(()) } else { Err(DecodeError::NotShortest { at }) }
+        if length == shortest { Ok(()) } else { Err(DecodeError::not_shortest(at)) }
     }
 }
 
 fn check_length(what: &'static str, got: u64, limit: usize) -> Result<(), DecodeError> {
     let limit = limit as u64;
-    if got > limit { Err(DecodeError::TooLong { what, got, limit }) } else { Ok(()) }
+    if got > limit { Err(DecodeError::too_long(what, got, limit)) } else { Ok(()) }
 }
 
 /// A negative integer that minicbor refused: cut short, or beyond 64 bits.
@@ -400,8 +400,8 @@ fn head_error(what: &'static str, input: &[u8], at: usize) -> DecodeError {
         _ => 0,
     };
     if input.len().saturating_sub(at) <= width {
-        DecodeError::Truncated { at }
+        DecodeError::truncated(at)
     } else {
-        DecodeError::Value { what }
+        DecodeError::value(what)
     }
 }

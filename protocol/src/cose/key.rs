@@ -4,7 +4,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
+#[cfg(feature = "p256")]
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
+#[cfg(feature = "p256")]
+use p256::elliptic_curve::point::AffineCoordinates as _;
 
 use super::SignatureError;
 use crate::codec::{DecodeError, Reader, Writer};
@@ -56,9 +59,13 @@ const X: i64 = -2;
 const Y: i64 = -3;
 const D: i64 = -4;
 const KID: i64 = 2;
+#[cfg(feature = "ed25519")]
 const KTY_OKP: u64 = 1;
+#[cfg(feature = "p256")]
 const KTY_EC2: u64 = 2;
+#[cfg(feature = "p256")]
 const CRV_P256: u64 = 1;
+#[cfg(feature = "ed25519")]
 const CRV_ED25519: u64 = 6;
 
 /// Most bytes of a key file.
@@ -68,8 +75,10 @@ const KEY_FILE_BYTES_MAX: usize = 256;
 #[derive(Clone, PartialEq, Eq)]
 pub enum PublicKey {
     /// A point on P-256, for ESP256.
+    #[cfg(feature = "p256")]
     P256(Box<p256::ecdsa::VerifyingKey>),
     /// A point on edwards25519, for Ed25519.
+    #[cfg(feature = "ed25519")]
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
 }
 
@@ -84,12 +93,14 @@ impl PublicKey {
     ///
     /// # Errors
     /// [`DecodeError::Value`] where it is not on the curve.
+    #[cfg(feature = "p256")]
     pub fn p256(x: &[u8; 32], y: &[u8; 32]) -> Result<Self, DecodeError> {
-        let mut point = [4; 65];
-        point.iter_mut().skip(1).zip(x.iter().chain(y)).for_each(|(to, from)| *to = *from);
-        p256::ecdsa::VerifyingKey::from_sec1_bytes(&point)
+        // Both coordinates are at hand: SEC1 bytes would link the square root that compressed points need.
+        p256::AffinePoint::from_coordinates(&(*x).into(), &(*y).into())
+            .into_option()
+            .and_then(|point| p256::ecdsa::VerifyingKey::from_affine(point).ok())
             .map(|key| Self::P256(Box::new(key)))
-            .map_err(|_| DecodeError::Value { what: "P-256 point" })
+            .ok_or(DecodeError::value("P-256 point"))
     }
 
     /// Reads a point on edwards25519.
@@ -97,12 +108,13 @@ impl PublicKey {
     /// # Errors
     /// [`DecodeError::Value`] where it is not on the curve, of small order, or not in its one canonical
     /// encoding: the same key must not come under two ids.
+    #[cfg(feature = "ed25519")]
     pub fn ed25519(x: &[u8; 32]) -> Result<Self, DecodeError> {
         match ed25519_dalek::VerifyingKey::from_bytes(x) {
             Ok(key) if !key.is_weak() && key.to_edwards().compress().to_bytes() == *x => {
                 Ok(Self::Ed25519(Box::new(key)))
             }
-            _ => Err(DecodeError::Value { what: "Ed25519 point" }),
+            _ => Err(DecodeError::value("Ed25519 point")),
         }
     }
 
@@ -110,7 +122,9 @@ impl PublicKey {
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(_) => Algorithm::Esp256,
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(_) => Algorithm::Ed25519,
         }
     }
@@ -120,7 +134,9 @@ impl PublicKey {
     pub fn thumbprint(&self) -> Digest {
         let mut writer = Writer::new();
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(_) => writer.map(4).int(KTY).uint(KTY_EC2),
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(_) => writer.map(3).int(KTY).uint(KTY_OKP),
         };
         self.write_point(&mut writer);
@@ -137,7 +153,9 @@ impl PublicKey {
     /// Writes the key as a COSE_Key map with type, algorithm, curve and point.
     pub fn encode(&self, writer: &mut Writer) {
         let (kty, fields) = match self {
+            #[cfg(feature = "p256")]
             Self::P256(_) => (KTY_EC2, 5),
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(_) => (KTY_OKP, 4),
         };
         writer.map(fields).int(KTY).uint(kty).int(ALG).int(self.algorithm().number());
@@ -146,11 +164,13 @@ impl PublicKey {
 
     fn write_point(&self, writer: &mut Writer) {
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(key) => {
                 let point = key.to_sec1_point(false);
                 let (x, y) = (point.x().expect("not the identity"), point.y().expect("not compressed"));
                 writer.int(CRV).uint(CRV_P256).int(X).bytes(x).int(Y).bytes(y);
             }
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(key) => {
                 writer.int(CRV).uint(CRV_ED25519).int(X).bytes(key.as_bytes());
             }
@@ -170,16 +190,18 @@ impl PublicKey {
                 ALG => alg = Some(reader.int("key algorithm")?),
                 CRV => crv = Some(reader.uint("curve")?),
                 X => x = Some(reader.byte_array("key x")?),
-                Y => y = Some(reader.byte_array("key y")?),
+                Y => y = Some(reader.byte_array::<32>("key y")?),
                 other => return Err(map.unknown(other)),
             }
         }
         let x = map.require(x, X)?;
         let alg = Algorithm::from_number(map.require(alg, ALG)?);
         match (map.require(kty, KTY)?, map.require(crv, CRV)?, alg, y) {
+            #[cfg(feature = "p256")]
             (KTY_EC2, CRV_P256, Ok(Algorithm::Esp256), Some(y)) => Self::p256(&x, &y),
+            #[cfg(feature = "ed25519")]
             (KTY_OKP, CRV_ED25519, Ok(Algorithm::Ed25519), None) => Self::ed25519(&x),
-            _ => Err(DecodeError::Value { what: "COSE_Key" }),
+            _ => Err(DecodeError::value("COSE_Key")),
         }
     }
 
@@ -194,11 +216,13 @@ impl PublicKey {
         signature: &Signature,
     ) -> Result<(), SignatureError> {
         let valid = match (self, algorithm) {
+            #[cfg(feature = "p256")]
             (Self::P256(key), Algorithm::Esp256 | Algorithm::Es256) => {
                 p256::ecdsa::Signature::from_slice(signature)
                     .and_then(|signature| key.verify(message, &signature))
                     .is_ok()
             }
+            #[cfg(feature = "ed25519")]
             (Self::Ed25519(key), Algorithm::Ed25519) => {
                 key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
             }
@@ -214,8 +238,10 @@ impl PublicKey {
 #[derive(Clone)]
 pub enum SigningKey {
     /// For ESP256.
+    #[cfg(feature = "p256")]
     P256(Box<p256::ecdsa::SigningKey>),
     /// For Ed25519.
+    #[cfg(feature = "ed25519")]
     Ed25519(Box<ed25519_dalek::SigningKey>),
 }
 
@@ -230,13 +256,15 @@ impl SigningKey {
     ///
     /// # Errors
     /// [`DecodeError::Value`] for zero and numbers at or above the group's order: draw another.
+    #[cfg(feature = "p256")]
     pub fn p256(secret: &[u8; 32]) -> Result<Self, DecodeError> {
         p256::ecdsa::SigningKey::from_slice(secret)
             .map(|key| Self::P256(Box::new(key)))
-            .map_err(|_| DecodeError::Value { what: "P-256 secret" })
+            .map_err(|_| DecodeError::value("P-256 secret"))
     }
 
     /// The Ed25519 key with this secret.
+    #[cfg(feature = "ed25519")]
     #[must_use]
     pub fn ed25519(secret: &[u8; 32]) -> Self {
         Self::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(secret)))
@@ -249,7 +277,9 @@ impl SigningKey {
     pub fn encode_file(&self) -> Vec<u8> {
         let public = self.public();
         let (kty, fields) = match self {
+            #[cfg(feature = "p256")]
             Self::P256(_) => (KTY_EC2, 7),
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(_) => (KTY_OKP, 6),
         };
         let mut writer = Writer::new();
@@ -257,7 +287,9 @@ impl SigningKey {
         writer.int(ALG).int(public.algorithm().number());
         public.write_point(&mut writer);
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(key) => writer.int(D).bytes(&key.to_bytes()),
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(key) => writer.int(D).bytes(key.as_bytes()),
         };
         writer.into_bytes()
@@ -280,22 +312,24 @@ impl SigningKey {
         let crv = reader.uint("curve")?;
         map.expect(reader, X)?;
         let x = reader.byte_array("key x")?;
-        let y = if map.optional(reader, Y)? { Some(reader.byte_array("key y")?) } else { None };
+        let y = if map.optional(reader, Y)? { Some(reader.byte_array::<32>("key y")?) } else { None };
         map.expect(reader, D)?;
         let secret = reader.byte_array("key secret")?;
         map.finish(reader)?;
         reader.finish()?;
         let (key, public) = match (kty, crv, alg, y) {
+            #[cfg(feature = "p256")]
             (KTY_EC2, CRV_P256, Ok(Algorithm::Esp256), Some(y)) => {
                 (Self::p256(&secret)?, PublicKey::p256(&x, &y)?)
             }
+            #[cfg(feature = "ed25519")]
             (KTY_OKP, CRV_ED25519, Ok(Algorithm::Ed25519), None) => {
                 (Self::ed25519(&secret), PublicKey::ed25519(&x)?)
             }
-            _ => return Err(DecodeError::Value { what: "COSE_Key" }),
+            _ => return Err(DecodeError::value("COSE_Key")),
         };
         if key.public() != public || id.is_some_and(|id| KeyId(id) != public.id()) {
-            return Err(DecodeError::Value { what: "COSE_Key" });
+            return Err(DecodeError::value("COSE_Key"));
         }
         Ok(key)
     }
@@ -304,7 +338,9 @@ impl SigningKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(key) => PublicKey::P256(Box::new(*key.verifying_key())),
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(key) => PublicKey::Ed25519(Box::new(key.verifying_key())),
         }
     }
@@ -313,16 +349,18 @@ impl SigningKey {
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> Signature {
         match self {
+            #[cfg(feature = "p256")]
             Self::P256(key) => {
                 let signature: p256::ecdsa::Signature = key.sign(message);
                 signature.to_bytes().into()
             }
+            #[cfg(feature = "ed25519")]
             Self::Ed25519(key) => ed25519_dalek::Signer::sign(&**key, message).to_bytes(),
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "ed25519", feature = "p256"))]
 mod tests {
     use super::*;
 

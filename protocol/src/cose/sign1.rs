@@ -54,7 +54,7 @@ impl<'b> Protected<'b> {
     }
 
     pub(super) fn algorithm(&self) -> Result<Algorithm, SignatureError> {
-        let missing = DecodeError::MissingKey { what: "protected header", key: HEADER_ALG };
+        let missing = DecodeError::missing_key("protected header", HEADER_ALG);
         Algorithm::from_number(self.alg.ok_or(missing)?)
     }
 

@@ -214,7 +214,7 @@ fn read_authentication(bytes: &[u8]) -> Result<(Digest, Vec<Vec<u8>>), ManifestE
     let mut reader = Reader::new("authentication", bytes, ENVELOPE_BYTES_MAX)?;
     let items = reader.array("authentication", 1 + AUTH_BLOCKS_MAX)?;
     if items == 0 {
-        return Err(DecodeError::Value { what: "authentication" }.into());
+        return Err(DecodeError::value("authentication").into());
     }
     let digest = {
         let bytes = reader.bytes("digest", ENVELOPE_BYTES_MAX)?;
@@ -244,7 +244,7 @@ fn read_key(key: &[u8]) -> Result<Key, DecodeError> {
     if uri.starts_with('#') && uri.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(Key::Payload(String::from(uri)))
     } else {
-        Err(DecodeError::Value { what: "envelope key" })
+        Err(DecodeError::value("envelope key"))
     }
 }
 

@@ -49,7 +49,7 @@ impl ComponentId {
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let count = reader.array("component id", COMPONENT_ID_PARTS_MAX)?;
         if count == 0 {
-            return Err(DecodeError::Value { what: "component id" });
+            return Err(DecodeError::value("component id"));
         }
         (0..count)
             .map(|_| reader.bytes("component id part", COMPONENT_ID_PART_BYTES_MAX).map(Box::from))
@@ -88,9 +88,9 @@ pub(super) fn read_components(reader: &mut Reader<'_>) -> Result<Vec<ComponentId
     for _ in 0..count {
         let id = ComponentId::decode(reader)?;
         if components.contains(&id) {
-            return Err(DecodeError::Value { what: "components" });
+            return Err(DecodeError::value("components"));
         }
         components.push(id);
     }
-    if components.is_empty() { Err(DecodeError::Value { what: "components" }) } else { Ok(components) }
+    if components.is_empty() { Err(DecodeError::value("components")) } else { Ok(components) }
 }

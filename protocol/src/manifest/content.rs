@@ -336,7 +336,7 @@ fn read_version(reader: &mut Reader<'_>) -> Result<Vec<i64>, DecodeError> {
     let version = (0..count).map(|_| inner.int("version")).collect::<Result<Vec<_>, _>>()?;
     inner.finish()?;
     if version.is_empty() || version.iter().any(|part| *part < update_management::VERSION_PART_MIN) {
-        return Err(DecodeError::Value { what: "version" });
+        return Err(DecodeError::value("version"));
     }
     Ok(version)
 }

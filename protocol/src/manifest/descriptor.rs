@@ -131,7 +131,7 @@ impl TransferDescriptor {
             0 => Codec::Raw,
             1 => Codec::Lzma,
             2 => Codec::Patch,
-            _ => return Err(DecodeError::Value { what: "codec" }),
+            _ => return Err(DecodeError::value("codec")),
         };
         let base = match map.optional(&mut reader, BASE)? {
             true => u8::try_from(reader.uint_max("base component", COMPONENTS_MAX as u64 - 1)?).ok(),
@@ -141,7 +141,7 @@ impl TransferDescriptor {
         let chunk_size_log2 = reader.uint("chunk size")?;
         map.expect(&mut reader, TRANSFER_SIZE)?;
         let layout = Layout::new(chunk_size_log2, reader.uint("transfer size")?)
-            .map_err(|_| DecodeError::Value { what: "chunk size or transfer size" })?;
+            .map_err(|_| DecodeError::value("chunk size or transfer size"))?;
         map.expect(&mut reader, INDEX_DIGEST)?;
         let index_digest = Digest(reader.byte_array("index digest")?);
         let decoder = match map.optional(&mut reader, DECODER)? {
@@ -151,10 +151,10 @@ impl TransferDescriptor {
         map.finish(&mut reader)?;
         reader.finish()?;
         if base.is_some() != (codec == Codec::Patch) {
-            return Err(DecodeError::Value { what: "base component" });
+            return Err(DecodeError::value("base component"));
         }
         if decoder.is_some() && codec == Codec::Raw {
-            return Err(DecodeError::Value { what: "decoder memory" });
+            return Err(DecodeError::value("decoder memory"));
         }
         Ok(Self { codec, base, layout, index_digest, decoder })
     }
@@ -182,10 +182,10 @@ impl DecoderMemory {
         let memory_bytes = reader.u32("decoder memory")?;
         let dictionary_bytes = reader.u32("dictionary")?;
         if memory_bytes > DECODER_MEMORY_BYTES_MAX {
-            return Err(DecodeError::Value { what: "decoder memory" });
+            return Err(DecodeError::value("decoder memory"));
         }
         if dictionary_bytes > DICTIONARY_BYTES_MAX || dictionary_bytes > memory_bytes {
-            return Err(DecodeError::Value { what: "dictionary" });
+            return Err(DecodeError::value("dictionary"));
         }
         Ok(Self { memory_bytes, dictionary_bytes })
     }

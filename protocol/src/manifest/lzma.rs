@@ -159,16 +159,16 @@ impl LzmaHeader {
     /// range, and an empty image.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, DecodeError> {
         let [filter, properties, d0, d1, d2, d3, size @ ..] = *bytes;
-        let filter = Filter::from_number(filter).ok_or(DecodeError::Value { what: "filter" })?;
+        let filter = Filter::from_number(filter).ok_or(DecodeError::value("filter"))?;
         let properties =
-            LzmaProperties::from_byte(properties).ok_or(DecodeError::Value { what: "LZMA properties" })?;
+            LzmaProperties::from_byte(properties).ok_or(DecodeError::value("LZMA properties"))?;
         let dictionary_bytes = u32::from_le_bytes([d0, d1, d2, d3]);
         if !(DICTIONARY_BYTES_MIN..=DICTIONARY_BYTES_MAX).contains(&dictionary_bytes) {
-            return Err(DecodeError::Value { what: "dictionary" });
+            return Err(DecodeError::value("dictionary"));
         }
         let image_size = u64::from_le_bytes(size);
         if image_size == 0 {
-            return Err(DecodeError::Value { what: "image size" });
+            return Err(DecodeError::value("image size"));
         }
         Ok(Self { filter, properties, dictionary_bytes, image_size })
     }
@@ -214,12 +214,12 @@ mod tests {
             bytes[at] = byte;
             LzmaHeader::decode(&bytes)
         };
-        assert_eq!(refused(0, 5), Err(DecodeError::Value { what: "filter" }));
-        assert_eq!(refused(1, 225), Err(DecodeError::Value { what: "LZMA properties" }));
-        assert_eq!(refused(4, 0), Err(DecodeError::Value { what: "dictionary" }));
-        assert_eq!(refused(4, 0x81), Err(DecodeError::Value { what: "dictionary" }));
+        assert_eq!(refused(0, 5), Err(DecodeError::value("filter")));
+        assert_eq!(refused(1, 225), Err(DecodeError::value("LZMA properties")));
+        assert_eq!(refused(4, 0), Err(DecodeError::value("dictionary")));
+        assert_eq!(refused(4, 0x81), Err(DecodeError::value("dictionary")));
         let empty = LzmaHeader { image_size: 0, ..header() }.encode();
-        assert_eq!(LzmaHeader::decode(&empty), Err(DecodeError::Value { what: "image size" }));
+        assert_eq!(LzmaHeader::decode(&empty), Err(DecodeError::value("image size")));
     }
 
     #[test]

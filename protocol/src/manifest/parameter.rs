@@ -69,7 +69,7 @@ impl Parameter {
             COMPONENT_SLOT => Self::ComponentSlot(reader.uint("component slot")?),
             SOFT_FAILURE => Self::SoftFailure(reader.bool("soft failure")?),
             IMAGE_SIZE => match reader.uint("image size")? {
-                0 => return Err(DecodeError::Value { what: "image size" }.into()),
+                0 => return Err(DecodeError::value("image size").into()),
                 size => Self::ImageSize(size),
             },
             URI => Self::Uri(read_uri(reader)?),
@@ -140,7 +140,7 @@ impl Values {
 pub(super) fn read_uri(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     let uri = reader.text("URI", URI_BYTES_MAX)?;
     if uri.is_empty() || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(DecodeError::Value { what: "URI" });
+        return Err(DecodeError::value("URI"));
     }
     Ok(String::from(uri))
 }
@@ -153,7 +153,7 @@ pub(super) fn read_parameters(reader: &mut Reader<'_>) -> Result<Vec<Parameter>,
         parameters.push(Parameter::decode(label, reader)?);
     }
     if parameters.is_empty() {
-        return Err(DecodeError::Value { what: "parameters" }.into());
+        return Err(DecodeError::value("parameters").into());
     }
     Ok(parameters)
 }

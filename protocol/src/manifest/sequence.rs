@@ -85,7 +85,7 @@ impl Policy {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let value = reader.uint_max("reporting policy", 15)?;
-        u8::try_from(value).map(Self).map_err(|_| DecodeError::Value { what: "reporting policy" })
+        u8::try_from(value).map(Self).map_err(|_| DecodeError::value("reporting policy"))
     }
 }
 
@@ -188,16 +188,13 @@ impl Sequence {
         let mut reader = Reader::new("command sequence", bytes, ENVELOPE_BYTES_MAX)?;
         let items = reader.array("command sequence", 2 * SECTION_COMMANDS_MAX)?;
         if items == 0 || items % 2 == 1 {
-            return Err(DecodeError::Value { what: "length of a command sequence" }.into());
+            return Err(DecodeError::value("length of a command sequence").into());
         }
         let mut commands = Vec::new();
         for _ in 0..items / 2 {
             let limit = SECTION_COMMANDS_MAX as u64;
-            *budget = budget.checked_sub(1).ok_or(DecodeError::TooLong {
-                what: "section's commands",
-                got: limit + 1,
-                limit,
-            })?;
+            *budget =
+                budget.checked_sub(1).ok_or(DecodeError::too_long("section's commands", limit + 1, limit))?;
             let label = reader.int("command")?;
             commands.push(read_command(label, &mut reader, depth, budget)?);
         }
@@ -261,12 +258,12 @@ fn read_index(reader: &mut Reader<'_>) -> Result<Index, DecodeError> {
     match reader.peek()? {
         Item::Bool => match reader.bool("component index")? {
             true => Ok(Index::All),
-            false => Err(DecodeError::Value { what: "component index" }),
+            false => Err(DecodeError::value("component index")),
         },
         Item::Array => {
             let count = reader.array("component indices", COMPONENTS_MAX)?;
             if count == 0 {
-                return Err(DecodeError::Value { what: "component indices" });
+                return Err(DecodeError::value("component indices"));
             }
             (0..count).map(|_| reader.uint("component index")).collect::<Result<_, _>>().map(Index::List)
         }
@@ -291,7 +288,7 @@ fn read_try_each(
         }
     }
     if branches.len() < 2 {
-        return Err(DecodeError::Value { what: "branches of a try each" }.into());
+        return Err(DecodeError::value("branches of a try each").into());
     }
     Ok(Command::TryEach { branches, or_nothing })
 }
@@ -299,6 +296,6 @@ fn read_try_each(
 fn read_nested(reader: &mut Reader<'_>, depth: usize, budget: &mut usize) -> Result<Sequence, ManifestError> {
     let at = reader.position();
     let bytes = reader.bytes("command sequence", ENVELOPE_BYTES_MAX)?;
-    let depth = depth.checked_sub(1).ok_or(DecodeError::Depth { at, limit: SEQUENCE_DEPTH_MAX })?;
+    let depth = depth.checked_sub(1).ok_or(DecodeError::depth(at, SEQUENCE_DEPTH_MAX))?;
     Sequence::decode_nested(bytes, depth, budget)
 }

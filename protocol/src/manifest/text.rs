@@ -74,7 +74,7 @@ impl Text {
             languages.push(LanguageText::decode(read_language(key)?, &mut reader)?);
         }
         reader.finish()?;
-        if languages.is_empty() { Err(DecodeError::Value { what: "text" }) } else { Ok(Self(languages)) }
+        if languages.is_empty() { Err(DecodeError::value("text")) } else { Ok(Self(languages)) }
     }
 
     /// The bytes of the text.
@@ -135,7 +135,7 @@ fn read_component_text(reader: &mut Reader<'_>) -> Result<Vec<(i64, String)>, De
         }
         texts.push((key, read_text(reader)?));
     }
-    if texts.is_empty() { Err(DecodeError::Value { what: "component text" }) } else { Ok(texts) }
+    if texts.is_empty() { Err(DecodeError::value("component text")) } else { Ok(texts) }
 }
 
 fn read_text(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
@@ -151,7 +151,7 @@ fn read_language(key: &[u8]) -> Result<String, DecodeError> {
     if first && parts.all(|part| is_subtag(part, u8::is_ascii_alphanumeric)) {
         Ok(String::from(tag))
     } else {
-        Err(DecodeError::Value { what: "language tag" })
+        Err(DecodeError::value("language tag"))
     }
 }
 

@@ -20,7 +20,7 @@ fn short_tag(tag: PayloadTag) -> ShortTag {
 }
 
 fn read_short_tag(reader: &mut Reader<'_>) -> Result<ShortTag, DecodeError> {
-    reader.raw(2)?.try_into().map_err(|_| DecodeError::Truncated { at: 0 })
+    reader.raw(2)?.try_into().map_err(|_| DecodeError::truncated(0))
 }
 
 /// One or more consecutive chunks of one payload.
@@ -88,7 +88,7 @@ impl PageNumber {
             return Ok(Self::List);
         }
         let page = reader.uint_max("page number", u64::from(PAGES_MAX) - 1)?;
-        u32::try_from(page).map(Self::Page).map_err(|_| DecodeError::Value { what: "page number" })
+        u32::try_from(page).map(Self::Page).map_err(|_| DecodeError::value("page number"))
     }
 }
 

@@ -40,7 +40,7 @@ fn write_prefix(writer: &mut Writer, prefix: &Prefix) {
 
 fn read_prefix<'b>(map: &mut Map<'b>, reader: &mut Reader<'b>) -> Result<Prefix, DecodeError> {
     map.expect(reader, PREFIX)?;
-    Prefix::new(reader.text("prefix", PREFIX_MAX)?).map_err(|_| DecodeError::Value { what: "prefix" })
+    Prefix::new(reader.text("prefix", PREFIX_MAX)?).map_err(|_| DecodeError::value("prefix"))
 }
 
 fn write_validity(writer: &mut Writer, validity: &Validity) {
@@ -56,7 +56,7 @@ fn read_validity<'b>(map: &mut Map<'b>, reader: &mut Reader<'b>) -> Result<Valid
     map.expect(reader, EXPIRES)?;
     let expires = UnixTime::from_secs(reader.uint("expires")?);
     if version == 0 {
-        return Err(DecodeError::Value { what: "version" });
+        return Err(DecodeError::value("version"));
     }
     Ok(Validity { version, issued, expires })
 }
@@ -172,7 +172,7 @@ impl Assignment {
         for _ in 0..count {
             let group = read_group(reader)?;
             if groups.contains(&group) {
-                return Err(DecodeError::Value { what: "groups" });
+                return Err(DecodeError::value("groups"));
             }
             groups.push(group);
         }

@@ -146,12 +146,12 @@ impl HelloAnswer {
 
 pub(super) fn read_device(reader: &mut Reader<'_>) -> Result<DeviceId, DecodeError> {
     let text = reader.text("device id", DEVICE_ID_MAX)?;
-    DeviceId::new(text).map_err(|_| DecodeError::Value { what: "device id" })
+    DeviceId::new(text).map_err(|_| DecodeError::value("device id"))
 }
 
 pub(super) fn read_group(reader: &mut Reader<'_>) -> Result<GroupName, DecodeError> {
     let text = reader.text("group", GROUP_NAME_MAX)?;
-    GroupName::new(text).map_err(|_| DecodeError::Value { what: "group" })
+    GroupName::new(text).map_err(|_| DecodeError::value("group"))
 }
 
 fn read_short(reader: &mut Reader<'_>, what: &'static str) -> Result<Option<ShortDigest>, DecodeError> {
@@ -172,7 +172,7 @@ fn read_groups(reader: &mut Reader<'_>) -> Result<Vec<GroupVersion>, DecodeError
         reader.array_of("group version", 2)?;
         let group = read_group(reader)?;
         if groups.iter().any(|other| other.group == group) {
-            return Err(DecodeError::Value { what: "groups" });
+            return Err(DecodeError::value("groups"));
         }
         groups.push(GroupVersion { group, version: reader.uint("group version")? });
     }

@@ -86,8 +86,8 @@ impl Request {
             Some(PAGE) => PageRequest::decode(body).map(Self::Page),
             Some(DOCUMENT) => DocumentRequest::decode(body).map(Self::Document),
             Some(STATUS) => Status::decode(body).map(Self::Status),
-            Some(got) => Err(DecodeError::Kind { got }),
-            None => Err(DecodeError::Kind { got: message.first().copied().unwrap_or_default() }),
+            Some(got) => Err(DecodeError::kind(got)),
+            None => Err(DecodeError::kind(message.first().copied().unwrap_or_default())),
         }
     }
 }
@@ -121,7 +121,7 @@ impl<'b> Answer<'b> {
                 PageMessage::decode(limit("page message", body, PAGE_BYTES_MAX + 8)?).map(Self::Page)
             }
             Some(REFUSAL) => Refusal::decode(limit("refusal", body, MESSAGE_BYTES_MAX)?).map(Self::Refusal),
-            Some(got) => Err(DecodeError::Kind { got }),
+            Some(got) => Err(DecodeError::kind(got)),
             None => limit("signed document", message, crate::limits::SIGNED_BYTES_MAX).map(Self::Signed),
         }
     }
@@ -136,7 +136,7 @@ fn open(message: &[u8], most: usize) -> Result<(Option<u8>, &[u8]), DecodeError>
 
 fn limit<'b>(what: &'static str, bytes: &'b [u8], most: usize) -> Result<&'b [u8], DecodeError> {
     if bytes.len() > most {
-        Err(DecodeError::TooLong { what, got: bytes.len() as u64, limit: most as u64 })
+        Err(DecodeError::too_long(what, bytes.len() as u64, most as u64))
     } else {
         Ok(bytes)
     }

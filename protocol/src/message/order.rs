@@ -85,7 +85,7 @@ impl Order {
             state: match reader.uint("campaign state")? {
                 0 => CampaignState::Active,
                 1 => CampaignState::Aborted,
-                _ => return Err(DecodeError::Value { what: "campaign state" }),
+                _ => return Err(DecodeError::value("campaign state")),
             },
             release: Digest(reader.byte_array("release")?),
             sequence: reader.uint("sequence")?,
@@ -99,7 +99,7 @@ impl Order {
                 0 => Policy::Soft,
                 1 => Policy::Forced,
                 2 => Policy::DownloadOnly,
-                _ => return Err(DecodeError::Value { what: "policy" }),
+                _ => return Err(DecodeError::value("policy")),
             },
             priority: reader.uint("priority")?,
         })
@@ -107,5 +107,5 @@ impl Order {
 }
 
 fn at_least_1(attempt: u64) -> Result<u64, DecodeError> {
-    if attempt == 0 { Err(DecodeError::Value { what: "attempt" }) } else { Ok(attempt) }
+    if attempt == 0 { Err(DecodeError::value("attempt")) } else { Ok(attempt) }
 }

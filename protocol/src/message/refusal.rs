@@ -92,7 +92,7 @@ impl Refusal {
         let mut reader = Reader::new("refusal", body, 16)?;
         let number = reader.uint("refusal code")?;
         let code = RefusalCode::ALL.into_iter().find(|code| *code as u64 == number);
-        let code = code.ok_or(DecodeError::Value { what: "refusal code" })?;
+        let code = code.ok_or(DecodeError::value("refusal code"))?;
         let names_payload = |reader: &Reader<'_>| matches!(reader.peek(), Ok(Item::Bytes));
         let retry_after_s = if reader.is_at_end() || names_payload(&reader) {
             None

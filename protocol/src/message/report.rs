@@ -207,7 +207,7 @@ impl Report {
             campaign,
             attempt,
             release,
-            outcome: outcome.ok_or(DecodeError::Value { what: "outcome" })?,
+            outcome: outcome.ok_or(DecodeError::value("outcome"))?,
             failure,
             running,
             sequence,

@@ -56,7 +56,7 @@ impl ChunkRequest {
             && (1..=PER_MESSAGE_MAX).contains(&u64::from(per_message))
             && u64::from(first.0) + u64::from(count) <= u64::from(CHUNKS_MAX);
         if !counts {
-            return Err(DecodeError::Value { what: "chunk request" });
+            return Err(DecodeError::value("chunk request"));
         }
         let wanted = if reader.is_at_end() {
             None
@@ -64,7 +64,7 @@ impl ChunkRequest {
             let wanted = reader.bytes("wanted chunks", REQUEST_BITMAP_BYTES_MAX)?;
             let (got, want) = (wanted.len() as u64, u64::from(count.div_ceil(8)));
             if got != want {
-                return Err(DecodeError::Length { what: "wanted chunks", got, want });
+                return Err(DecodeError::length("wanted chunks", got, want));
             }
             Some(wanted.to_vec())
         };
@@ -162,7 +162,7 @@ impl DocumentRequest {
         let request = match reader.uint("document kind")? {
             MANIFEST => Self::Manifest(ShortDigest(reader.byte_array("release digest")?)),
             ROOT => Self::Root(reader.uint("root version")?),
-            _ => return Err(DecodeError::Value { what: "document kind" }),
+            _ => return Err(DecodeError::value("document kind")),
         };
         reader.finish()?;
         Ok(request)
@@ -171,10 +171,10 @@ impl DocumentRequest {
 
 fn read_tag(reader: &mut Reader<'_>) -> Result<PayloadTag, DecodeError> {
     let bytes = reader.raw(4)?;
-    bytes.try_into().map(PayloadTag).map_err(|_| DecodeError::Truncated { at: 0 })
+    bytes.try_into().map(PayloadTag).map_err(|_| DecodeError::truncated(0))
 }
 
 pub(super) fn read_chunk_index(reader: &mut Reader<'_>) -> Result<ChunkIndex, DecodeError> {
     let index = reader.uint_max("chunk number", u64::from(CHUNKS_MAX) - 1)?;
-    u32::try_from(index).map(ChunkIndex).map_err(|_| DecodeError::Value { what: "chunk number" })
+    u32::try_from(index).map(ChunkIndex).map_err(|_| DecodeError::value("chunk number"))
 }

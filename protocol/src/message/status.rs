@@ -198,7 +198,7 @@ impl Status {
         reader.array_of("status", 8)?;
         let campaign = CampaignId(reader.byte_array("campaign")?);
         let attempt = reader.uint("attempt")?;
-        let state = State::from_number(reader.uint("state")?).ok_or(DecodeError::Value { what: "state" })?;
+        let state = State::from_number(reader.uint("state")?).ok_or(DecodeError::value("state"))?;
         let reason = reader.uint("reason")?;
         let mut chunks =
             |what| reader.uint_max(what, u64::from(CHUNKS_MAX)).map(|n| u32::try_from(n).unwrap_or(0));

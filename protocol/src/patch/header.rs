@@ -143,14 +143,14 @@ impl Header {
             let digest = Digest(reader.byte_array("image digest")?);
             let size = reader.uint_max("image size", PATCH_IMAGE_BYTES_MAX)?;
             if size == 0 {
-                return Err(DecodeError::Value { what: "image size" });
+                return Err(DecodeError::value("image size"));
             }
             Ok(ImageId { digest, size })
         };
         let (base, image) = (image_id()?, image_id()?);
         let mut log2 = |what, range: core::ops::RangeInclusive<u8>| {
             let value = u8::try_from(reader.uint(what)?).ok().filter(|value| range.contains(value));
-            value.ok_or(DecodeError::Value { what })
+            value.ok_or(DecodeError::value(what))
         };
         let most = u64::from(u16::MAX);
         let tuning = Tuning {

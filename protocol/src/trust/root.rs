@@ -171,7 +171,7 @@ impl Root {
         map.finish(&mut reader)?;
         reader.finish()?;
         if version == 0 {
-            return Err(DecodeError::Value { what: "root version" }.into());
+            return Err(DecodeError::value("root version").into());
         }
         Ok(Self { version, issued, expires, roles: bind(keys, roles)? })
     }
