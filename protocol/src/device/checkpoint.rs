@@ -105,7 +105,7 @@ impl JournalSector {
     /// # Errors
     /// [`DecodeError::Value`] where it is torn, empty or of another format.
     pub fn decode(sector: &[u8; SECTOR_BYTES]) -> Result<Self, DecodeError> {
-        let bad = DecodeError::Value { what: "journal sector" };
+        let bad = DecodeError::value("journal sector");
         let (content, check) = sector.split_at(CHECK_AT);
         if !content.starts_with(MAGIC) || !Digest::of(content).0.starts_with(check) {
             return Err(bad);

@@ -47,7 +47,7 @@ impl DeviceSession {
 
     fn document(&mut self, channel: &Channel, bytes: &[u8]) -> Result<(), Reason> {
         let object = Sign1::decode(bytes).map_err(Reason::Malformed)?;
-        let unknown = DecodeError::Value { what: "kind of document" };
+        let unknown = DecodeError::value("kind of document");
         let kind = object.claimed_kind().ok_or(Reason::Malformed(unknown))?;
         let role = match (kind, channel) {
             (Kind::Answer, Channel::Answers) | (Kind::Beacon, Channel::Answers | Channel::Beacon) => {

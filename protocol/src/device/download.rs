@@ -1,6 +1,6 @@
 //! One payload on its way: what to ask for next, and what to believe of what arrives (SPEC section 8.3).
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -12,6 +12,7 @@ use crate::ids::{ChunkIndex, Digest, OpId, PayloadTag};
 use crate::limits::{FLUSH_BYTES_MAX, FLUSH_BYTES_MIN, JOURNAL_CHUNKS, REQUEST_CHUNKS_MAX};
 use crate::manifest::TransferDescriptor;
 use crate::message::{ChunkMessage, ChunkRequest, PageMessage, PageNumber};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// The state of one download.
 #[derive(Debug)]
@@ -21,15 +22,15 @@ pub(super) struct Download {
     salt: ChunkSalt,
     layout: Layout,
     list: Option<PageList>,
-    pages: BTreeMap<u32, Page>,
+    pages: SortedMap<u32, Page>,
     /// Verified and handed to the medium.
     held: ChunkSet,
     /// Asked for and not arrived.
-    outstanding: BTreeSet<u32>,
+    outstanding: SortedSet<u32>,
     /// The index page that is being loaded from the medium.
     loading: Option<(OpId, PageNumber)>,
     /// Pages that the medium does not have.
-    not_stored: BTreeSet<PageNumber>,
+    not_stored: SortedSet<PageNumber>,
     /// The index page that was asked for.
     page_asked: Option<PageNumber>,
     /// Chunks below this one were asked for at some time.
@@ -37,7 +38,7 @@ pub(super) struct Download {
     /// Chunks from the first missing one on that may be asked for.
     reach: u32,
     /// Chunks that were asked for more than once.
-    again: BTreeSet<u32>,
+    again: SortedSet<u32>,
     /// What was asked for became a hole since the last note.
     holes_to_note: bool,
     /// Chunk writes that the medium has not confirmed yet.
@@ -95,15 +96,15 @@ impl Download {
             salt,
             layout,
             list: None,
-            pages: BTreeMap::new(),
+            pages: SortedMap::default(),
             held: found.held,
-            outstanding: BTreeSet::new(),
+            outstanding: SortedSet::default(),
             loading: None,
-            not_stored: BTreeSet::new(),
+            not_stored: SortedSet::default(),
             page_asked: None,
             asked: found.asked.0,
             reach: found.reach.clamp(1, JOURNAL_CHUNKS),
-            again: BTreeSet::new(),
+            again: SortedSet::default(),
             holes_to_note: true,
             writes: VecDeque::new(),
             unflushed: 0,
@@ -158,7 +159,7 @@ impl Download {
             if self.loading.is_some() {
                 return Ask::Nothing;
             }
-            if !self.not_stored.contains(&page) {
+            if !self.not_stored.contains(page) {
                 return Ask::Load(page);
             }
             if may_ask && self.page_asked.is_none() {
@@ -180,7 +181,7 @@ impl Download {
         [next, ahead]
             .map(|chunk| Layout::page_of(ChunkIndex(chunk)))
             .into_iter()
-            .find(|page| !self.pages.contains_key(page) && !self.is_page_done(*page))
+            .find(|page| !self.pages.contains(*page) && !self.is_page_done(*page))
             .map(PageNumber::Page)
     }
 
@@ -191,7 +192,7 @@ impl Download {
     /// The first chunk from `from` on that is neither held nor asked for, and may be asked for.
     fn next_wanted(&self, from: u32) -> Option<u32> {
         let limit = self.held.watermark().saturating_add(self.reach);
-        self.held.missing_in(from..limit).find(|chunk| !self.outstanding.contains(chunk))
+        self.held.missing_in(from..limit).find(|chunk| !self.outstanding.contains(*chunk))
     }
 
     fn ask_chunks(&mut self, sizing: Sizing) -> Ask {
@@ -203,7 +204,7 @@ impl Download {
         let Some(first) = self.next_wanted(self.held.watermark()) else {
             return Ask::Nothing;
         };
-        if !self.pages.contains_key(&Layout::page_of(ChunkIndex(first))) {
+        if !self.pages.contains(Layout::page_of(ChunkIndex(first))) {
             return Ask::Nothing;
         }
         let chosen = self.choose(first, room, sizing.per_message);
@@ -222,9 +223,11 @@ impl Download {
         let repeats = core::mem::take(&mut self.holes_to_note) && first < self.asked;
         let again = repeats.then_some(ChunkIndex(self.asked));
         let fresh = (last >= self.asked).then_some(ChunkIndex(last + 1));
-        self.again.extend(chosen.iter().filter(|chunk| **chunk < self.asked));
+        for chunk in chosen.iter().copied().filter(|chunk| *chunk < self.asked) {
+            self.again.insert(chunk);
+        }
         self.asked = self.asked.max(last + 1);
-        self.outstanding.extend(&chosen);
+        chosen.iter().for_each(|chunk| self.outstanding.insert(*chunk));
         let request = ChunkRequest {
             payload: self.tag,
             first: ChunkIndex(first),
@@ -241,9 +244,9 @@ impl Download {
         let mut chosen: Vec<u32> = self
             .held
             .missing_in(span)
-            .filter(|chunk| !self.outstanding.contains(chunk))
+            .filter(|chunk| !self.outstanding.contains(*chunk))
             .take_while(|chunk| *chunk < self.held.watermark().saturating_add(self.reach))
-            .take_while(|chunk| self.pages.contains_key(&Layout::page_of(ChunkIndex(*chunk))))
+            .take_while(|chunk| self.pages.contains(Layout::page_of(ChunkIndex(*chunk))))
             .take(room as usize)
             .collect();
         // End with a whole message, unless that leaves nothing.
@@ -278,7 +281,7 @@ impl Download {
         if !self.take_page(message.page, message.bytes) {
             return Err(Reason::WrongPage(message.page));
         }
-        self.not_stored.remove(&message.page);
+        self.not_stored.remove(message.page);
         Ok(())
     }
 
@@ -336,25 +339,25 @@ impl Download {
 
     /// Checks one chunk and enters it into the ledger.
     fn check(&mut self, chunk: ChunkIndex, bytes: &[u8]) -> Result<(), Reason> {
-        if !self.outstanding.contains(&chunk.0) {
+        if !self.outstanding.contains(chunk.0) {
             return Err(Reason::Unsolicited);
         }
-        let page = self.pages.get(&Layout::page_of(chunk)).ok_or(Reason::Unsolicited)?;
+        let page = self.pages.get(Layout::page_of(chunk)).ok_or(Reason::Unsolicited)?;
         let digest = self.salt.chunk_digest(chunk, bytes);
         let right = page.chunk_digest(chunk).is_some_and(|want| want == digest);
-        self.outstanding.remove(&chunk.0);
+        self.outstanding.remove(chunk.0);
         self.bytes_received += bytes.len() as u64;
-        if self.again.contains(&chunk.0) {
+        if self.again.contains(chunk.0) {
             self.bytes_twice += bytes.len() as u64;
         }
         if !right {
             return Err(Reason::WrongChunk(chunk));
         }
-        self.again.remove(&chunk.0);
+        self.again.remove(chunk.0);
         self.held.insert(chunk);
         let page = Layout::page_of(chunk);
         if self.is_page_done(page) {
-            self.pages.remove(&page);
+            self.pages.remove(page);
         }
         Ok(())
     }

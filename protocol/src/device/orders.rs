@@ -6,6 +6,7 @@ use super::record::{Deployment, Stage};
 use super::work::{Offered, Work};
 use crate::ids::{CampaignId, DeviceId, Digest};
 use crate::message::{CampaignState, DeferReason, FailureCode, Order, Outcome};
+use crate::sorted::sort_few_by_key;
 use crate::time::UnixTime;
 
 /// When a device starts within its campaign's spread (SPEC section 8.4): a number below `spread_s`, the same
@@ -28,7 +29,9 @@ impl DeviceSession {
             assignment.order.as_ref().map(|order| (order, assignment.validity.expires))
         });
         let mut campaigns: alloc::vec::Vec<_> = self.documents.campaigns.iter().collect();
-        campaigns.sort_by_key(|campaign| core::cmp::Reverse(campaign.order.rank(campaign.validity.version)));
+        sort_few_by_key(&mut campaigns, |campaign| {
+            core::cmp::Reverse(campaign.order.rank(campaign.validity.version))
+        });
         let class = self.config.class;
         own.chain(campaigns.into_iter().map(|campaign| (&campaign.order, campaign.validity.expires)))
             .filter(move |(order, _)| order.class == class)

@@ -168,7 +168,7 @@ impl Record {
         reader.array_of("record", 11)?;
         let format = reader.uint("record format")?;
         if ![FORMAT, FORMAT_GIVEN_UP].contains(&format) {
-            return Err(DecodeError::Version { got: u8::try_from(format).unwrap_or(u8::MAX) });
+            return Err(DecodeError::version(u8::try_from(format).unwrap_or(u8::MAX)));
         }
         let root = reader.bytes("root", ROOT_BYTES_MAX)?.to_vec();
         let time = UnixTime::from_secs(reader.uint("time")?);
@@ -191,14 +191,14 @@ impl Record {
         let min_sequence = reader.uint("minimum sequence")?;
         let deployment = if reader.is_null()? { None } else { Some(Deployment::read(reader, format)?) };
         if format == FORMAT_GIVEN_UP && deployment.is_none() {
-            return Err(DecodeError::Value { what: "record format" });
+            return Err(DecodeError::value("record format"));
         }
         let outcomes = list(reader, "outcomes", OUTCOMES_MAX, |reader| {
             reader.array_of("outcome", 4)?;
             let campaign = CampaignId(reader.byte_array("campaign")?);
             let attempt = reader.uint("attempt")?;
             let outcome = Outcome::from_number(reader.uint("outcome")?);
-            let outcome = outcome.ok_or(DecodeError::Value { what: "outcome" })?;
+            let outcome = outcome.ok_or(DecodeError::value("outcome"))?;
             let failure = FailureCode::from_number(reader.uint("failure")?);
             Ok(Past { campaign, attempt, outcome, failure })
         })?;
@@ -286,10 +286,8 @@ impl Deployment {
             0 => Stage::Fetching,
             1 => Stage::Installed,
             2 => Stage::Armed,
-            3 => Stage::Reverting(
-                FailureCode::from_number(code).ok_or(DecodeError::Value { what: "failure" })?,
-            ),
-            _ => return Err(DecodeError::Value { what: "stage" }),
+            3 => Stage::Reverting(FailureCode::from_number(code).ok_or(DecodeError::value("failure"))?),
+            _ => return Err(DecodeError::value("stage")),
         };
         let arms = reader.uint("arms")?;
         let bytes_received = reader.uint("bytes received")?;
@@ -309,7 +307,7 @@ fn read_given_up(reader: &mut Reader<'_>) -> Result<Vec<GivenUp>, DecodeError> {
         })
     })?;
     // Without any, the first format is the only one.
-    if given_up.is_empty() { Err(DecodeError::Value { what: "patches given up" }) } else { Ok(given_up) }
+    if given_up.is_empty() { Err(DecodeError::value("patches given up")) } else { Ok(given_up) }
 }
 
 fn write_scope(writer: &mut Writer, scope: &Scope) {
@@ -327,12 +325,12 @@ fn read_scope(reader: &mut Reader<'_>) -> Result<Scope, DecodeError> {
     match reader.uint("scope")? {
         0 => Ok(Scope::Assignment),
         1 => Ok(Scope::Beacon),
-        _ => Err(DecodeError::Value { what: "scope" }),
+        _ => Err(DecodeError::value("scope")),
     }
 }
 
 fn read_group(reader: &mut Reader<'_>) -> Result<GroupName, DecodeError> {
-    GroupName::new(reader.text("group", GROUP_NAME_MAX)?).map_err(|_| DecodeError::Value { what: "group" })
+    GroupName::new(reader.text("group", GROUP_NAME_MAX)?).map_err(|_| DecodeError::value("group"))
 }
 
 fn list<'b, T>(

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_manifest_that_cannot_be_read_is_malformed_and_any_other_that_is_not_run_unsupported() {
-        let unread = DecodeError::Value { what: "manifest" };
+        let unread = DecodeError::value("manifest");
         for error in [ManifestError::Malformed(unread), ManifestError::Version { got: 2 }] {
             assert_eq!(code_of(error), FailureCode::Malformed);
         }

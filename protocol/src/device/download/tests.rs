@@ -255,10 +255,10 @@ fn an_index_page_is_kept_for_as_long_as_one_of_its_chunks_is_missing() {
     let mut bench = Bench::indexed(CHUNKS);
     for first in (0..512).step_by(64) {
         assert_eq!(bench.asks(sizing(64, 64)), Some((first, 64)));
-        assert!(bench.download.pages.contains_key(&0), "{first}");
+        assert!(bench.download.pages.contains(0), "{first}");
         bench.arrive_and_write(first, 64);
     }
-    assert!(!bench.download.pages.contains_key(&0), "memory is for what is needed");
+    assert!(!bench.download.pages.contains(0), "memory is for what is needed");
     assert_eq!(bench.asks(sizing(64, 64)), Some((512, 64)), "and nobody asks for it again");
 }
 
