@@ -1,5 +1,17 @@
 //! The protocol core of Whimbrel: everything that a device and a service must agree on.
 //!
+//! ```
+//! use whimbrel_protocol::message::State;
+//! use whimbrel_protocol::testing::{Pair, PairOptions, Verdict};
+//!
+//! // Both machines on a link in virtual time: a release of 20,000 bytes is ordered, in chunks of 4 KiB.
+//! let mut pair = Pair::with_release(PairOptions::default(), vec![7; 20_000], 12);
+//! assert_eq!(pair.run_until(State::Confirmed, 3_600_000), Verdict::Done);
+//! assert_eq!(pair.medium.running_image(), [7; 20_000]);
+//! ```
+//!
+//! How a host drives one of them: see [`device`].
+//!
 //! Formats ([`codec`], [`cose`], [`trust`], SUIT manifests, messages), arithmetic (chunks, windows) and the
 //! two state machines. No I/O, no clock, no log, no randomness: the host feeds inputs and carries out outputs.
 //!

@@ -306,8 +306,7 @@ impl<D: Disk> Storage<D> {
         StoreAnswer::Stored(result.map_err(failure_of))
     }
 
-    /// Carries out an operation on images or the boot control. `Reboot` and `CheckHealth` are the host's:
-    /// they fail here with [`InstallFailure::Boot`] and [`InstallFailure::Hook`].
+    /// Carries out an operation on images or the boot control.
     ///
     /// # Errors
     /// As the operation says.
@@ -318,8 +317,6 @@ impl<D: Disk> Storage<D> {
             InstallOp::Activate => self.activate(),
             InstallOp::Confirm => self.confirm().map_err(|_| InstallFailure::Boot),
             InstallOp::Revert => self.revert().map_err(|_| InstallFailure::Boot),
-            InstallOp::Reboot => Err(InstallFailure::Boot),
-            InstallOp::CheckHealth => Err(InstallFailure::Hook),
         }
     }
 

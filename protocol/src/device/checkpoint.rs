@@ -103,7 +103,7 @@ impl JournalSector {
     /// Reads a sector.
     ///
     /// # Errors
-    /// [`DecodeError::Value`] where it is torn, empty or of another format.
+    /// [`DecodeError::Value`] if it is torn, empty or of another format.
     pub fn decode(sector: &[u8; SECTOR_BYTES]) -> Result<Self, DecodeError> {
         let bad = DecodeError::value("journal sector");
         let (content, check) = sector.split_at(CHECK_AT);

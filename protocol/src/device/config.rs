@@ -25,8 +25,8 @@ pub struct SessionConfig {
     pub window_bytes_max: u64,
     /// How long the link usually holds, in seconds: with the rate it makes the message size.
     pub mean_time_between_losses_s: u64,
-    /// Whether [`Input::Activity`](super::Input::Activity) will be fed. Where the client library hides bytes,
-    /// silence is judged more patiently.
+    /// Whether [`Input::Activity`](super::Input::Activity) will be fed. If the client library hides bytes,
+    /// the session waits longer before it takes silence for a loss.
     pub sees_activity: bool,
     /// Most memory for decoding, in KiB.
     pub memory_max_kib: u64,
@@ -80,9 +80,9 @@ pub struct BootView {
 pub struct Running {
     /// SHA-256 of the image; `None` for an image that no release of ours put there.
     pub image: Option<Digest>,
-    /// The release: digest of its manifest; `None` where unknown.
+    /// The release: digest of its manifest; `None` if unknown.
     pub release: Option<Digest>,
-    /// The sequence number of the confirmed release: never lowered. 0 where unknown.
+    /// The sequence number of the confirmed release: never lowered. 0 if unknown.
     pub sequence: u64,
 }
 

@@ -1,51 +1,83 @@
 //! Signed documents: who signed, for whom, and whether it is newer than what is known (SPEC section 4).
 //!
-//! A document counts only when its highest version has been stored durably: [`DeviceSession::change`] enters
-//! it into the record, and nothing is decided before the record is saved.
+//! A document counts only when its highest version has been stored durably: taking it changes the record, and nothing
+//! is decided before the record is saved.
 
 use alloc::vec::Vec;
 
-use super::io::{Event, Reason};
-use super::record::{Scope, ScopeVersion};
-use super::{DeviceSession, Record};
+use super::context::Context;
+use super::event::{Event, Reason};
+use super::record::{Record, Scope, ScopeVersion};
+use super::timer::{Timer, Timers};
 use crate::codec::DecodeError;
 use crate::cose::{Kind, Sign1};
-use crate::ids::{Digest, GroupName};
+use crate::ids::{ClassId, Digest, GroupName};
 use crate::limits::{GROUPS_MAX, SCOPES_MAX};
 use crate::message::{Assignment, Beacon, Campaign, HelloAnswer, Order, Validity, group_hash};
-use crate::time::{Instant, UnixTime};
+use crate::time::UnixTime;
 use crate::topic::Channel;
 use crate::trust::{Role, Root};
 
 /// The documents that are in force, parsed. Their bytes are in the record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Documents {
+    pub(super) root: Root,
     pub(super) assignment: Option<Assignment>,
     pub(super) campaigns: Vec<Campaign>,
     /// When the last beacon expires.
     beacon_expires: Option<UnixTime>,
-    /// That it expired was told.
+    /// [`Event::Stale`] was told since the last beacon came.
     stale: bool,
 }
 
-/// The first bytes of a SUIT envelope: tag 107.
-const ENVELOPE_TAG: [u8; 2] = [0xd8, 0x6b];
+/// What a document that was accepted means for the link.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Nothing: it was here before.
+    Known,
+    /// It answers a hello, if it has the right nonce.
+    Answer(HelloAnswer),
+    /// An assignment or a campaign: perhaps the last document that was missing. `Some` if the service should soon be
+    /// asked for what it names.
+    Order { ask_within_ms: Option<u64> },
+    /// A beacon. `Some` if the service should soon be asked for what it announces.
+    Beacon { ask_within_ms: Option<u64> },
+}
 
-impl DeviceSession {
-    /// A signed object arrived on `channel`.
-    pub(super) fn signed(&mut self, channel: Channel, object: &[u8]) {
-        if object.starts_with(&ENVELOPE_TAG) {
-            if channel == Channel::Answers {
-                return self.envelope(object);
-            }
-            return self.unsolicited(channel, object.len(), Reason::WrongChannel);
-        }
-        if let Err(reason) = self.document(&channel, object) {
-            self.unsolicited(channel, object.len(), reason);
-        }
+/// How soon the service is to learn that the device is in a group of which it knows nothing.
+const NEW_GROUP_MS: u64 = 1000;
+/// How soon to ask for news that a beacon announces. They may be on their way on the group's topic.
+const ANNOUNCED_MS: u64 = 5000;
+
+impl Documents {
+    /// Reads the documents of a saved record. What its root does not vouch for is left out.
+    pub(super) fn of(record: &Record, root: Root) -> Self {
+        let assignment = record.assignment.as_deref().and_then(|bytes| {
+            let object = Sign1::decode(bytes).ok()?;
+            Assignment::decode(root.verify_object(Role::Campaign, Kind::Assignment, &object).ok()?).ok()
+        });
+        let campaigns = record.campaigns.iter().filter_map(|(_, bytes)| {
+            let object = Sign1::decode(bytes).ok()?;
+            Campaign::decode(root.verify_object(Role::Campaign, Kind::Campaign, &object).ok()?).ok()
+        });
+        Self { campaigns: campaigns.collect(), root, assignment, beacon_expires: None, stale: false }
     }
 
-    fn document(&mut self, channel: &Channel, bytes: &[u8]) -> Result<(), Reason> {
+    /// The device's groups.
+    pub(super) fn groups(&self) -> &[GroupName] {
+        self.assignment.as_ref().map_or(&[], |assignment| &assignment.groups)
+    }
+
+    /// A signed document arrived on `channel`.
+    ///
+    /// # Errors
+    /// Why it is not accepted.
+    pub(super) fn take(
+        &mut self,
+        cx: &mut Context,
+        channel: &Channel,
+        bytes: &[u8],
+    ) -> Result<Taken, Reason> {
         let object = Sign1::decode(bytes).map_err(Reason::Malformed)?;
         let unknown = DecodeError::value("kind of document");
         let kind = object.claimed_kind().ok_or(Reason::Malformed(unknown))?;
@@ -61,184 +93,155 @@ impl DeviceSession {
         match kind {
             Kind::Answer => {
                 let answer = HelloAnswer::decode(payload).map_err(Reason::Malformed)?;
-                if answer.device != self.config.device {
+                if answer.device != cx.config.device {
                     return Err(Reason::WrongScope);
                 }
-                self.answered(answer)
+                Ok(Taken::Answer(answer))
             }
-            Kind::Assignment => self.take_assignment(channel, bytes, payload),
-            Kind::Campaign => self.take_campaign(channel, bytes, payload),
-            Kind::Beacon => self.take_beacon(channel, payload),
+            Kind::Assignment => self.take_assignment(cx, channel, bytes, payload),
+            Kind::Campaign => self.take_campaign(cx, channel, bytes, payload),
+            Kind::Beacon => self.take_beacon(cx, channel, payload),
             Kind::Root | Kind::Report | Kind::Enrolment => Err(Reason::WrongChannel),
         }
     }
 
-    fn take_assignment(&mut self, channel: &Channel, bytes: &[u8], payload: &[u8]) -> Result<(), Reason> {
+    fn take_assignment(
+        &mut self,
+        cx: &mut Context,
+        channel: &Channel,
+        bytes: &[u8],
+        payload: &[u8],
+    ) -> Result<Taken, Reason> {
         let assignment = Assignment::decode(payload).map_err(Reason::Malformed)?;
-        if assignment.prefix != self.config.prefix || assignment.device != self.config.device {
+        if assignment.prefix != cx.config.prefix || assignment.device != cx.config.device {
             return Err(Reason::WrongScope);
         }
-        if !self.is_news(&Scope::Assignment, &assignment.validity, payload)? {
-            return Ok(());
+        if !is_news(cx.record(), &Scope::Assignment, &assignment.validity, payload)? {
+            return Ok(Taken::Known);
         }
-        self.enter(channel, Scope::Assignment, &assignment.validity, payload);
+        self.enter(cx, channel, Scope::Assignment, &assignment.validity, payload);
         let groups = &assignment.groups;
-        self.documents.campaigns.retain(|campaign| groups.contains(&campaign.group));
-        let floor = assignment.order.as_ref().map_or(0, |order| self.floor_of(order));
-        self.change(|record| {
+        self.campaigns.retain(|campaign| groups.contains(&campaign.group));
+        let floor = assignment.order.as_ref().map_or(0, |order| floor_of(order, cx.config.class));
+        cx.change(|record| {
             record.assignment = Some(bytes.to_vec());
             record.campaigns.retain(|(group, _)| groups.contains(group));
             record.min_sequence = record.min_sequence.max(floor);
         });
         // Of new groups nothing is known yet: the service learns of it from the next hello.
-        let unheard = groups.iter().any(|group| self.record.version_of(&Scope::Group(group.clone())) == 0);
-        self.documents.assignment = Some(assignment);
-        self.compare();
-        if unheard && *channel == Channel::Assignment {
-            self.hello_within(1000);
-        }
-        Ok(())
+        let unheard = groups.iter().any(|group| cx.record().version_of(&Scope::Group(group.clone())) == 0);
+        self.assignment = Some(assignment);
+        let ask = unheard && *channel == Channel::Assignment;
+        Ok(Taken::Order { ask_within_ms: ask.then_some(NEW_GROUP_MS) })
     }
 
-    fn take_campaign(&mut self, channel: &Channel, bytes: &[u8], payload: &[u8]) -> Result<(), Reason> {
+    fn take_campaign(
+        &mut self,
+        cx: &mut Context,
+        channel: &Channel,
+        bytes: &[u8],
+        payload: &[u8],
+    ) -> Result<Taken, Reason> {
         let campaign = Campaign::decode(payload).map_err(Reason::Malformed)?;
         let on_its_topic = match channel {
             Channel::Group(group) => *group == campaign.group,
             _ => true,
         };
         let mine = self.groups().contains(&campaign.group);
-        if campaign.prefix != self.config.prefix || !on_its_topic || !mine {
+        if campaign.prefix != cx.config.prefix || !on_its_topic || !mine {
             return Err(Reason::WrongScope);
         }
         let scope = Scope::Group(campaign.group.clone());
-        if !self.is_news(&scope, &campaign.validity, payload)? {
-            return Ok(());
+        if !is_news(cx.record(), &scope, &campaign.validity, payload)? {
+            return Ok(Taken::Known);
         }
-        self.enter(channel, scope, &campaign.validity, payload);
-        let floor = self.floor_of(&campaign.order);
-        self.change(|record| {
+        self.enter(cx, channel, scope, &campaign.validity, payload);
+        let floor = floor_of(&campaign.order, cx.config.class);
+        cx.change(|record| {
             record.campaigns.retain(|(group, _)| *group != campaign.group);
             record.campaigns.push((campaign.group.clone(), bytes.to_vec()));
             record.min_sequence = record.min_sequence.max(floor);
         });
         debug_assert!(
-            self.record.campaigns.len() <= GROUPS_MAX,
+            cx.record().campaigns.len() <= GROUPS_MAX,
             "a campaign is taken for a group of ours only"
         );
-        self.documents.campaigns.retain(|other| other.group != campaign.group);
-        self.documents.campaigns.push(campaign);
-        self.compare();
-        Ok(())
+        self.campaigns.retain(|other| other.group != campaign.group);
+        self.campaigns.push(campaign);
+        Ok(Taken::Order { ask_within_ms: None })
     }
 
-    fn take_beacon(&mut self, channel: &Channel, payload: &[u8]) -> Result<(), Reason> {
+    fn take_beacon(&mut self, cx: &mut Context, channel: &Channel, payload: &[u8]) -> Result<Taken, Reason> {
         let beacon = Beacon::decode(payload).map_err(Reason::Malformed)?;
-        if beacon.prefix != self.config.prefix {
+        if beacon.prefix != cx.config.prefix {
             return Err(Reason::WrongScope);
         }
-        if !self.is_news(&Scope::Beacon, &beacon.validity, payload)? {
-            return Ok(());
+        if !is_news(cx.record(), &Scope::Beacon, &beacon.validity, payload)? {
+            return Ok(Taken::Known);
         }
-        self.enter(channel, Scope::Beacon, &beacon.validity, payload);
-        self.documents.beacon_expires = Some(beacon.validity.expires);
-        self.documents.stale = false;
+        self.enter(cx, channel, Scope::Beacon, &beacon.validity, payload);
+        self.beacon_expires = Some(beacon.validity.expires);
+        self.stale = false;
         let behind = self.groups().iter().any(|group| {
-            let held = self.record.version_of(&Scope::Group(group.clone()));
+            let held = cx.record().version_of(&Scope::Group(group.clone()));
             let hash = group_hash(group);
             beacon.groups.iter().any(|(other, version)| *other == hash && *version > held)
         });
-        if behind || beacon.root > self.root.version {
-            // The news itself may be on its way on the group's topic.
-            self.hello_within(5000);
-        }
-        Ok(())
-    }
-
-    /// Whether a document is newer than what is known in its scope.
-    ///
-    /// # Errors
-    /// [`Reason::Rollback`] where it is older, [`Reason::Equivocation`] where it says something else with
-    /// the same version.
-    fn is_news(&self, scope: &Scope, validity: &Validity, payload: &[u8]) -> Result<bool, Reason> {
-        let Some(known) = self.record.scopes.iter().find(|known| known.scope == *scope) else {
-            return Ok(true);
-        };
-        if validity.version > known.version {
-            Ok(true)
-        } else if validity.version < known.version {
-            Err(Reason::Rollback { got: validity.version, known: known.version })
-        } else if Digest::of(payload).short() == known.payload {
-            Ok(false)
-        } else {
-            Err(Reason::Equivocation { version: validity.version })
-        }
+        let ask = behind || beacon.root > self.root.version;
+        Ok(Taken::Beacon { ask_within_ms: ask.then_some(ANNOUNCED_MS) })
     }
 
     /// Enters the highest version of a scope and the time that was signed with it.
-    fn enter(&mut self, channel: &Channel, scope: Scope, validity: &Validity, payload: &[u8]) {
-        let version = validity.version;
+    fn enter(&self, cx: &mut Context, channel: &Channel, scope: Scope, validity: &Validity, payload: &[u8]) {
+        let &Validity { version, issued, .. } = validity;
         let entry = ScopeVersion { scope, version, payload: Digest::of(payload).short() };
-        self.clock.raise(self.now, validity.issued);
-        let issued = validity.issued;
-        let mine = self.groups().to_vec();
-        self.change(|record| {
+        cx.raise_calendar(issued);
+        cx.change(|record| {
             record.scopes.retain(|known| known.scope != entry.scope);
-            make_room(record, &mine);
+            make_room(record, self.groups());
             record.scopes.push(entry);
             record.time = record.time.max(issued);
         });
-        self.tell(Event::DocumentTaken { channel: channel.clone(), version });
+        cx.tell(Event::DocumentTaken { channel: channel.clone(), version });
     }
 
-    /// What an order withdraws: releases of its class below this sequence number.
-    fn floor_of(&self, order: &Order) -> u64 {
-        if order.class == self.config.class { order.min_sequence } else { 0 }
+    /// The last beacon has expired. The event is told once for each beacon.
+    pub(super) fn beacon_expired(&mut self, cx: &mut Context) {
+        self.stale = true;
+        cx.tell(Event::Stale);
     }
 
-    /// The device's groups.
-    pub(super) fn groups(&self) -> &[GroupName] {
-        self.documents.assignment.as_ref().map_or(&[], |assignment| &assignment.groups)
-    }
-
-    /// Tells once that no signed news came for longer than the last beacon lives.
-    pub(super) fn check_freshness(&mut self) {
-        let expired = self.documents.beacon_expires.is_some_and(|expires| self.today() >= expires);
-        if expired && !self.documents.stale {
-            self.documents.stale = true;
-            self.tell(Event::Stale);
-        }
-    }
-
-    /// When the last beacon expires, where that is still to be told.
-    pub(super) fn freshness_timeout(&self) -> Option<Instant> {
-        let expires = self.documents.beacon_expires.filter(|_| !self.documents.stale)?;
-        let life_s = expires.as_secs().saturating_sub(self.clock.floor.as_secs());
-        Some(self.clock.at.plus_millis(life_s.saturating_mul(1000)))
-    }
-
-    /// Whether something that expires at `expires` may begin now: judged by the service's clock in an answer
-    /// to our own nonce, never by a clock that a broker could hold back.
-    pub(super) fn has_expired(&self, expires: UnixTime) -> Option<bool> {
-        self.link.answered().map(|time| time.max(self.today()) >= expires)
+    pub(super) fn set_timers(&self, cx: &Context, timers: &mut Timers) {
+        let expires = self.beacon_expires.filter(|_| !self.stale);
+        timers.set(Timer::BeaconExpiry, expires.map(|expires| cx.calendar.when(expires)));
     }
 }
 
-impl Documents {
-    /// Reads the documents of a saved record. What its root does not vouch for is left out.
-    pub(super) fn of(record: &Record, root: &Root) -> Self {
-        let assignment = record.assignment.as_deref().and_then(|bytes| {
-            let object = Sign1::decode(bytes).ok()?;
-            Assignment::decode(root.verify_object(Role::Campaign, Kind::Assignment, &object).ok()?).ok()
-        });
-        let campaigns = record.campaigns.iter().filter_map(|(_, bytes)| {
-            let object = Sign1::decode(bytes).ok()?;
-            Campaign::decode(root.verify_object(Role::Campaign, Kind::Campaign, &object).ok()?).ok()
-        });
-        Self { campaigns: campaigns.collect(), assignment, beacon_expires: None, stale: false }
+/// Whether a document is newer than what is known in its scope.
+///
+/// # Errors
+/// [`Reason::Rollback`] if it is older, [`Reason::Equivocation`] if it says something else with the same version.
+fn is_news(record: &Record, scope: &Scope, validity: &Validity, payload: &[u8]) -> Result<bool, Reason> {
+    let Some(known) = record.scopes.iter().find(|known| known.scope == *scope) else {
+        return Ok(true);
+    };
+    if validity.version > known.version {
+        Ok(true)
+    } else if validity.version < known.version {
+        Err(Reason::Rollback { got: validity.version, known: known.version })
+    } else if Digest::of(payload).short() == known.payload {
+        Ok(false)
+    } else {
+        Err(Reason::Equivocation { version: validity.version })
     }
 }
 
-/// Forgets the version of a group that the device has left, where the list is full.
+/// What an order withdraws: releases of the device's class below this sequence number.
+fn floor_of(order: &Order, class: ClassId) -> u64 {
+    if order.class == class { order.min_sequence } else { 0 }
+}
+
+/// Forgets the version of a group that the device has left, if the list is full.
 fn make_room(record: &mut Record, mine: &[GroupName]) {
     if record.scopes.len() < SCOPES_MAX {
         return;

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::checkpoint::Checkpoint;
-use super::io::{Found, Reason};
+use super::event::Reason;
+use super::io::Found;
 use super::meter::Sizing;
 use crate::chunk::{ChunkSalt, ChunkSet, Layout, Page, PageList};
 use crate::ids::{ChunkIndex, Digest, OpId, PayloadTag};
@@ -238,7 +239,7 @@ impl Download {
         Ask::Chunks(request, Notes { again, fresh })
     }
 
-    /// Up to `room` wanted chunks from `first` on whose index page is here; whole messages where possible.
+    /// Up to `room` wanted chunks from `first` on whose index page is here; whole messages if possible.
     fn choose(&self, first: u32, room: u32, per_message: u32) -> Vec<u32> {
         let span = first..first.saturating_add(REQUEST_CHUNKS_MAX);
         let mut chosen: Vec<u32> = self
@@ -362,11 +363,10 @@ impl Download {
         Ok(())
     }
 
-    /// The accepted chunks were handed to the medium.
-    pub(super) fn writing(&mut self, op: OpId, accepted: &Accepted) {
-        let len = accepted.bytes.len() as u64;
+    /// Accepted chunks of `len` bytes were handed to the medium.
+    pub(super) fn writing(&mut self, op: OpId, first: ChunkIndex, len: u64) {
         let count = u32::try_from(len.div_ceil(self.layout.chunk_size())).unwrap_or(0);
-        self.writes.push_back((op, accepted.first.0..accepted.first.0 + count));
+        self.writes.push_back((op, first.0..first.0 + count));
         self.unflushed += len;
     }
 
@@ -375,7 +375,7 @@ impl Download {
         chunks * self.layout.chunk_size()
     }
 
-    /// The medium finished a write. `false` where `op` is none of this download's.
+    /// The medium finished a write. `false` if `op` is none of this download's.
     pub(super) fn written(&mut self, op: OpId, good: bool) -> bool {
         let Some(at) = self.writes.iter().position(|(write, _)| *write == op) else {
             return false;

@@ -1,45 +1,68 @@
 //! The running download: asks, checks, writes, saves checkpoints, until everything is here (SPEC section 8.3).
 
+use alloc::boxed::Box;
+
+use super::config::SessionConfig;
+use super::context::Context;
 use super::download::{Accepted, Ask, Download};
-use super::io::{InstallOp, Output, Reason, StoreFailure, StoreOp};
+use super::event::Reason;
+use super::install::Installing;
+use super::io::{InstallOp, StoreFailure, StoreOp};
+use super::link::{Arrival, ArrivalKind, Link};
 use super::meter::Terms;
-use super::release::Run;
-use super::work::Work;
-use super::{Boxed, DeviceSession, SessionConfig};
+use super::run::Fetch;
+use super::timer::{Timer, Timers};
+use super::work::{Deferred, RETRY_CAP_MS, RETRY_MS};
 use crate::ids::{DeviceId, OpId, Prefix};
 use crate::limits::CHUNK_HEADER_BYTES_MAX;
-use crate::message::{ChunkMessage, DeferReason, PageMessage, PageRequest};
+use crate::message::{ChunkMessage, DeferReason, PageMessage, PageRequest, Refusal};
 use crate::time::Instant;
 use crate::topic::Channel;
 
-/// A download with what surrounds it.
+/// The state of work that fetches chunks.
 #[derive(Debug)]
 pub(super) struct Downloading {
-    pub(super) run: Boxed<Run>,
-    pub(super) download: Download,
+    fetch: Box<Fetch>,
+    download: Download,
     /// Bytes received, and received twice, of patches that were given up before.
     before: (u64, u64),
-    /// The service or the medium asked for a pause.
-    pub(super) paused: Option<(Instant, DeferReason)>,
+    /// The service asked for a pause.
+    paused: Option<(Instant, DeferReason)>,
     /// A checkpoint is being saved.
-    pub(super) checkpoint: Option<OpId>,
+    checkpoint: Option<OpId>,
     /// When the oldest write since the last checkpoint was made.
-    pub(super) unflushed_since: Option<Instant>,
+    unflushed_since: Option<Instant>,
     /// When the last request went out.
-    pub(super) asked_at: Instant,
+    asked_at: Instant,
     /// When a request went out that nothing was ahead of.
-    pub(super) probe: Option<Instant>,
+    probe: Option<Instant>,
     /// Pauses in a row; lengthens the next.
-    pub(super) pauses: u32,
+    pauses: u32,
+}
+
+/// What a message of the download was.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    /// What it brought that had been asked for.
+    pub(super) asked: Option<Arrival>,
+    /// How many bytes of it nobody had asked for, and what is wrong with them.
+    pub(super) unasked: Option<(usize, Reason)>,
 }
 
 /// Written chunks stay without a checkpoint for at most this long.
-pub(super) const FLUSH_MS: u64 = 30_000;
+const FLUSH_MS: u64 = 30_000;
+
+impl Arrived {
+    /// Nobody had asked for any of it.
+    pub(super) const fn unasked(len: usize, reason: Reason) -> Self {
+        Self { asked: None, unasked: Some((len, reason)) }
+    }
+}
 
 impl Downloading {
-    pub(super) fn new(run: Boxed<Run>, download: Download, before: (u64, u64), now: Instant) -> Self {
+    pub(super) fn new(fetch: Box<Fetch>, download: Download, before: (u64, u64), now: Instant) -> Self {
         Self {
-            run,
+            fetch,
             download,
             before,
             paused: None,
@@ -51,6 +74,15 @@ impl Downloading {
         }
     }
 
+    pub(super) const fn download(&self) -> &Download {
+        &self.download
+    }
+
+    /// What the pause is for, while there is one.
+    pub(super) fn pause(&self) -> Option<DeferReason> {
+        self.paused.map(|(_, reason)| reason)
+    }
+
     /// Bytes received, and received twice, of everything that was fetched in the deployment.
     pub(super) fn ledger(&self) -> (u64, u64) {
         let (received, twice) = self.before;
@@ -59,168 +91,172 @@ impl Downloading {
             twice.saturating_add(self.download.bytes_twice),
         )
     }
-}
 
-impl DeviceSession {
-    /// Asks for more, saves a checkpoint, or goes on to the installation. `true` where the work changed.
-    pub(super) fn pump(&mut self) -> bool {
-        let Work::Downloading(work) = &mut self.work else {
-            return false;
-        };
-        if work.paused.is_some_and(|(until, _)| until <= self.now) {
-            work.paused = None;
-        }
-        if work.checkpoint.is_none() && !work.download.has_unflushed() && work.download.is_complete() {
-            return self.install_payload();
-        }
-        let due = work.unflushed_since.is_some_and(|since| self.now.millis_since(since) >= FLUSH_MS);
-        if work.checkpoint.is_none() && (due || work.download.wants_checkpoint(self.meter.bytes_in_10_s())) {
-            self.checkpoint();
-        }
-        self.ask();
-        false
+    /// Whether everything is here and claimed by a checkpoint.
+    pub(super) fn is_done(&self) -> bool {
+        self.checkpoint.is_none() && !self.download.has_unflushed() && self.download.is_complete()
     }
 
-    pub(super) fn checkpoint(&mut self) {
-        let Work::Downloading(work) = &mut self.work else {
-            return;
-        };
-        let checkpoint = work.download.checkpoint();
-        work.unflushed_since = None;
-        let op = self.store(StoreOp::SaveCheckpoint(checkpoint));
-        if let Work::Downloading(work) = &mut self.work {
-            work.checkpoint = Some(op);
+    /// Saves a checkpoint when it is time, and asks for more.
+    pub(super) fn pump(&mut self, cx: &mut Context, link: &Link) {
+        self.paused.take_if(|(until, _)| *until <= cx.now);
+        let due = self.flush_at().is_some_and(|at| at <= cx.now);
+        let full = self.download.wants_checkpoint(link.meter().bytes_in_10_s());
+        if self.checkpoint.is_none() && (due || full) {
+            self.save_checkpoint(cx);
         }
+        self.ask(cx, link);
     }
 
-    fn ask(&mut self) {
+    fn save_checkpoint(&mut self, cx: &mut Context) {
+        self.unflushed_since = None;
+        self.checkpoint = Some(cx.outputs.store(StoreOp::SaveCheckpoint(self.download.checkpoint())));
+    }
+
+    fn ask(&mut self, cx: &mut Context, link: &Link) {
+        let sizing = link.meter().sizing(self.download.layout(), &terms(&cx.config));
+        let payload = self.download.tag();
+        let may_ask = link.is_up() && self.paused.is_none();
         loop {
-            let terms = terms(&self.config);
-            let up = self.link.is_up();
-            let Work::Downloading(work) = &mut self.work else {
-                return;
-            };
-            let sizing = self.meter.sizing(work.download.layout(), &terms);
-            let idle = !work.download.is_waiting();
-            let may_ask = up && work.paused.is_none();
-            let tag = work.download.tag();
-            let ask = work.download.next(sizing, may_ask);
+            let idle = !self.download.is_waiting();
+            let ask = self.download.next(sizing, may_ask);
             if matches!(ask, Ask::Page(_) | Ask::Chunks(..)) {
-                work.asked_at = self.now;
+                self.asked_at = cx.now;
                 if idle {
-                    work.probe = Some(self.now);
+                    self.probe = Some(cx.now);
                 }
             }
             match ask {
                 Ask::Nothing => return,
-                Ask::Load(page) => {
-                    let op = self.store(StoreOp::LoadPage(page));
-                    if let Work::Downloading(work) = &mut self.work {
-                        work.download.loading(op, page);
-                    }
-                }
-                Ask::Page(page) => {
-                    self.publish(Channel::Requests, PageRequest { payload: tag, page }.encode(), false);
-                }
+                Ask::Load(page) => self.download.loading(cx.outputs.store(StoreOp::LoadPage(page)), page),
+                Ask::Page(page) => cx.request(PageRequest { payload, page }.encode()),
                 Ask::Chunks(request, notes) => {
                     for note in [notes.again, notes.fresh].into_iter().flatten() {
-                        self.store(StoreOp::NoteAsked(note));
+                        cx.outputs.store(StoreOp::NoteAsked(note));
                     }
-                    self.publish(Channel::Requests, request.encode(), false);
+                    cx.request(request.encode());
                 }
             }
         }
     }
 
-    pub(super) fn chunks(&mut self, message: &ChunkMessage<'_>, len: usize) {
-        let Work::Downloading(work) = &mut self.work else {
-            return self.unsolicited(Channel::Answers, len, Reason::Unsolicited);
-        };
-        let (accepted, wrong) = work.download.chunks_arrived(message);
-        if !accepted.is_empty() {
-            if let Some(probe) = work.probe.take() {
-                self.meter.round_trip(self.now.millis_since(probe), len as u64);
-            }
-            self.meter.arrived(self.now, len as u64);
-            work.pauses = 0;
-            if !work.download.is_waiting() {
-                self.meter.idle();
-            }
-            self.not_silent();
-        }
+    /// A message of chunks arrived, `len` bytes long.
+    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Arrived {
+        let (accepted, wrong) = self.download.chunks_arrived(message);
+        let asked = (!accepted.is_empty()).then(|| {
+            self.pauses = 0;
+            let more = self.download.is_waiting();
+            let kind = if more { ArrivalKind::Chunks } else { ArrivalKind::LastChunks };
+            self.arrival(cx.now, len, kind)
+        });
         let good: usize = accepted.iter().map(|run| run.bytes.len()).sum();
         for run in accepted {
-            self.write(run);
+            self.write(cx, run);
         }
-        if let Some(reason) = wrong {
-            self.unsolicited(Channel::Answers, len.saturating_sub(good), reason);
-        }
+        Arrived { asked, unasked: wrong.map(|reason| (len.saturating_sub(good), reason)) }
     }
 
-    fn write(&mut self, run: Accepted) {
-        let op = self.op();
-        let Work::Downloading(work) = &mut self.work else {
-            return;
-        };
-        work.download.writing(op, &run);
-        work.unflushed_since.get_or_insert(self.now);
+    fn write(&mut self, cx: &mut Context, run: Accepted) {
         let Accepted { first, bytes } = run;
-        self.outputs.push_back(Output::Store(op, StoreOp::WriteChunks { first, bytes }));
+        let len = bytes.len() as u64;
+        let op = cx.outputs.store(StoreOp::WriteChunks { first, bytes });
+        self.download.writing(op, first, len);
+        self.unflushed_since.get_or_insert(cx.now);
     }
 
-    pub(super) fn page(&mut self, message: &PageMessage<'_>, len: usize) {
-        let Work::Downloading(work) = &mut self.work else {
-            return self.unsolicited(Channel::Answers, len, Reason::Unsolicited);
-        };
-        match work.download.page_arrived(message) {
+    /// An index page arrived in a message of `len` bytes.
+    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Arrived {
+        match self.download.page_arrived(message) {
             Ok(()) => {
-                if let Some(probe) = work.probe.take() {
-                    self.meter.round_trip(self.now.millis_since(probe), len as u64);
-                }
-                self.not_silent();
-                self.store(StoreOp::WritePage { page: message.page, bytes: message.bytes.to_vec() });
+                cx.outputs.store(StoreOp::WritePage { page: message.page, bytes: message.bytes.to_vec() });
+                Arrived { asked: Some(self.arrival(cx.now, len, ArrivalKind::Page)), unasked: None }
             }
-            Err(reason) => self.unsolicited(Channel::Answers, len, reason),
+            Err(reason) => Arrived::unasked(len, reason),
         }
     }
 
+    fn arrival(&mut self, now: Instant, len: usize, kind: ArrivalKind) -> Arrival {
+        let round_trip_ms = self.probe.take().map(|probe| now.millis_since(probe));
+        Arrival { round_trip_ms, bytes: len as u64, kind }
+    }
+
+    /// The medium gave an index page back, or has none.
     pub(super) fn loaded(&mut self, op: OpId, bytes: Option<&[u8]>) {
-        if let Work::Downloading(work) = &mut self.work {
-            work.download.loaded(op, bytes);
+        self.download.loaded(op, bytes);
+    }
+
+    /// A write or a checkpoint is done. Returns how the work stops for now, if the medium failed.
+    pub(super) fn stored(
+        &mut self,
+        cx: &mut Context,
+        op: OpId,
+        result: Result<(), StoreFailure>,
+    ) -> Option<Deferred> {
+        if self.checkpoint == Some(op) {
+            self.checkpoint = None;
+        } else if !self.download.written(op, result.is_ok()) {
+            // An index page or a note: what it would have saved can be fetched or counted again.
+            return None;
+        }
+        result.err().map(|failure| Deferred::of(cx, failure))
+    }
+
+    /// The link is gone: what was asked for does not come any more.
+    pub(super) fn disconnected(&mut self, cx: &mut Context) {
+        self.forget_outstanding();
+        if self.checkpoint.is_none() && self.download.has_unflushed() {
+            self.save_checkpoint(cx);
         }
     }
 
-    /// A write or a checkpoint is done.
-    pub(super) fn work_stored(&mut self, op: OpId, result: Result<(), StoreFailure>) {
-        let Work::Downloading(work) = &mut self.work else {
-            return;
-        };
-        if work.checkpoint == Some(op) {
-            work.checkpoint = None;
-        } else if !work.download.written(op, result.is_ok()) {
-            // An index page or a note: what it would have saved can be fetched or counted again.
-            return;
+    /// What was asked for counts as lost. Returns how many chunks that are.
+    pub(super) fn forget_outstanding(&mut self) -> u32 {
+        self.probe = None;
+        self.download.forget_outstanding()
+    }
+
+    /// Whether a refusal can be the answer to what is being asked for.
+    pub(super) fn concerns(&self, refusal: Refusal, missing: bool) -> bool {
+        match refusal.payload {
+            Some(payload) => payload == self.download.tag(),
+            // What is missing is always named.
+            None => !missing,
         }
-        if let Err(failure) = result {
-            self.defer(failure);
-        }
+    }
+
+    /// The service refused. Returns how many milliseconds to wait, before jitter.
+    pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>, reason: DeferReason) -> u64 {
+        let wait = wait_ms.unwrap_or(RETRY_MS << self.pauses.min(8)).min(RETRY_CAP_MS);
+        self.pauses += 1;
+        self.forget_outstanding();
+        self.paused = Some((cx.after_about(wait), reason));
+        wait
     }
 
     /// Everything is here: writes and checks the image.
-    fn install_payload(&mut self) -> bool {
-        let work = core::mem::replace(&mut self.work, Work::Idle);
-        let Work::Downloading(work) = work else {
-            self.work = work;
-            return false;
-        };
-        let (received, twice) = work.ledger();
-        if let Some(deployment) = &mut self.record.deployment {
-            // Not urgent enough for a save of its own: the journal has it too.
-            (deployment.bytes_received, deployment.bytes_twice) = (received, twice);
-        }
-        let op = self.install(InstallOp::Install);
-        self.work = Work::Installing { run: work.run, op };
-        false
+    pub(super) fn install(self, cx: &mut Context) -> Installing {
+        let (received, twice) = self.ledger();
+        // Not urgent enough for a save of its own: the journal has it too.
+        cx.saving.amend(|record| {
+            if let Some(deployment) = &mut record.deployment {
+                (deployment.bytes_received, deployment.bytes_twice) = (received, twice);
+            }
+        });
+        Installing { fetch: self.fetch, op: cx.outputs.install(InstallOp::Install) }
+    }
+
+    fn flush_at(&self) -> Option<Instant> {
+        self.unflushed_since.map(|since| since.plus_millis(FLUSH_MS))
+    }
+
+    pub(super) fn set_timers(&self, cx: &Context, link: &Link, timers: &mut Timers) {
+        let outstanding = self.download.outstanding_bytes();
+        let patience = link.meter().silence_ms(outstanding, cx.config.sees_activity);
+        let silence = (self.download.is_waiting() && link.is_up())
+            .then(|| link.last_heard().max(self.asked_at).plus_millis(patience));
+        timers.set(Timer::Silence, silence);
+        timers.set(Timer::Pause, self.paused.map(|(until, _)| until));
+        timers.set(Timer::Flush, self.flush_at().filter(|_| self.checkpoint.is_none()));
     }
 }
 

@@ -4,13 +4,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::checkpoint::Checkpoint;
+use super::event::Event;
 use crate::chunk::ChunkSet;
-use crate::codec::DecodeError;
-use crate::cose::SignatureError;
-use crate::envelope::VerifyError;
-use crate::ids::{CampaignId, ChunkIndex, Digest, OpId, PayloadTag, ShortDigest};
+use crate::ids::{ChunkIndex, Digest, OpId};
 use crate::manifest::{ImageId, RUNNING_COMPONENT, TransferDescriptor};
-use crate::message::{DeferReason, FailureCode, Outcome, PageNumber, RefusalCode, State};
+use crate::message::PageNumber;
 use crate::time::UnixTime;
 use crate::topic::Channel;
 
@@ -34,28 +32,28 @@ pub enum Input<'a> {
     WallClock(UnixTime),
     /// A [`StoreOp`] is done.
     Stored {
-        /// Which.
+        /// Which operation.
         op: OpId,
         /// Whether it worked.
         result: Result<(), StoreFailure>,
     },
     /// [`StoreOp::Open`] is done.
     Opened {
-        /// Which.
+        /// Which operation.
         op: OpId,
         /// What the medium already holds of the payload.
         result: Result<Found, StoreFailure>,
     },
     /// [`StoreOp::LoadPage`] is done.
     Loaded {
-        /// Which.
+        /// Which operation.
         op: OpId,
-        /// The page's bytes as stored, not verified; `None` where there are none.
+        /// The page's bytes as stored, not verified; `None` if there are none.
         bytes: Option<&'a [u8]>,
     },
-    /// An [`InstallOp`] is done.
+    /// An [`InstallOp`] or a [`HostOp`] is done.
     Installed {
-        /// Which.
+        /// Which operation.
         op: OpId,
         /// Whether it worked.
         result: Result<(), InstallFailure>,
@@ -77,9 +75,11 @@ pub enum Output {
     Store(OpId, StoreOp),
     /// Do something with images or the boot control, then feed [`Input::Installed`].
     Install(OpId, InstallOp),
+    /// Do something that no medium can do, then feed [`Input::Installed`].
+    Host(OpId, HostOp),
     /// Close the connection and reconnect after the usual back-off.
     Disconnect,
-    /// Something worth telling.
+    /// Something that people or counters may want to know.
     Event(Event),
 }
 
@@ -90,7 +90,7 @@ pub struct Publish {
     pub channel: Channel,
     /// The bytes.
     pub payload: Vec<u8>,
-    /// QoS 1 where `true`, else QoS 0. Never retained.
+    /// QoS 1 if `true`, else QoS 0. Never retained.
     pub at_least_once: bool,
 }
 
@@ -187,14 +187,19 @@ pub enum InstallOp {
     Install,
     /// Arm the trial boot of the target slot, durably.
     Activate,
-    /// Start whatever the boot control chooses. The session ends with it.
-    Reboot,
-    /// Run the health checks of the new image.
-    CheckHealth,
     /// Keep the running image, durably.
     Confirm,
     /// Disarm the trial, so that the next start is the old image, durably.
     Revert,
+}
+
+/// Something that the host does itself, without its medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostOp {
+    /// Start whatever the boot control chooses. The session ends with it.
+    Reboot,
+    /// Run the health checks of the new image.
+    CheckHealth,
 }
 
 /// Where an image is looked for.
@@ -207,7 +212,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Where a component of a manifest is: the second one, where there are two, is the image that runs
+    /// Where a component of a manifest is: the second one, if there are two, is the image that runs
     /// (SPEC section 5.3).
     #[must_use]
     pub const fn of(component: usize) -> Self {
@@ -215,7 +220,7 @@ impl Place {
     }
 }
 
-/// Why an [`InstallOp`] did not work.
+/// Why an [`InstallOp`] or a [`HostOp`] did not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallFailure {
     /// There is no room.
@@ -234,181 +239,4 @@ pub enum InstallFailure {
     Hook,
     /// Not now: ask again later.
     Retry,
-}
-
-/// Something worth telling people or counters. The session never logs; its host does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The deployment entered another state.
-    StateChanged {
-        /// The state.
-        state: State,
-        /// While deferred: for what.
-        deferred: Option<DeferReason>,
-        /// After a failure: why.
-        failure: Option<FailureCode>,
-    },
-    /// A message was not acted on, and why.
-    Rejected {
-        /// Where it came from.
-        channel: Channel,
-        /// Whose fault and what.
-        reason: Reason,
-    },
-    /// The service answered hello: it is the one we trust, and it is there now.
-    Answered {
-        /// Its clock.
-        time: UnixTime,
-    },
-    /// The service refused.
-    Refused {
-        /// Why.
-        code: RefusalCode,
-        /// For how long, in seconds.
-        retry_after_s: Option<u32>,
-    },
-    /// A newer document was taken.
-    DocumentTaken {
-        /// Where it came from.
-        channel: Channel,
-        /// Its version.
-        version: u64,
-    },
-    /// A deployment ended here.
-    Ended {
-        /// Which campaign.
-        campaign: CampaignId,
-        /// Which attempt.
-        attempt: u64,
-        /// How.
-        outcome: Outcome,
-        /// Why.
-        failure: Option<FailureCode>,
-    },
-    /// The service has the report.
-    ReportAcknowledged {
-        /// Its digest.
-        report: ShortDigest,
-    },
-    /// Nothing came for too long; what is missing is asked for again.
-    Silent {
-        /// Chunks that were outstanding.
-        chunks: u32,
-    },
-    /// A patch is not used; what the manifest says next is tried.
-    PatchFailed {
-        /// Which payload.
-        payload: PayloadTag,
-        /// Why.
-        why: PatchFailure,
-    },
-    /// The medium did not do what was asked.
-    StoreFailed(StoreFailure),
-    /// Too much arrived that was not asked for; the connection is closed.
-    Flooded {
-        /// Bytes in this connection.
-        bytes: u64,
-    },
-    /// No signed news for longer than the beacon's life: somebody may be holding them back.
-    Stale,
-    /// The service has a newer root than this version can follow.
-    RootOutdated {
-        /// Version held.
-        held: u64,
-        /// Version that is current.
-        current: u64,
-    },
-}
-
-/// Why a patch is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchFailure {
-    /// Its decoder needs more memory than there is.
-    Memory {
-        /// Bytes that it needs.
-        need_bytes: u64,
-        /// Bytes that there are.
-        limit_bytes: u64,
-    },
-    /// There is no room for it.
-    NoRoom,
-    /// It does not decode, or is not the patch that the manifest describes.
-    Decode,
-    /// What came out is not the image.
-    Mismatch,
-    /// The medium failed again and again while it was applied.
-    Medium,
-}
-
-impl PatchFailure {
-    /// The name that counters and logs use; stable.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Memory { .. } => "memory",
-            Self::NoRoom => "no-room",
-            Self::Decode => "decode",
-            Self::Mismatch => "mismatch",
-            Self::Medium => "medium",
-        }
-    }
-}
-
-/// Why a message was not acted on, sorted by blame (SPEC section 10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Not a well-formed message.
-    Malformed(DecodeError),
-    /// Not signed by a key that may sign it.
-    Unauthentic(SignatureError),
-    /// Signed, but for somebody else or somewhere else.
-    WrongScope,
-    /// Older than what is known.
-    Rollback {
-        /// Version found.
-        got: u64,
-        /// Version known.
-        known: u64,
-    },
-    /// Another document of the same version.
-    Equivocation {
-        /// The version.
-        version: u64,
-    },
-    /// A hello answer with another nonce.
-    WrongNonce,
-    /// An empty retained message, which changes nothing.
-    Empty,
-    /// Well-formed and not asked for.
-    Unsolicited,
-    /// A chunk that does not match the signed index.
-    WrongChunk(ChunkIndex),
-    /// An index page that does not match the signed manifest.
-    WrongPage(PageNumber),
-    /// A release that is not taken.
-    WrongEnvelope(VerifyError),
-    /// A release that is not the one that the campaign names.
-    WrongRelease,
-    /// A kind of document that does not belong on this channel.
-    WrongChannel,
-}
-
-impl Reason {
-    /// The name that counters and logs use; stable.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) | Self::WrongEnvelope(VerifyError::Malformed(_)) => "malformed",
-            Self::WrongEnvelope(VerifyError::Manifest(_)) => "manifest",
-            Self::Unauthentic(_)
-            | Self::WrongEnvelope(_)
-            | Self::WrongScope
-            | Self::WrongNonce
-            | Self::WrongRelease => "unauthentic",
-            Self::Rollback { .. } => "rollback",
-            Self::Equivocation { .. } => "equivocation",
-            Self::Empty => "empty",
-            Self::Unsolicited | Self::WrongChunk(_) | Self::WrongPage(_) | Self::WrongChannel => "misbehaved",
-        }
-    }
 }

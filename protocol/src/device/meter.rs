@@ -67,7 +67,7 @@ impl Meter {
         });
     }
 
-    /// Bytes per second, where measured.
+    /// Bytes per second, if measured.
     pub(super) fn rate(&self) -> Option<u64> {
         self.rate
     }
@@ -96,7 +96,7 @@ impl Meter {
         let window_max = terms.window_bytes_max.max(WINDOW_BYTES_MIN).max(chunk);
         let message = self.rate.map_or(0, |rate| {
             let best = (2 * terms.header_bytes * rate).saturating_mul(terms.losses_s).isqrt();
-            // Where the window is what limits, four messages fill it.
+            // If the window is what limits, four messages fill it.
             let room = (window_max.saturating_sub(2 * bdp) / 2).max(window_max / 4);
             best.min(rate * MESSAGE_MS_MAX / 1000).min(room).min(terms.message_bytes_max)
         });

@@ -1,124 +1,127 @@
 //! The device's side of the protocol, as a machine without I/O (SPEC section 8).
 //!
-//! ```text
+//! ```
+//! # use std::collections::VecDeque;
+//! use whimbrel_protocol::device::{DeviceSession, HostOp, Input, Output, Record, SessionConfig};
+//! use whimbrel_protocol::testing::{Fixture, RamMedium, Stored};
+//! use whimbrel_protocol::time::{Instant, UnixTime};
+//! use whimbrel_protocol::topic::Channel;
+//!
+//! let Fixture { device, vendor, class, device_key, .. } = Fixture::new();
+//! let config = SessionConfig::new(device, vendor, class, device_key, [7; 32]);
+//! let mut medium = RamMedium::running(&[0; 100]);
+//! let (root, boot, now) = (Fixture::new().root(), medium.boot_view(), Instant::ZERO);
+//! let mut session =
+//!     DeviceSession::new(config, root, boot, Record::default(), None, now, UnixTime::default());
+//!
+//! let mut happened = VecDeque::from([Input::Connected]);
+//! let mut sent = Vec::new();
 //! loop {
-//!     while let Some(output) = session.poll_output() { carry_out(output) }
-//!     let input = wait_for_one_happening_until(session.poll_timeout());
+//!     // All outputs are taken before the next input.
+//!     while let Some(output) = session.poll_output() {
+//!         match output {
+//!             Output::Publish(message) => sent.push(message.channel),
+//!             // Two operations are answered with `Opened` and `Loaded` instead.
+//!             Output::Store(op, what) => match medium.store(what) {
+//!                 Stored::Done(result) => happened.push_back(Input::Stored { op, result }),
+//!                 Stored::Opened(_) | Stored::Loaded(_) => unreachable!("nothing is downloaded here"),
+//!             },
+//!             Output::Install(op, what) => {
+//!                 happened.push_back(Input::Installed { op, result: medium.install(what) });
+//!             }
+//!             Output::Host(op, HostOp::CheckHealth) => {
+//!                 happened.push_back(Input::Installed { op, result: Ok(()) });
+//!             }
+//!             // The host starts again, with another session.
+//!             Output::Host(_, HostOp::Reboot) => return,
+//!             Output::Subscribe(_) | Output::Disconnect | Output::Event(_) => {}
+//!         }
+//!     }
+//!     let Some(input) = happened.pop_front() else { break };
 //!     session.handle_input(now, input);
 //! }
+//!
+//! // It has said hello, and wants to be woken with `Input::Timeout` to say it again.
+//! assert_eq!(sent, [Channel::Requests]);
+//! assert!(session.poll_timeout().is_some_and(|at| at > now));
 //! ```
 //!
 //! The session decides what to believe, what to ask for and when; the host moves bytes. It never fails:
 //! hostile bytes become [`Event::Rejected`], a failing medium becomes a deferred deployment.
 //!
-//! In the order of an update: `link` connection, hello and subscriptions; `documents` signed documents and
-//! their versions; `orders` which one rules; `release` its manifest; `fetch` the running download, `download`
-//! which chunks, `meter` how many at a time; `patch` when another
-//! payload is taken instead; `install` from a complete payload to a confirmed image; `ending`
-//! outcomes and reports. `work` is what the session is busy with. This file holds the state they share.
+//! The session is made of four machines, each with its own state: `link` (connection, with `hello` and `meter`),
+//! `documents` (what is signed, with `orders`), `saving` (the record) and `work` (the deployment, in one state at a
+//! time: `release`, `run`, `fetch` with `download`, `patch`, `install`, `trial`, `ending`). They work on a common
+//! `context`, and what one needs of another is handed on here: a machine returns it, and the session tells the other.
+//! `timer` lists everything that is waited for.
 
 mod checkpoint;
 mod config;
+mod context;
 mod documents;
 mod download;
 mod ending;
+mod event;
 mod fetch;
+mod hello;
 mod install;
 mod io;
 mod link;
+mod messages;
 mod meter;
 mod orders;
 mod patch;
 mod record;
 mod release;
+mod run;
+mod saving;
+mod slots;
+mod timer;
+mod trial;
 mod work;
 
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-
-use sha2::{Digest as _, Sha256};
 
 pub use checkpoint::{BITMAP_BYTES, Checkpoint, JournalSector, SECTOR_BYTES};
 pub use config::{BootView, Running, SessionConfig, Trial};
+pub use event::{Event, PatchFailure, Reason};
 pub use io::{
-    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, PatchFailure, Place, Publish, Reason,
-    StoreFailure, StoreOp,
+    Found, HostOp, Input, InstallFailure, InstallOp, Opening, Output, Place, Publish, StoreFailure, StoreOp,
 };
 pub use record::{Deployment, GivenUp, Past, Record, Scope, ScopeVersion, Stage};
 
+use context::Context;
 use documents::Documents;
+use hello::Introduction;
 use link::Link;
-use meter::Meter;
-use patch::Bases;
+use timer::{Timer, Timers};
 use work::Work;
 
-use crate::ids::{Nonce, OpId};
+use crate::ids::{CampaignId, OpId};
 use crate::message::{DeferReason, FailureCode, State, Status};
-use crate::retry::Jitter;
 use crate::time::{Instant, UnixTime};
-use crate::topic::Channel;
 use crate::trust::Root;
 
 /// One device and its updates.
 #[derive(Debug)]
 pub struct DeviceSession {
-    config: SessionConfig,
-    root: Root,
-    boot: BootView,
-    record: Record,
+    context: Context,
     documents: Documents,
-    saving: Saving,
     link: Link,
     work: Work,
-    /// The envelope of the deployment in progress, where it is at hand.
-    envelope: Option<Vec<u8>>,
-    /// What is known of the running slot.
-    bases: Bases,
-    /// Times in a row that the medium failed while a patch was applied.
-    medium_failures: u32,
-    meter: Meter,
-    clock: Clock,
-    jitter: Jitter,
-    nonces: u64,
-    next_op: u32,
-    outputs: VecDeque<Output>,
-    now: Instant,
+    /// The state that was told last, with what it is deferred for and why it failed.
     shown: Option<(State, Option<DeferReason>, Option<FailureCode>)>,
-    /// How the last deployment ended, until the next begins.
-    last: Option<(State, Option<FailureCode>)>,
-    /// The byte ledger of the last deployment.
-    last_ledger: (u64, u64),
-    /// A report was made that has not been sent yet.
-    unreported: bool,
-}
-
-/// Whether the record in memory is the one on the medium. Nothing is done on account of a record that is not
-/// durable: durable before acted on, durable before claimed.
-#[derive(Debug, Default)]
-struct Saving {
-    dirty: bool,
-    under_way: Option<OpId>,
-    retry_at: Option<Instant>,
-}
-
-/// The calendar, as a lower bound that never runs backwards.
-#[derive(Debug)]
-struct Clock {
-    floor: UnixTime,
-    at: Instant,
 }
 
 /// Rounds of one input; more would mean that the machine turns in a circle.
 const ROUNDS_MAX: usize = 16;
-/// How long to wait before a failed save of the record is tried again.
-const SAVE_RETRY_MS: u64 = 30_000;
 
 impl DeviceSession {
     /// Starts a session.
     ///
     /// `root` is the pinned root, verified; `record` what was saved last (default for a new device);
-    /// `envelope` the one kept with the target slot, if any; `today` the host's calendar clock or build time, whichever is later.
+    /// `envelope` the one kept with the target slot, if any; `today` the host's calendar clock or build time,
+    /// whichever is later.
     #[must_use]
     pub fn new(
         config: SessionConfig,
@@ -129,54 +132,34 @@ impl DeviceSession {
         now: Instant,
         today: UnixTime,
     ) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = config.seed;
-        let floor = today.max(record.time);
-        let last = record.outcomes.last().map(|past| (ending::state_of(past.outcome), past.failure));
         let mut session = Self {
-            jitter: Jitter::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
-            config,
-            boot,
-            documents: Documents::of(&record, &root),
-            root,
-            record,
-            envelope,
-            saving: Saving::default(),
+            documents: Documents::of(&record, root),
+            work: Work::new(&record, boot, envelope),
+            context: Context::new(config, record, now, today),
             link: Link::default(),
-            work: Work::Idle,
-            bases: Bases::default(),
-            medium_failures: 0,
-            meter: Meter::default(),
-            clock: Clock { floor, at: now },
-            nonces: 0,
-            next_op: 0,
-            outputs: VecDeque::new(),
-            now,
             shown: None,
-            last,
-            last_ledger: (0, 0),
-            unreported: false,
         };
-        session.resume();
+        session.work.resume(&mut session.context);
         session.settle();
         session
     }
 
     /// Tells the session what happened. Drain [`DeviceSession::poll_output`] before the next call.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
-        debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
-        self.now = self.now.max(now);
+        debug_assert!(self.context.outputs.is_empty(), "outputs must be drained before the next input");
+        self.context.now = self.context.now.max(now);
         match input {
             Input::Connected => self.connected(),
             Input::Disconnected => self.disconnected(),
             Input::Message { channel, payload } => self.message(channel, payload),
-            Input::Activity => self.link.heard(self.now),
-            Input::WallClock(time) => self.clock.raise(self.now, time),
+            Input::Activity => self.link.heard(self.context.now),
+            Input::WallClock(time) => self.context.raise_calendar(time),
             Input::Stored { op, result } => self.stored(op, result),
-            Input::Opened { op, result } => self.opened(op, result),
-            Input::Loaded { op, bytes } => self.loaded(op, bytes),
-            Input::Installed { op, result } => self.installed(op, result),
-            Input::Check => self.check_now(),
-            Input::Timeout => {}
+            Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),
+            Input::Loaded { op, bytes } => self.work.loaded(op, bytes),
+            Input::Installed { op, result } => self.work.installed(&mut self.context, op, result),
+            Input::Check if self.link.is_up() => self.hello(),
+            Input::Check | Input::Timeout => {}
         }
         self.settle();
     }
@@ -184,37 +167,33 @@ impl DeviceSession {
     /// The next effect to carry out, or `None` when all are.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.context.outputs.pop()
     }
 
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        // Work whose time has come goes on when the record is saved. Until then its time wakes nobody: the host
-        // would only turn in a circle.
-        let unsaved = self.saving.dirty || self.saving.under_way.is_some();
-        let work = self.work_timeout().filter(|at| !unsaved || *at > self.now);
-        let all = [self.saving.retry_at, self.link_timeout(), work, self.freshness_timeout()];
-        all.into_iter().flatten().min()
+        self.timers().next(self.context.now, self.context.saving.is_durable())
     }
 
     /// What the device is doing about updates.
     #[must_use]
     pub fn state(&self) -> State {
-        self.describe().0
+        self.work.state().0
     }
 
-    /// The deployment in progress, or how the last one ended; `None` where there was none yet.
+    /// The deployment in progress, or how the last one ended; `None` if there was none yet.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
-        let (state, deferred, failure) = self.describe();
-        let (campaign, attempt) = match (&self.record.deployment, self.record.outcomes.last()) {
+        let (state, deferred, failure) = self.work.state();
+        let record = self.record();
+        let (campaign, attempt) = match (&record.deployment, record.outcomes.last()) {
             (Some(deployment), _) => (deployment.order.campaign, deployment.order.attempt),
             (None, Some(past)) => (past.campaign, past.attempt),
             (None, None) => return None,
         };
-        let (bytes_received, bytes_twice) = self.ledger();
-        let (chunks_held, chunks) = self.progress();
+        let (bytes_received, bytes_twice) = self.work.ledger(record);
+        let (chunks_held, chunks) = self.work.progress();
         Some(Status {
             campaign,
             attempt,
@@ -228,31 +207,29 @@ impl DeviceSession {
         })
     }
 
-    /// The measured rate of the link in bytes per second, where there is one.
+    /// The measured rate of the link in bytes per second, if there is one.
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
-        self.meter.rate()
+        self.link.meter().rate()
     }
 
     /// What is durable, or about to be.
     #[must_use]
     pub fn record(&self) -> &Record {
-        &self.record
+        self.context.record()
     }
 
     /// The image that runs and what the boot control knows, as of the last confirmation.
     #[must_use]
     pub fn boot(&self) -> &BootView {
-        &self.boot
+        &self.work.slots.boot
     }
 
-    /// After every input: saves what changed, then goes on as far as what is durable allows.
+    /// After every input: acts on deadlines and saves what changed, then goes on as far as what is durable allows.
     fn settle(&mut self) {
-        self.check_freshness();
-        self.link_timers();
-        self.work_timers();
+        self.handle_timers();
         for _ in 0..ROUNDS_MAX {
-            if !self.save() {
+            if !self.context.save() {
                 break;
             }
             self.report_what_ended();
@@ -260,113 +237,120 @@ impl DeviceSession {
                 break;
             }
         }
-        self.tend_link();
+        self.link.subscribe(&mut self.context, self.documents.groups(), self.work.is_fetching());
         self.show();
     }
 
-    /// Sees to it that the record gets saved. `true` where it is.
-    fn save(&mut self) -> bool {
-        if !self.saving.dirty {
-            return self.saving.under_way.is_none();
-        }
-        let wait = self.saving.retry_at.is_some_and(|at| self.now < at);
-        if self.saving.under_way.is_none() && !wait {
-            let bytes = self.record.encode();
-            self.saving =
-                Saving { under_way: Some(self.store(StoreOp::SaveRecord(bytes))), ..Saving::default() };
-        }
-        false
+    /// Everything that is waited for now.
+    fn timers(&self) -> Timers {
+        let mut timers = Timers::default();
+        self.context.saving.set_timers(&mut timers);
+        self.documents.set_timers(&self.context, &mut timers);
+        self.link.set_timers(&mut timers);
+        self.work.set_timers(&self.context, &self.link, &mut timers);
+        timers
     }
 
-    /// Changes the record; the change takes effect when it is durable.
-    fn change(&mut self, change: impl FnOnce(&mut Record)) {
-        change(&mut self.record);
-        self.saving.dirty = true;
+    /// What time alone brings about. Other deadlines end a wait of the work, which [`Self::advance`] looks at.
+    fn handle_timers(&mut self) {
+        let (timers, now) = (self.timers(), self.context.now);
+        if timers.is_due(Timer::BeaconExpiry, now) {
+            self.documents.beacon_expired(&mut self.context);
+        }
+        if timers.is_due(Timer::Hello, now) {
+            self.work.endings.publish_oldest_report(&mut self.context);
+            self.link.fall_behind();
+            self.hello();
+        }
+        if timers.is_due(Timer::Silence, now) {
+            let chunks = self.work.silent();
+            self.link.silent(&mut self.context, chunks);
+        }
+    }
+
+    /// Goes on with the work. `true` if another round may bring more.
+    fn advance(&mut self) -> bool {
+        let wanted = self.documents.wanted(self.context.config.class, self.context.record());
+        if self.work.reconsider(&mut self.context, wanted) {
+            return true;
+        }
+        if let Some(bytes) = self.work.take_kept_envelope(self.context.record()) {
+            // The next round goes on with what came of it, and asks for another one if this was refused.
+            self.envelope(&bytes);
+            return true;
+        }
+        self.work.advance(&mut self.context, &self.documents, &self.link)
     }
 
     fn stored(&mut self, op: OpId, result: Result<(), StoreFailure>) {
         if let Err(failure) = result {
-            self.tell(Event::StoreFailed(failure));
+            self.context.tell(Event::StoreFailed(failure));
         }
-        if self.saving.under_way == Some(op) {
-            self.saving.under_way = None;
-            if result.is_err() {
-                self.saving.dirty = true;
-                self.saving.retry_at = Some(self.now.plus_millis(SAVE_RETRY_MS));
-            }
-            return;
+        if !self.context.saving.stored(op, result.is_ok(), self.context.now) {
+            self.work.stored(&mut self.context, op, result);
         }
-        self.work_stored(op, result);
     }
 
-    fn store(&mut self, what: StoreOp) -> OpId {
-        let op = self.op();
-        self.outputs.push_back(Output::Store(op, what));
-        op
+    fn connected(&mut self) {
+        self.link.connected(&mut self.context);
+        self.work.endings.publish_oldest_report(&mut self.context);
+        self.hello();
     }
 
-    fn install(&mut self, what: InstallOp) -> OpId {
-        let op = self.op();
-        self.outputs.push_back(Output::Install(op, what));
-        op
+    fn disconnected(&mut self) {
+        self.link.disconnected(self.context.now);
+        self.work.disconnected(&mut self.context);
     }
 
-    fn op(&mut self) -> OpId {
-        self.next_op = self.next_op.wrapping_add(1);
-        OpId(self.next_op)
+    /// Says hello, whatever was said before.
+    fn hello(&mut self) {
+        let introduction = Introduction {
+            running: self.work.slots.boot.running,
+            root: self.documents.root.version,
+            groups: self.documents.groups(),
+        };
+        self.link.hello(&mut self.context, &introduction);
     }
 
-    fn tell(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
+    /// A report that has just become durable goes out, and hello asks whether it arrived.
+    fn report_what_ended(&mut self) {
+        if self.link.is_up() && self.work.endings.take_unreported() {
+            self.work.endings.publish_oldest_report(&mut self.context);
+            self.hello();
+        }
     }
 
-    fn reject(&mut self, channel: Channel, reason: Reason) {
-        self.tell(Event::Rejected { channel, reason });
-    }
-
-    /// A number that nobody can guess and that is used once.
-    fn nonce(&mut self) -> Nonce {
-        self.nonces += 1;
-        let mut hash = Sha256::new();
-        hash.update(b"whimbrel nonce");
-        hash.update(self.config.seed);
-        hash.update(self.nonces.to_le_bytes());
-        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
-        Nonce([a, b, c, d, e, f, g, h])
-    }
-
-    fn today(&self) -> UnixTime {
-        self.clock.floor.plus_secs(self.now.millis_since(self.clock.at) / 1000)
-    }
-
-    /// Tells of the state where it changed.
+    /// Reports a state that has changed: to the host, and to the service if it is one that is waited in.
     fn show(&mut self) {
-        let shown = self.describe();
+        let shown = self.work.state();
         if self.shown != Some(shown) {
             self.shown = Some(shown);
             let (state, deferred, failure) = shown;
-            self.tell(Event::StateChanged { state, deferred, failure });
+            self.context.tell(Event::StateChanged { state, deferred, failure });
             self.send_status();
         }
     }
 
-    fn describe(&self) -> (State, Option<DeferReason>, Option<FailureCode>) {
-        match (self.work.state(), self.last) {
-            (Some((state, deferred)), _) => (state, deferred, None),
-            (None, Some((state, failure))) => (state, None, failure),
-            (None, None) => (State::Idle, None, None),
+    /// Tells the service how far things are, in states that can last: an operator sees why a device stands still.
+    fn send_status(&mut self) {
+        let lasting =
+            matches!(self.state(), State::Deferred | State::Downloading | State::Installing | State::Testing);
+        if !lasting || !self.link.is_up() {
+            return;
+        }
+        if let Some(status) = self.status().filter(|status| status.campaign != CampaignId::default()) {
+            self.context.request(status.encode());
         }
     }
 }
 
-impl Clock {
-    fn raise(&mut self, now: Instant, time: UnixTime) {
-        let known = self.floor.plus_secs(now.millis_since(self.at) / 1000);
-        if time > known {
-            *self = Self { floor: time, at: now };
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A microcontroller hosts one session for ever; what a download needs is allocated while there is one.
+    #[test]
+    fn an_idle_session_takes_no_more_than_1608_bytes() {
+        assert!(size_of::<DeviceSession>() <= 1608, "{}", size_of::<DeviceSession>());
     }
 }
-
-/// Keeps large states behind a pointer, so that an idle session is small.
-type Boxed<T> = Box<T>;

@@ -1,13 +1,29 @@
 //! Which order rules, whether it may begin, and whether what has begun is still wanted (SPEC section 4.5).
 
-use super::DeviceSession;
+use alloc::vec::Vec;
+use core::ops::ControlFlow::{Break, Continue};
+
 use super::config::Trial;
-use super::record::{Deployment, Stage};
-use super::work::{Offered, Work};
-use crate::ids::{CampaignId, DeviceId, Digest};
-use crate::message::{CampaignState, DeferReason, FailureCode, Order, Outcome};
+use super::context::Context;
+use super::documents::Documents;
+use super::ending::Ended;
+use super::record::{Deployment, Record, Stage};
+use super::release::Offered;
+use super::work::{Deferred, Phase, Work};
+use crate::ids::{CampaignId, ClassId, DeviceId, Digest};
+use crate::message::{CampaignState, DeferReason, FailureCode, Order};
 use crate::sorted::sort_few_by_key;
 use crate::time::UnixTime;
+
+/// Whether the deployment in progress is still wanted.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    Yes,
+    /// The same payload is ordered again, otherwise: what is downloaded counts.
+    Anew(Order),
+    /// It is called off.
+    No(FailureCode),
+}
 
 /// When a device starts within its campaign's spread (SPEC section 8.4): a number below `spread_s`, the same
 /// after every reboot, different for every device and campaign.
@@ -21,132 +37,137 @@ fn start_offset_s(campaign: CampaignId, device: &DeviceId, spread_s: u64) -> u64
     u64::try_from(product >> 64).unwrap_or(0)
 }
 
-impl DeviceSession {
+impl Documents {
     /// The orders that name this device, the ruling one first: its own assignment, then its groups by
     /// [`Order::rank`].
-    fn orders(&self) -> impl Iterator<Item = (&Order, UnixTime)> {
-        let own = self.documents.assignment.iter().filter_map(|assignment| {
+    fn orders(&self, class: ClassId) -> impl Iterator<Item = (&Order, UnixTime)> {
+        let own = self.assignment.iter().filter_map(|assignment| {
             assignment.order.as_ref().map(|order| (order, assignment.validity.expires))
         });
-        let mut campaigns: alloc::vec::Vec<_> = self.documents.campaigns.iter().collect();
+        let mut campaigns: Vec<_> = self.campaigns.iter().collect();
         sort_few_by_key(&mut campaigns, |campaign| {
             core::cmp::Reverse(campaign.order.rank(campaign.validity.version))
         });
-        let class = self.config.class;
         own.chain(campaigns.into_iter().map(|campaign| (&campaign.order, campaign.validity.expires)))
             .filter(move |(order, _)| order.class == class)
     }
 
-    /// The order that rules now.
-    fn ruling(&self) -> Option<(&Order, UnixTime)> {
-        self.orders().find(|(order, _)| order.state == CampaignState::Active)
+    /// The order that rules now for devices of `class`, and when it expires.
+    pub(super) fn ruling(&self, class: ClassId) -> Option<(&Order, UnixTime)> {
+        self.orders(class).find(|(order, _)| order.state == CampaignState::Active)
     }
 
-    /// Looks whether the deployment in progress is still wanted. Nothing is called off once its trial is armed.
-    pub(super) fn reconsider(&mut self) -> bool {
-        let Some(Deployment { order, stage: Stage::Fetching, .. }) = &self.record.deployment else {
-            return false;
+    /// Judges the deployment in progress. Nothing is called off once its trial is armed.
+    pub(super) fn wanted(&self, class: ClassId, record: &Record) -> Wanted {
+        let Some(Deployment { order, stage: Stage::Fetching, .. }) = &record.deployment else {
+            return Wanted::Yes;
         };
-        if self.documents.assignment.is_none() {
-            return false;
+        if self.assignment.is_none() {
+            return Wanted::Yes;
         }
-        if order.sequence < self.record.min_sequence {
-            self.end(Outcome::Cancelled, Some(FailureCode::Withdrawn));
-            return true;
+        if order.sequence < record.min_sequence {
+            return Wanted::No(FailureCode::Withdrawn);
         }
-        let aborted = self
-            .orders()
-            .any(|(other, _)| other.campaign == order.campaign && other.state == CampaignState::Aborted);
-        let ruling = self.ruling().map(|(ruling, _)| ruling);
-        match ruling {
-            Some(ruling) if ruling == order => false,
-            // The same payload, ordered again: what is downloaded counts.
-            Some(ruling) if ruling.release == order.release => {
-                let ruling = ruling.clone();
-                self.change(|record| {
-                    if let Some(deployment) = &mut record.deployment {
-                        deployment.order = ruling;
-                    }
-                });
-                true
-            }
+        match self.ruling(class) {
+            Some((ruling, _)) if ruling == order => Wanted::Yes,
+            Some((ruling, _)) if ruling.release == order.release => Wanted::Anew(ruling.clone()),
             _ => {
-                let code = if aborted { FailureCode::Aborted } else { FailureCode::Superseded };
-                self.end(Outcome::Cancelled, Some(code));
-                true
+                let aborted = self.orders(class).any(|(other, _)| {
+                    other.campaign == order.campaign && other.state == CampaignState::Aborted
+                });
+                Wanted::No(if aborted { FailureCode::Aborted } else { FailureCode::Superseded })
             }
         }
     }
+}
 
-    /// Begins the ruling order, if it may begin.
-    pub(super) fn begin(&mut self) -> bool {
-        match (self.record.deployment.as_ref().map(|deployment| deployment.stage), self.boot.trial) {
+impl Work {
+    /// Acts on the judgement of the documents. `true` if the deployment changed.
+    pub(super) fn reconsider(&mut self, cx: &mut Context, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Yes => return false,
+            Wanted::Anew(order) => cx.change_deployment(|deployment| deployment.order = order),
+            Wanted::No(code) => self.enter(cx, Break(Ended::cancelled(code))),
+        }
+        true
+    }
+
+    /// Begins the ruling order, if it may begin; `answered` is the service's clock in an answer of this connection.
+    /// `true` if another round may bring more.
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context,
+        ruling: Option<(&Order, UnixTime)>,
+        answered: Option<UnixTime>,
+    ) -> bool {
+        let stage = cx.deployment().map(|deployment| deployment.stage);
+        match (stage, self.slots.boot.trial) {
             // An image runs that nobody has confirmed and that no deployment is testing: a person's, or one
             // whose deployment was lost. It has to be confirmed or given up first; in the end the boot loader
             // gives it up.
             (None | Some(Stage::Fetching), Trial::Running) => return false,
             (None, _) => {}
             (Some(Stage::Fetching), _) => {
-                self.work = Work::Offered(Offered::default());
+                self.enter(cx, Continue(Phase::Offered(Offered::default())));
                 return true;
             }
             // The restart did not come off: once more.
             (Some(Stage::Armed), Trial::Armed) => {
-                self.work = Work::Armed;
+                self.enter(cx, Continue(Phase::Armed));
                 return true;
             }
             (Some(_), _) => {
-                self.resume();
+                self.resume(cx);
                 return true;
             }
         }
-        let Some((order, expires)) = self.ruling() else {
+        let Some((order, expires)) = ruling else {
             return false;
         };
-        if self.record.outcome_of(order.campaign, order.attempt).is_some() {
+        if cx.record().outcome_of(order.campaign, order.attempt).is_some() {
             return false;
         }
-        let order = order.clone();
-        // Judged by an answer to our own nonce. Until there is one, nothing begins.
-        let Some(expired) = self.has_expired(expires) else {
+        // Judged by the service's clock in an answer to our own nonce, never by a clock that a broker could hold
+        // back. Until there is one, nothing begins.
+        let Some(time) = answered else {
             return false;
         };
-        let refusal = if self.boot.running.release == Some(order.release) {
-            None
-        } else if expired {
-            Some(FailureCode::Expired)
-        } else if order.sequence < self.record.min_sequence {
-            Some(FailureCode::Withdrawn)
-        } else if order.sequence < self.boot.running.sequence {
-            Some(FailureCode::Rollback)
+        let running = &self.slots.boot.running;
+        let ended = if running.release == Some(order.release) {
+            Ended::CONFIRMED
+        } else if time.max(cx.today()) >= expires {
+            Ended::failed(FailureCode::Expired)
+        } else if order.sequence < cx.record().min_sequence {
+            Ended::failed(FailureCode::Withdrawn)
+        } else if order.sequence < running.sequence {
+            Ended::failed(FailureCode::Rollback)
         } else {
-            return self.start(order);
+            return self.start(cx, order);
         };
-        let outcome = if refusal.is_some() { Outcome::Failed } else { Outcome::Confirmed };
-        self.begin_deployment(order);
-        self.end(outcome, refusal);
+        self.begin_deployment(cx, order);
+        self.enter(cx, Break(ended));
         true
     }
 
     /// Starts when this device's turn has come.
-    fn start(&mut self, order: Order) -> bool {
-        let offset = start_offset_s(order.campaign, &self.config.device, order.spread_s);
+    fn start(&mut self, cx: &mut Context, order: &Order) -> bool {
+        let offset = start_offset_s(order.campaign, &cx.config.device, order.spread_s);
         let start = order.not_before.plus_secs(offset);
-        let wait_s = start.as_secs().saturating_sub(self.today().as_secs());
-        if wait_s > 0 && self.config.obey_spread {
-            let until = self.now.plus_millis(wait_s.saturating_mul(1000));
-            self.work = Work::Deferred { until, reason: DeferReason::Window };
+        let wait_s = start.as_secs().saturating_sub(cx.today().as_secs());
+        if wait_s > 0 && cx.config.obey_spread {
+            let until = cx.now.plus_millis(wait_s.saturating_mul(1000));
+            self.enter(cx, Continue(Phase::Deferred(Deferred { until, reason: DeferReason::Window })));
             return false;
         }
-        self.begin_deployment(order);
-        self.work = Work::Offered(Offered::default());
+        self.begin_deployment(cx, order);
+        self.enter(cx, Continue(Phase::Offered(Offered::default())));
         true
     }
 
-    fn begin_deployment(&mut self, order: Order) {
-        self.last = None;
-        self.change(|record| {
-            record.deployment = Some(Deployment::new(order, Stage::Fetching));
+    fn begin_deployment(&mut self, cx: &mut Context, order: &Order) {
+        self.endings.forget();
+        cx.change(|record| {
+            record.deployment = Some(Deployment::new(order.clone(), Stage::Fetching));
         });
     }
 }

@@ -1,58 +1,98 @@
-//! What the session is busy with, and what time, lost links and refusals do to it.
+//! What the session is busy with: one deployment at a time, in one state, and what inputs, time and refusals do to it.
 
-use super::fetch::{Downloading, FLUSH_MS};
-use super::install::Testing;
-use super::io::{Place, StoreFailure};
-use super::release::Run;
-use super::{Boxed, DeviceSession};
-use crate::ids::{Digest, OpId};
-use crate::message::{DeferReason, Refusal, RefusalCode, State};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::mem;
+use core::ops::ControlFlow::{self, Break, Continue};
+
+use super::config::BootView;
+use super::context::Context;
+use super::documents::Documents;
+use super::ending::{Ended, Endings};
+use super::event::Reason;
+use super::fetch::{Arrived, Downloading};
+use super::install::{Activating, Installing, Rebooting};
+use super::io::{Found, InstallFailure, StoreFailure};
+use super::link::Link;
+use super::patch::GivingUp;
+use super::record::Record;
+use super::release::{self, NotTaken, Offered};
+use super::run::{Matching, Preparing};
+use super::slots::Slots;
+use super::timer::{Timer, Timers};
+use super::trial::{self, Confirming, Reverting, Testing};
+use crate::envelope::{Envelope, VerifyError};
+use crate::ids::OpId;
+use crate::message::{ChunkMessage, DeferReason, FailureCode, PageMessage, Refusal, RefusalCode, State};
 use crate::time::Instant;
+use crate::trust::Root;
 
-/// What the session is busy with. One deployment at a time.
+/// The device's work on updates.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) struct Work {
+    phase: Phase,
+    pub(super) slots: Slots,
+    pub(super) endings: Endings,
+    /// The envelope of the deployment in progress, if it is at hand.
+    envelope: Option<Vec<u8>>,
+}
+
+/// The state of the work. Each transition consumes a state and makes the next one.
+#[derive(Debug, Default)]
+pub(super) enum Phase {
     /// Nothing, or waiting for an order.
+    #[default]
     Idle,
-    /// An order that may not begin or go on before `until`.
-    Deferred { until: Instant, reason: DeferReason },
-    /// Fetching the manifest.
+    /// An order may not begin or go on yet.
+    Deferred(Deferred),
+    /// The manifest is being fetched.
     Offered(Offered),
     /// A slot is being compared with what the manifest says.
-    Matching { run: Boxed<Run>, op: OpId, place: Place, want: (Digest, u64), negate: bool },
+    Matching(Matching),
     /// The medium is being made ready.
-    Opening { run: Boxed<Run>, op: OpId },
-    /// Fetching chunks.
-    Downloading(Boxed<Downloading>),
+    Preparing(Preparing),
+    /// Chunks are being fetched.
+    Downloading(Box<Downloading>),
     /// The image is being written and checked.
-    Installing { run: Boxed<Run>, op: OpId },
+    Installing(Installing),
     /// Waits until it is durable that a patch is not tried again.
-    GivingUp(Boxed<Run>),
+    GivingUp(GivingUp),
     /// Waits until it is durable that the image is installed.
     Installed,
     /// The trial boot is being armed.
-    Activating(OpId),
+    Activating(Activating),
     /// Waits until it is durable that the trial boot is armed.
     Armed,
     /// The device is about to start what the boot control chooses.
-    Rebooting(OpId),
+    Rebooting(Rebooting),
     /// The new image runs and proves itself.
     Testing(Testing),
     /// The new image is being made permanent.
-    Confirming(OpId),
+    Confirming(Confirming),
     /// The old image is being made the next to start.
-    Reverting(OpId),
+    Reverting(Reverting),
 }
 
-/// A manifest that is being fetched.
-#[derive(Debug, Default)]
-pub(super) struct Offered {
-    /// When to ask (again).
-    pub(super) ask_at: Option<Instant>,
-    /// Manifests of the right digest whose signatures did not count.
-    pub(super) unauthentic: u32,
-    /// Questions asked.
-    pub(super) asked: u32,
+/// What comes after a state: the next one, or the end of the deployment.
+pub(super) type Next = ControlFlow<Ended, Phase>;
+
+/// What the host answers to an operation on images, on the boot control, or of its own.
+pub(super) type Answer = Result<(), InstallFailure>;
+
+/// The state of work that may not begin or go on before `until`.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) until: Instant,
+    pub(super) reason: DeferReason,
+}
+
+/// What a refusal of something that the work had asked for means for the link.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// No chunks come for a while.
+    pub(super) pauses_download: bool,
+    /// Perhaps the deployment was called off: the answer to a hello that is asked this soon says so, signed.
+    pub(super) ask_within_ms: Option<u64>,
 }
 
 /// How long to wait for room on the medium.
@@ -61,177 +101,298 @@ const ROOM_MS: u64 = 600_000;
 pub(super) const RETRY_MS: u64 = 15_000;
 pub(super) const RETRY_CAP_MS: u64 = 3_600_000;
 
-impl Work {
-    /// The state that this work is shown as; `None` where nothing is going on.
-    pub(super) fn state(&self) -> Option<(State, Option<DeferReason>)> {
+impl Deferred {
+    /// Stops for now, because the medium does not do what it should; what is held stays.
+    pub(super) fn of(cx: &mut Context, failure: StoreFailure) -> Self {
+        let (wait, reason) = match failure {
+            StoreFailure::NoRoom => (ROOM_MS, DeferReason::Room),
+            StoreFailure::Failed => (4 * RETRY_MS, DeferReason::Retry),
+        };
+        Self { until: cx.after_about(wait), reason }
+    }
+}
+
+impl Phase {
+    /// The state that this is shown as; `None` if nothing is going on.
+    fn state(&self) -> Option<(State, Option<DeferReason>)> {
         Some(match self {
             Self::Idle => return None,
-            Self::Deferred { reason, .. } => (State::Deferred, Some(*reason)),
-            Self::Offered(_) | Self::Matching { .. } | Self::Opening { .. } => (State::Offered, None),
-            Self::Downloading(work) => match work.paused {
-                Some((_, reason)) => (State::Deferred, Some(reason)),
-                None if work.download.is_complete() => (State::Downloaded, None),
+            Self::Deferred(deferred) => (State::Deferred, Some(deferred.reason)),
+            Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
+            Self::Downloading(work) => match work.pause() {
+                Some(reason) => (State::Deferred, Some(reason)),
+                None if work.download().is_complete() => (State::Downloaded, None),
                 None => (State::Downloading, None),
             },
-            Self::Installing { .. } | Self::GivingUp(_) => (State::Installing, None),
+            Self::Installing(_) | Self::GivingUp(_) => (State::Installing, None),
             Self::Installed | Self::Activating(_) | Self::Armed | Self::Rebooting(_) => {
                 (State::Rebooting, None)
             }
             Self::Testing(_) | Self::Confirming(_) | Self::Reverting(_) => (State::Testing, None),
         })
     }
+
+    /// The operation on images, on the boot control or of the host that this waits for.
+    const fn install_op(&self) -> Option<OpId> {
+        match self {
+            Self::Matching(Matching { op, .. })
+            | Self::Installing(Installing { op, .. })
+            | Self::Activating(Activating { op })
+            | Self::Rebooting(Rebooting { op })
+            | Self::Confirming(Confirming { op })
+            | Self::Reverting(Reverting { op }) => Some(*op),
+            Self::Testing(testing) => testing.op(),
+            _ => None,
+        }
+    }
 }
 
-impl DeviceSession {
-    /// Goes on as far as what is durable allows. `true` where another round may bring more.
-    pub(super) fn advance(&mut self) -> bool {
-        if self.reconsider() {
-            return true;
+impl Work {
+    pub(super) fn new(record: &Record, boot: BootView, envelope: Option<Vec<u8>>) -> Self {
+        let (slots, endings) = (Slots::new(boot), Endings::of(record));
+        Self { phase: Phase::Idle, slots, endings, envelope }
+    }
+
+    /// Goes on from what the boot control and the record say together.
+    pub(super) fn resume(&mut self, cx: &mut Context) {
+        let next = trial::resume(cx, &self.slots);
+        self.enter(cx, next);
+    }
+
+    /// Enters the next state, or ends the deployment.
+    pub(super) fn enter(&mut self, cx: &mut Context, next: Next) {
+        match next {
+            Continue(phase) => self.phase = phase,
+            Break(ended) => {
+                let ledger = self.ledger(cx.record());
+                self.phase = Phase::Idle;
+                self.envelope = None;
+                self.endings.end(cx, &self.slots.boot.running, ledger, ended);
+            }
         }
-        match &self.work {
-            Work::Idle => self.begin(),
-            Work::Deferred { until, .. } if *until <= self.now => {
-                self.work = Work::Idle;
-                true
-            }
-            Work::Offered(_) => self.fetch_manifest(),
-            Work::Downloading(_) => self.pump(),
-            Work::GivingUp(_) => self.gave_up(),
-            Work::Installed => self.activate(),
-            Work::Armed => {
-                self.reboot();
-                false
-            }
-            Work::Testing(_) => self.judge(),
-            _ => false,
+    }
+
+    /// Leaves the state for the one that `transition` makes of it.
+    fn transition(
+        &mut self,
+        cx: &mut Context,
+        transition: impl FnOnce(Phase, &mut Context, &mut Slots) -> Next,
+    ) {
+        let next = transition(mem::take(&mut self.phase), cx, &mut self.slots);
+        self.enter(cx, next);
+    }
+
+    /// The state that the device is shown in, what it is deferred for, and why the last deployment failed.
+    pub(super) fn state(&self) -> (State, Option<DeferReason>, Option<FailureCode>) {
+        match (self.phase.state(), self.endings.state()) {
+            (Some((state, deferred)), _) => (state, deferred, None),
+            (None, Some((state, failure))) => (state, None, failure),
+            (None, None) => (State::Idle, None, None),
         }
     }
 
     /// Whether a download is going on, so that nothing else should use the link.
     pub(super) fn is_fetching(&self) -> bool {
-        match &self.work {
-            Work::Offered(_) | Work::Matching { .. } | Work::Opening { .. } => true,
-            Work::Downloading(work) => work.paused.is_none(),
+        match &self.phase {
+            Phase::Offered(_) | Phase::Matching(_) | Phase::Preparing(_) => true,
+            Phase::Downloading(work) => work.pause().is_none(),
             _ => false,
         }
     }
 
-    /// Stops for now, because the medium does not do what it should; what is held stays.
-    pub(super) fn defer(&mut self, failure: StoreFailure) {
-        let (wait, reason) = match failure {
-            StoreFailure::NoRoom => (ROOM_MS, DeferReason::Room),
-            StoreFailure::Failed => (4 * RETRY_MS, DeferReason::Retry),
-        };
-        self.work = Work::Deferred { until: self.now.plus_millis(self.jitter.lengthened(wait)), reason };
-    }
-
-    pub(super) fn work_disconnected(&mut self) {
-        match &mut self.work {
-            Work::Offered(offered) => offered.ask_at = None,
-            Work::Downloading(work) => {
-                work.download.forget_outstanding();
-                work.probe = None;
-                if work.checkpoint.is_none() && work.download.has_unflushed() {
-                    self.checkpoint();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a refusal can be the answer to what is being asked for, and not to what was asked for earlier or
-    /// was replayed.
-    pub(super) fn concerns_work(&self, refusal: Refusal) -> bool {
-        let missing = matches!(refusal.code, RefusalCode::NotYours | RefusalCode::NotFound);
-        match &self.work {
-            Work::Offered(_) => refusal.payload.is_none(),
-            Work::Downloading(work) => match refusal.payload {
-                Some(payload) => payload == work.download.tag(),
-                // What is missing is always named.
-                None => !missing,
-            },
-            _ => false,
-        }
-    }
-
-    /// The service refused a request. Unsigned, so it can delay and nothing more.
-    pub(super) fn work_refused(&mut self, code: RefusalCode, wait_ms: Option<u64>) {
-        let missing = matches!(code, RefusalCode::NotYours | RefusalCode::NotFound);
-        let wait = match &mut self.work {
-            Work::Offered(offered) => {
-                let wait = wait_ms.unwrap_or(RETRY_MS << offered.asked.min(8)).min(RETRY_CAP_MS);
-                offered.ask_at = Some(self.now.plus_millis(self.jitter.lengthened(wait)));
-                wait
-            }
-            Work::Downloading(work) => {
-                let wait = wait_ms.unwrap_or(RETRY_MS << work.pauses.min(8)).min(RETRY_CAP_MS);
-                work.pauses += 1;
-                work.download.forget_outstanding();
-                work.probe = None;
-                let reason = if missing { DeferReason::Retry } else { DeferReason::Busy };
-                let until = self.now.plus_millis(self.jitter.lengthened(wait));
-                work.paused = Some((until, reason));
-                self.meter.idle();
-                wait
-            }
-            _ => return,
-        };
-        if missing {
-            // Perhaps the deployment was called off: the answer to a hello says so, signed.
-            self.hello_within(wait.min(RETRY_MS));
-        }
-    }
-
-    /// What time alone brings about.
-    pub(super) fn work_timers(&mut self) {
-        let heard = self.last_heard();
-        let sees_activity = self.config.sees_activity;
-        if let (Work::Downloading(work), true) = (&mut self.work, self.link.is_up()) {
-            let patience = self.meter.silence_ms(work.download.outstanding_bytes(), sees_activity);
-            let since = heard.max(work.asked_at);
-            if work.download.is_waiting() && self.now.millis_since(since) >= patience {
-                let chunks = work.download.forget_outstanding();
-                work.probe = None;
-                self.silent(chunks);
-            }
-        }
-    }
-
-    pub(super) fn work_timeout(&self) -> Option<Instant> {
-        match &self.work {
-            Work::Deferred { until, .. } => Some(*until),
-            Work::Offered(offered) => offered.ask_at.filter(|_| self.link.is_up()),
-            Work::Downloading(work) => {
-                let patience =
-                    self.meter.silence_ms(work.download.outstanding_bytes(), self.config.sees_activity);
-                let silence = (work.download.is_waiting() && self.link.is_up())
-                    .then(|| self.last_heard().max(work.asked_at).plus_millis(patience));
-                let paused = work.paused.map(|(until, _)| until);
-                let flush = work
-                    .unflushed_since
-                    .filter(|_| work.checkpoint.is_none())
-                    .map(|since| since.plus_millis(FLUSH_MS));
-                [silence, paused, flush].into_iter().flatten().min()
-            }
-            Work::Testing(testing) => self.testing_timeout(testing),
-            _ => None,
-        }
-    }
-
-    /// Chunks held, and chunks in all where known.
+    /// Chunks held, and chunks in all if known.
     pub(super) fn progress(&self) -> (u32, u32) {
-        match &self.work {
-            Work::Downloading(work) => (work.download.held().len(), work.download.layout().chunk_count()),
+        match &self.phase {
+            Phase::Downloading(work) => {
+                (work.download().held().len(), work.download().layout().chunk_count())
+            }
             _ => (0, 0),
         }
     }
 
     /// Bytes received and bytes received twice.
-    pub(super) fn ledger(&self) -> (u64, u64) {
-        match (&self.work, &self.record.deployment) {
-            (Work::Downloading(work), _) => work.ledger(),
+    pub(super) fn ledger(&self, record: &Record) -> (u64, u64) {
+        match (&self.phase, &record.deployment) {
+            (Phase::Downloading(work), _) => work.ledger(),
             (_, Some(deployment)) => (deployment.bytes_received, deployment.bytes_twice),
-            _ => self.last_ledger,
+            _ => self.endings.ledger(),
+        }
+    }
+
+    /// The kept envelope of the deployment in progress, if that waits for one. Another one is dropped.
+    pub(super) fn take_kept_envelope(&mut self, record: &Record) -> Option<Vec<u8>> {
+        let (Phase::Offered(_), Some(deployment)) = (&self.phase, &record.deployment) else {
+            return None;
+        };
+        let release = deployment.order.release;
+        self.envelope.take().filter(|bytes| {
+            Envelope::decode(bytes).is_ok_and(|envelope| envelope.claimed_digest() == release)
+        })
+    }
+
+    /// A SUIT envelope arrived, or is at hand.
+    ///
+    /// # Errors
+    /// Why it is not taken. [`Work::not_passed`] has to be told, if it is the one that was ordered.
+    pub(super) fn take_envelope(
+        &mut self,
+        cx: &mut Context,
+        root: &Root,
+        bytes: &[u8],
+    ) -> Result<(), NotTaken> {
+        let (Phase::Offered(_), Some(deployment)) = (&self.phase, cx.deployment()) else {
+            return Err(NotTaken::Other(Reason::Unsolicited));
+        };
+        let order = deployment.order.clone();
+        let envelope = release::verify(cx, root, &order, bytes)?;
+        self.envelope = Some(bytes.to_vec());
+        let next = release::execute(cx, &self.slots, envelope, &order);
+        self.enter(cx, next);
+        Ok(())
+    }
+
+    /// The envelope that was ordered did not pass.
+    pub(super) fn not_passed(&mut self, cx: &mut Context, error: VerifyError) {
+        if let Phase::Offered(offered) = &mut self.phase
+            && let Some(ended) = offered.not_passed(error)
+        {
+            self.enter(cx, Break(ended));
+        }
+    }
+
+    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Arrived {
+        match &mut self.phase {
+            Phase::Downloading(work) => work.chunks(cx, message, len),
+            _ => Arrived::unasked(len, Reason::Unsolicited),
+        }
+    }
+
+    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Arrived {
+        match &mut self.phase {
+            Phase::Downloading(work) => work.page(cx, message, len),
+            _ => Arrived::unasked(len, Reason::Unsolicited),
+        }
+    }
+
+    /// The service refused a request. Unsigned, so it can delay and nothing more. `None` if the refusal cannot be the
+    /// answer to what is being asked for: it was for something earlier, or is replayed.
+    pub(super) fn refused(
+        &mut self,
+        cx: &mut Context,
+        refusal: Refusal,
+        wait_ms: Option<u64>,
+    ) -> Option<Refused> {
+        let missing = matches!(refusal.code, RefusalCode::NotYours | RefusalCode::NotFound);
+        let (pauses_download, wait) = match &mut self.phase {
+            Phase::Offered(offered) if refusal.payload.is_none() => (false, offered.refused(cx, wait_ms)),
+            Phase::Downloading(work) if work.concerns(refusal, missing) => {
+                let reason = if missing { DeferReason::Retry } else { DeferReason::Busy };
+                (true, work.refused(cx, wait_ms, reason))
+            }
+            _ => return None,
+        };
+        Some(Refused { pauses_download, ask_within_ms: missing.then_some(wait.min(RETRY_MS)) })
+    }
+
+    pub(super) fn disconnected(&mut self, cx: &mut Context) {
+        match &mut self.phase {
+            Phase::Offered(offered) => offered.disconnected(),
+            Phase::Downloading(work) => work.disconnected(cx),
+            _ => {}
+        }
+    }
+
+    /// Nothing came for too long. Returns how many chunks count as lost.
+    pub(super) fn silent(&mut self) -> u32 {
+        match &mut self.phase {
+            Phase::Downloading(work) => work.forget_outstanding(),
+            _ => 0,
+        }
+    }
+
+    /// A write or a checkpoint is done.
+    pub(super) fn stored(&mut self, cx: &mut Context, op: OpId, result: Result<(), StoreFailure>) {
+        if let Phase::Downloading(work) = &mut self.phase
+            && let Some(deferred) = work.stored(cx, op, result)
+        {
+            self.phase = Phase::Deferred(deferred);
+        }
+    }
+
+    pub(super) fn opened(&mut self, cx: &mut Context, op: OpId, result: Result<Found, StoreFailure>) {
+        self.transition(cx, |phase, cx, slots| match phase {
+            Phase::Preparing(preparing) if preparing.op == op => preparing.done(cx, slots, result),
+            other => Continue(other),
+        });
+    }
+
+    pub(super) fn loaded(&mut self, op: OpId, bytes: Option<&[u8]>) {
+        if let Phase::Downloading(work) = &mut self.phase {
+            work.loaded(op, bytes);
+        }
+    }
+
+    /// An operation on images, on the boot control or of the host is done.
+    pub(super) fn installed(&mut self, cx: &mut Context, op: OpId, result: Answer) {
+        if self.phase.install_op() != Some(op) {
+            return;
+        }
+        self.transition(cx, |phase, cx, slots| match phase {
+            Phase::Matching(matching) => matching.done(cx, slots, result),
+            Phase::Installing(installing) => installing.done(cx, slots, result),
+            Phase::Activating(activating) => activating.done(cx, slots, result),
+            Phase::Rebooting(rebooting) => Continue(rebooting.done(cx, result)),
+            Phase::Testing(testing) => Continue(testing.done(cx, result)),
+            Phase::Confirming(confirming) => confirming.done(cx, slots, result),
+            Phase::Reverting(reverting) => Continue(reverting.done(cx)),
+            other => Continue(other),
+        });
+    }
+
+    /// Goes on as far as what is durable allows. `true` if another round may bring more.
+    pub(super) fn advance(&mut self, cx: &mut Context, documents: &Documents, link: &Link) -> bool {
+        if self.reconsider(cx, documents.wanted(cx.config.class, cx.record())) {
+            return true;
+        }
+        match &mut self.phase {
+            Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class), link.answered()),
+            Phase::Deferred(deferred) if deferred.until <= cx.now => {
+                self.phase = Phase::Idle;
+                return true;
+            }
+            Phase::Offered(offered) => {
+                if link.is_up()
+                    && let Some(release) = cx.deployment().map(|it| it.order.release)
+                {
+                    offered.ask(cx, release);
+                }
+                return false;
+            }
+            Phase::Downloading(work) if !work.is_done() => {
+                work.pump(cx, link);
+                return false;
+            }
+            _ => {}
+        }
+        let again = matches!(self.phase, Phase::GivingUp(_));
+        self.transition(cx, |phase, cx, slots| match phase {
+            Phase::Downloading(work) => Continue(Phase::Installing(work.install(cx))),
+            Phase::GivingUp(patch) => patch.durable(cx, slots),
+            Phase::Installed => Continue(Activating::begin(cx)),
+            Phase::Armed => Continue(Rebooting::begin(cx)),
+            Phase::Testing(testing) => Continue(testing.judge(cx, link)),
+            other => Continue(other),
+        });
+        again
+    }
+
+    pub(super) fn set_timers(&self, cx: &Context, link: &Link, timers: &mut Timers) {
+        match &self.phase {
+            Phase::Deferred(deferred) => timers.set(Timer::Deferral, Some(deferred.until)),
+            Phase::Offered(offered) => timers.set(Timer::Manifest, offered.ask_at().filter(|_| link.is_up())),
+            Phase::Downloading(work) => work.set_timers(cx, link, timers),
+            Phase::Testing(testing) => testing.set_timers(cx, link, timers),
+            _ => {}
         }
     }
 }

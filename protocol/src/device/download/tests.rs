@@ -75,7 +75,7 @@ impl Bench {
         let mut ops = Vec::new();
         for run in accepted {
             let op = self.op();
-            self.download.writing(op, &run);
+            self.download.writing(op, run.first, run.bytes.len() as u64);
             ops.push(op);
         }
         ops
@@ -348,7 +348,7 @@ fn chunks_that_follow_each_other_in_a_message_are_written_at_once() {
     }
     // A write of several chunks that fails takes all of them back, and no other.
     let op = bench.op();
-    bench.download.writing(op, &accepted[1]);
+    bench.download.writing(op, accepted[1].first, accepted[1].bytes.len() as u64);
     bench.download.written(op, false);
     let held: Vec<u32> = (0..20).filter(|chunk| bench.download.held().contains(ChunkIndex(*chunk))).collect();
     assert_eq!(held, [5, 6, 7]);

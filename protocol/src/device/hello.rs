@@ -1,0 +1,171 @@
+//! Hello, the question that the service answers with what is current: when it is asked, what its answer is compared
+//! with, and how long it has been without an answer.
+
+use super::config::Running;
+use super::context::Context;
+use super::ending::oldest_report;
+use super::event::{Event, Reason};
+use super::record::{Record, Scope};
+use crate::ids::{GroupName, Nonce};
+use crate::message::{GroupVersion, Hello, HelloAnswer};
+use crate::time::{Instant, UnixTime};
+use crate::version::PROTOCOL_VERSION;
+
+/// The hellos of a connection, and what outlives it.
+#[derive(Debug, Default)]
+pub(super) struct Hellos {
+    /// The hello that waits for its answer.
+    asked: Option<Asked>,
+    /// When to say hello again.
+    again_at: Option<Instant>,
+    /// Hellos in a row without an answer that brought us up to date, over all connections.
+    fruitless: u32,
+    /// What the last answer of this connection said is current.
+    current: Option<HelloAnswer>,
+    /// Everything that the answer named has arrived.
+    in_step: bool,
+    /// Milliseconds connected without an answer, before this connection.
+    unanswered_ms: u64,
+}
+
+#[derive(Debug)]
+struct Asked {
+    nonce: Nonce,
+    at: Instant,
+}
+
+/// What a hello says of the device besides what the record has.
+#[derive(Debug)]
+pub(super) struct Introduction<'a> {
+    pub(super) running: Running,
+    /// The version of the root.
+    pub(super) root: u64,
+    pub(super) groups: &'a [GroupName],
+}
+
+/// Hello again after this long without an answer, doubled each time up to the cap.
+const RETRY_MS: u64 = 10_000;
+const RETRY_CAP_MS: u64 = 600_000;
+/// How long documents that an answer announced may take.
+const DOCUMENTS_MS: u64 = 30_000;
+/// Codecs that are understood: raw, lzma and patch.
+const CODECS: u64 = 0b111;
+
+impl Hellos {
+    /// Another connection begins, or none is left. Waits of the old one that brought nothing still count, so that a
+    /// link that breaks again and again does not make the device talk more.
+    pub(super) fn renew(&mut self, unanswered_ms: u64) {
+        *self = Self { fruitless: self.fruitless, unanswered_ms, ..Self::default() };
+    }
+
+    /// The service's clock, if it answered in this connection.
+    pub(super) fn answered(&self) -> Option<UnixTime> {
+        self.current.as_ref().map(|answer| answer.time)
+    }
+
+    /// Milliseconds connected without an answer, before this connection.
+    pub(super) const fn unanswered_ms(&self) -> u64 {
+        self.unanswered_ms
+    }
+
+    /// Whether everything is here that the service has for us.
+    pub(super) const fn is_in_step(&self) -> bool {
+        self.in_step
+    }
+
+    pub(super) const fn again_at(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// The last answer is too old to rely on.
+    pub(super) const fn fall_behind(&mut self) {
+        self.in_step = false;
+    }
+
+    /// Says hello, whatever was said before.
+    pub(super) fn send(&mut self, cx: &mut Context, device: &Introduction<'_>, rtt_p95_ms: u64) {
+        let nonce = cx.nonce();
+        let version_of = |group: &GroupName| GroupVersion {
+            group: group.clone(),
+            version: cx.record().version_of(&Scope::Group(group.clone())),
+        };
+        let hello = Hello {
+            version_max: u64::from(PROTOCOL_VERSION),
+            message_max: cx.config.message_bytes_max as u64,
+            memory_max_kib: cx.config.memory_max_kib,
+            codecs: CODECS,
+            class: cx.config.class,
+            running: device.running.image.map(|image| image.short()).unwrap_or_default(),
+            sequence: device.running.sequence,
+            root: device.root,
+            assignment: cx.record().version_of(&Scope::Assignment),
+            groups: device.groups.iter().map(version_of).collect(),
+            nonce,
+            report: oldest_report(cx.record()),
+        };
+        cx.request(hello.encode());
+        let range = (RETRY_MS << self.fruitless.min(10)).min(RETRY_CAP_MS);
+        let wait = range.max(3 * rtt_p95_ms) + cx.jitter.below(range / 2);
+        self.fruitless = self.fruitless.saturating_add(1);
+        self.asked = Some(Asked { nonce, at: cx.now });
+        self.again_at = Some(cx.now.plus_millis(wait));
+    }
+
+    /// Says hello again soon, because something changed or is missing.
+    pub(super) fn again_within(&mut self, cx: &mut Context, ms: u64) {
+        let at = cx.after_about(ms);
+        self.again_at = Some(self.again_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Says hello again after this long and not before: the service wants to be left alone until then.
+    pub(super) fn again_after(&mut self, cx: &mut Context, ms: u64) {
+        self.again_at = Some(cx.after_about(ms));
+    }
+
+    /// A verified answer to a hello came. Returns the milliseconds that it took.
+    ///
+    /// # Errors
+    /// [`Reason::WrongNonce`] if no hello waits for it.
+    pub(super) fn take_answer(
+        &mut self,
+        cx: &mut Context,
+        answer: HelloAnswer,
+        root: u64,
+    ) -> Result<u64, Reason> {
+        let asked = match self.asked.take() {
+            Some(asked) if asked.nonce == answer.nonce => asked,
+            other => {
+                self.asked = other;
+                return Err(Reason::WrongNonce);
+            }
+        };
+        cx.raise_calendar(answer.time);
+        cx.tell(Event::Answered { time: answer.time });
+        if answer.root > root {
+            cx.tell(Event::RootOutdated { held: root, current: answer.root });
+        }
+        self.unanswered_ms = 0;
+        self.current = Some(answer);
+        self.again_at = Some(cx.now.plus_millis(DOCUMENTS_MS));
+        Ok(cx.now.millis_since(asked.at))
+    }
+
+    /// Compares what is held with what the answer said is current. `true` if nothing is missing.
+    pub(super) fn compare(&mut self, record: &Record) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let assignment = record.version_of(&Scope::Assignment) >= current.assignment;
+        let groups = current
+            .groups
+            .iter()
+            .all(|known| record.version_of(&Scope::Group(known.group.clone())) >= known.version);
+        let all = assignment && groups;
+        if all {
+            self.in_step = true;
+            self.fruitless = 0;
+            self.again_at = None;
+        }
+        all
+    }
+}
