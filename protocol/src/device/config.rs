@@ -3,6 +3,7 @@
 use crate::cose::SigningKey;
 use crate::ids::{ClassId, DeviceId, Digest, Prefix, VendorId};
 use crate::limits::{CHUNK_MESSAGE_BYTES_MAX, WINDOW_BYTES_MAX};
+use crate::manifest::Codecs;
 
 /// What does not change while a session lives.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct SessionConfig {
     /// Whether [`Input::Activity`](super::Input::Activity) will be fed. If the client library hides bytes,
     /// the session waits longer before it takes silence for a loss.
     pub sees_activity: bool,
+    /// What the device can decode. Payloads of other codecs are not fetched.
+    pub codecs: Codecs,
     /// Most memory for decoding, in KiB.
     pub memory_max_kib: u64,
     /// How long the health checks of a new image may ask for more time, in seconds.
@@ -55,6 +58,7 @@ impl SessionConfig {
             window_bytes_max: WINDOW_BYTES_MAX,
             mean_time_between_losses_s: 3600,
             sees_activity: false,
+            codecs: Codecs::ALL,
             memory_max_kib: 2048,
             health_limit_s: 600,
             reach_limit_s: 24 * 3600,

@@ -48,8 +48,6 @@ const RETRY_MS: u64 = 10_000;
 const RETRY_CAP_MS: u64 = 600_000;
 /// How long documents that an answer announced may take.
 const DOCUMENTS_MS: u64 = 30_000;
-/// Codecs that are understood: raw, lzma and patch.
-const CODECS: u64 = 0b111;
 
 impl Hellos {
     /// Another connection begins, or none is left. Waits of the old one that brought nothing still count, so that a
@@ -93,7 +91,7 @@ impl Hellos {
             version_max: u64::from(PROTOCOL_VERSION),
             message_max: cx.config.message_bytes_max as u64,
             memory_max_kib: cx.config.memory_max_kib,
-            codecs: CODECS,
+            codecs: cx.config.codecs.bits(),
             class: cx.config.class,
             running: device.running.image.map(|image| image.short()).unwrap_or_default(),
             sequence: device.running.sequence,

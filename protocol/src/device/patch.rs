@@ -41,6 +41,9 @@ pub(super) fn leaves_out(cx: &mut Context, plan: &FetchPlan) -> bool {
     if plan.transfer.codec != Codec::Patch {
         return false;
     }
+    if !cx.config.codecs.contains(Codec::Patch) {
+        return true;
+    }
     let payload = plan.transfer.tag();
     if cx.deployment().is_some_and(|deployment| deployment.has_given_up(payload)) {
         return true;

@@ -113,7 +113,7 @@ impl Run {
             return Break(Ended::failed(FailureCode::Unauthentic));
         }
         let memory = plan.transfer.decoder.map_or(0, |decoder| u64::from(decoder.memory_bytes));
-        if memory > cx.config.memory_max_kib * 1024 {
+        if memory > cx.config.memory_max_kib * 1024 || !cx.config.codecs.contains(plan.transfer.codec) {
             return Break(Ended::failed(FailureCode::Unsupported));
         }
         let opening = Opening {

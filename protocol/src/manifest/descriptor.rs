@@ -45,6 +45,35 @@ impl Codec {
     }
 }
 
+/// Codecs that a device can undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codecs(u8);
+
+impl Codecs {
+    /// Images as they are, and nothing else.
+    pub const RAW: Self = Self(1 << Codec::Raw as u8);
+    /// Every codec.
+    pub const ALL: Self = Self::RAW.with(Codec::Lzma).with(Codec::Patch);
+
+    /// These and `codec`.
+    #[must_use]
+    pub const fn with(self, codec: Codec) -> Self {
+        Self(self.0 | 1 << codec as u8)
+    }
+
+    /// Whether `codec` is one of them.
+    #[must_use]
+    pub const fn contains(self, codec: Codec) -> bool {
+        self.0 & 1 << codec as u8 != 0
+    }
+
+    /// As a hello says it: bit n for codec n.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0.into()
+    }
+}
+
 /// The memory that a payload's decoder needs, so that a device can refuse before the first chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderMemory {

@@ -25,7 +25,7 @@ mod walk;
 pub use build::{Image, Images, PatchSource, RUNNING_COMPONENT, ReleaseError, ReleaseManifest};
 pub use component::ComponentId;
 pub use content::{Content, Section, Severable};
-pub use descriptor::{Codec, DecoderMemory, TransferDescriptor};
+pub use descriptor::{Codec, Codecs, DecoderMemory, TransferDescriptor};
 pub use error::{Feature, ManifestError, ReportReason, RunError};
 pub use lzma::{Filter, LzmaHeader, LzmaProperties};
 pub use parameter::Parameter;

@@ -13,6 +13,7 @@ use super::recording::Recorder;
 use super::shelf::Shelf;
 use crate::device::{DeviceSession, Event, Input, Output, Record, SessionConfig};
 use crate::ids::PayloadTag;
+use crate::manifest::Codecs;
 use crate::message::State;
 use crate::retry::Jitter;
 use crate::server::{Document, Event as ServerEvent, GroupDocument, Input as ServerInput, ServerSession};
@@ -39,6 +40,8 @@ pub struct PairOptions {
     pub busy_one_in: u64,
     /// Most memory for decoding, in KiB; `None` for the usual.
     pub memory_max_kib: Option<u64>,
+    /// What the device can decode.
+    pub codecs: Codecs,
 }
 
 impl Default for PairOptions {
@@ -51,6 +54,7 @@ impl Default for PairOptions {
             accepted: true,
             busy_one_in: 0,
             memory_max_kib: None,
+            codecs: Codecs::ALL,
         }
     }
 }
@@ -235,7 +239,7 @@ impl Pair {
         let key = fixture.device_key.clone();
         let usual = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed);
         let memory_max_kib = options.memory_max_kib.unwrap_or(usual.memory_max_kib);
-        SessionConfig { memory_max_kib, ..usual }
+        SessionConfig { memory_max_kib, codecs: options.codecs, ..usual }
     }
 
     fn after(&mut self, mean_ms: u64) -> Option<Instant> {

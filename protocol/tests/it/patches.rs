@@ -5,7 +5,7 @@ use whimbrel_protocol::device::{
     Deployment, Event, GivenUp, InstallFailure, PatchFailure, Place, Record, Stage, StoreFailure,
 };
 use whimbrel_protocol::ids::{Digest, PayloadTag};
-use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
+use whimbrel_protocol::manifest::{Codecs, DecoderMemory, ImageId};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, State};
 use whimbrel_protocol::patch::Header;
 use whimbrel_protocol::testing::{
@@ -276,6 +276,16 @@ fn a_patch_that_needs_more_memory_than_there_is_is_not_fetched() {
     let (mut pair, release) = update.pair(options(65), &[with_need]);
     update.confirmed(&mut pair);
     assert_eq!(served(&pair, release.tag()), 0);
+}
+
+#[test]
+fn a_device_without_a_decoder_of_patches_takes_the_full_payload_and_fetches_nothing_of_a_patch() {
+    let update = Update::medium();
+    let options = PairOptions { codecs: Codecs::RAW, ..PairOptions::default() };
+    let (mut pair, release) = update.pair(options, std::slice::from_ref(&update.patch));
+    update.confirmed(&mut pair);
+    assert_eq!(pair.served, [(release.tag(), update.new.len() as u64)].into());
+    assert_eq!(failures(&pair), [], "nothing is wrong with the patch");
 }
 
 #[test]
