@@ -38,7 +38,6 @@ pub mod ids;
 pub mod limits;
 pub mod manifest;
 pub mod message;
-#[cfg(feature = "patch")]
 pub mod patch;
 pub mod retry;
 #[cfg(feature = "server")]
