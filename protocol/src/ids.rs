@@ -1,4 +1,4 @@
-//! Identifiers. Each is its own type, so that one can't be passed for another.
+//! Identifiers. Each is a type of its own, so that one can't be passed in place of another.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::limits::{DEVICE_ID_MAX, DEVICE_ID_MIN, GROUP_NAME_MAX, PREFIX_MAX};
 
-/// Why a name is not one.
+/// Why a text is not a name of its kind.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{what} must have {min} to {max} of the characters A-Z a-z 0-9 _ -")]
 pub struct NameError {
@@ -98,7 +98,7 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The first 8 bytes, where a message needs to point at a digest that both sides know.
+    /// The first 8 bytes, for messages that point at a digest which both sides know.
     #[must_use]
     pub fn short(&self) -> ShortDigest {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
@@ -153,7 +153,8 @@ macro_rules! fixed_id {
 }
 
 fixed_id! {
-    /// The first 8 bytes of a [`Digest`]: points at one of the things that both sides hold. Proves nothing.
+    /// The first 8 bytes of a [`Digest`]. It points at one of the things that both sides have, and proves
+    /// nothing.
     ShortDigest, 8
 }
 fixed_id! {

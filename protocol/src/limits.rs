@@ -1,7 +1,7 @@
 //! Every maximum in one place.
 //!
-//! What arrives from outside is checked against these before it is believed, stored or allocated for.
-//! Each line names the section of SPEC.md that fixes it.
+//! Everything that arrives from outside is checked against these before anything acts on it, stores it, or allocates
+//! memory for it. Each line names the section of SPEC.md that fixes it.
 
 /// Deepest nesting of any CBOR item that is walked without a schema.
 pub const CBOR_DEPTH_MAX: usize = 8; // SPEC 3.1
@@ -79,7 +79,7 @@ pub const VERSION_PARTS_MAX: usize = 6;
 
 /// Smallest log2 of the chunk size: 1 KiB.
 pub const CHUNK_SIZE_LOG2_MIN: u8 = 10;
-/// Largest log2 of the chunk size: 64 KiB, which few brokers and modems take in one message.
+/// Largest log2 of the chunk size: 64 KiB. Few brokers and modems take so much in one message.
 pub const CHUNK_SIZE_LOG2_MAX: u8 = 16;
 /// Most chunks of a payload.
 pub const CHUNKS_MAX: u32 = 65_535;
@@ -142,7 +142,7 @@ pub const RECORD_BYTES_MAX: usize = 32 * 1024;
 
 // The service's session (SPEC 9)
 
-/// Times its size that a payload is served to one device in a day.
+/// How many times its size a payload is served to one device in a day.
 pub const SERVED_TIMES_PER_DAY_MAX: u64 = 3;
 
 const _: () = assert!(PAGES_MAX == 128);

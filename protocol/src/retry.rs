@@ -1,6 +1,6 @@
-//! Waiting before trying again: exponential back-off with full jitter from a seed (SPEC 8.5).
+//! Computes waits before trying again: exponential back-off with full jitter from a seed (SPEC 8.5).
 
-/// A small seeded generator (splitmix64). For jitter, never for secrets.
+/// A small seeded generator of random numbers (splitmix64). It is for jitter, never for secrets.
 #[derive(Clone, Debug)]
 pub struct Jitter(u64);
 
@@ -20,13 +20,14 @@ impl Jitter {
         z ^ (z >> 31)
     }
 
-    /// The next number, uniform over `0..bound`, or 0 where `bound` is 0.
+    /// The next number, uniform over `0..bound`, or 0 if `bound` is 0.
     pub const fn below(&mut self, bound: u64) -> u64 {
         let wide = self.next_u64() as u128 * bound as u128;
         (wide >> 64) as u64
     }
 
-    /// A wait of `ms` milliseconds and up to a quarter more, so that devices do not keep step.
+    /// A wait of `ms` milliseconds and up to a quarter more, so that devices do not all come at the same
+    /// time.
     pub const fn lengthened(&mut self, ms: u64) -> u64 {
         ms.saturating_add(self.below(ms / 4))
     }
@@ -34,7 +35,7 @@ impl Jitter {
 
 /// Exponential back-off with full jitter: the n-th wait is uniform over `0..min(cap, base x 2^n)`.
 ///
-/// The first wait has jitter too, because what cut this device off often cut off all of them.
+/// The first wait has jitter too, because an outage that cut off this device often cut off all devices.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     jitter: Jitter,

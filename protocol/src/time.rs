@@ -1,6 +1,6 @@
 //! Two clocks that must not be confused: [`Instant`] is monotonic, [`UnixTime`] is the calendar.
 //!
-//! Neither is ever read here; the host passes them in.
+//! This crate reads no clock; the host passes the times in.
 
 use core::time::Duration;
 

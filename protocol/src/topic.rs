@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use crate::ids::{DeviceId, GroupName, Prefix};
 
-/// Where a message travels, seen from one device.
+/// The way that a message travels, seen from one device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// `ota/d/{d}/q`: hello, requests and status of the device, QoS 0.
@@ -37,16 +37,16 @@ impl Channel {
     }
 }
 
-/// What a topic says: the channel, and the device for the channels that belong to one.
+/// The content of a topic: the channel, and the device for the channels that belong to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Where the message travels.
+    /// The channel of the message.
     pub channel: Channel,
     /// Whose channel it is; `None` for groups and the beacon.
     pub device: Option<DeviceId>,
 }
 
-/// Reads a topic; `None` where it is not one of ours.
+/// Reads a topic; `None` if it is not one of ours.
 #[must_use]
 pub fn parse(prefix: &Prefix, topic: &str) -> Option<Address> {
     let rest = topic.strip_prefix(prefix.as_str())?.strip_prefix('/')?;

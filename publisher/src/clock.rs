@@ -1,10 +1,10 @@
-//! The only reader of clocks in this crate.
+//! The only place in this crate that reads clocks.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use whimbrel_protocol::time::UnixTime;
 
-/// The calendar clock; 1970 where it stands before that.
+/// The calendar clock. If it stands before 1970, this gives 1970.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the file that may")]
 pub fn now() -> UnixTime {

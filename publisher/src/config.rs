@@ -1,7 +1,7 @@
 //! `whimbrel.toml`, as far as the command line needs it.
 //!
-//! The service reads the same file and takes its own tables. Of `[service]` this program knows where the service is and
-//! what shows that one may use it; everything else there is the service's.
+//! The service reads the same file and takes its own tables. Of the table `[service]` this program uses only
+//! the service's address, the token's file and the root; the service uses the rest.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use whimbrel_settings::{Program, read, settings};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "whimbrel.toml";
-/// Names the file, where `--config` does not.
+/// The environment variable that names the file if `--config` does not.
 pub const FILE_VARIABLE: &str = "WHIMBREL_CONFIG";
 /// The commented file that `whimbrel init` writes.
 pub const DEFAULT_FILE: &str = include_str!("whimbrel.toml");
@@ -45,7 +45,7 @@ const PROGRAM: Program = Program {
     others: &["broker", "limits", "agent"],
 };
 
-/// What the command line takes from the file.
+/// The settings that the command line uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// `[service] admin`: address and port.
@@ -75,7 +75,7 @@ impl Config {
     }
 }
 
-/// The value that counts of every setting, and where it comes from.
+/// Finds for every setting the value that counts, and where it comes from.
 ///
 /// # Errors
 /// [`ConfigError`] if a source cannot be read, or names a key that there is not.
@@ -92,7 +92,7 @@ mod tests {
         let path = folder.path().join(FILE_NAME);
         std::fs::write(&path, text).unwrap();
         let mut config = Config::load(&Sources { file: Some(path), ..Sources::default() })?;
-        // The folder has another name every time.
+        // The folder's name differs from run to run.
         let strip = |path: PathBuf| path.strip_prefix(folder.path()).unwrap().to_path_buf();
         config.token_file = config.token_file.map(strip);
         config.root = config.root.map(strip);

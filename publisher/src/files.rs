@@ -1,9 +1,9 @@
-//! Reading files within a limit, and writing them such that none is ever half-written.
+//! Reads files up to a limit, and writes files so that no file is ever half-written.
 //!
-//! What is written goes to a file without a name, is flushed, and takes its name only when everything that belongs
-//! together is there. A full disk or a kill in between leaves the names as they were, and nothing else behind.
-//! File systems that know no files without a name get temporary ones, `.whimbrel-` and six characters, beside the
-//! target: those a kill leaves behind.
+//! New bytes go to a file without a name and are flushed. The file gets its name only when all files that belong
+//! together are complete. If the disk is full or the process is killed before that, the names are as they were, and
+//! nothing is left behind. On file systems that have no files without a name, temporary ones stand beside the target
+//! instead: `.whimbrel-` and six characters. After a kill these stay.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write};
@@ -18,7 +18,7 @@ use thiserror::Error;
 /// Why a file could not be read or written.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// The system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} {}", .path.display())]
     Io {
         /// What was tried.
@@ -28,13 +28,13 @@ pub enum FileError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Something has the name already and must not be overwritten.
+    /// A file with this name exists already and must not be overwritten.
     #[error("{} is there already: choose another name, or remove it first", .path.display())]
     Exists {
         /// The name.
         path: PathBuf,
     },
-    /// The file is larger than anything of its kind.
+    /// The file is larger than any file of its kind may be.
     #[error("{} has more than {limit} bytes, which is the most that {what} may have", .path.display())]
     TooLarge {
         /// The file.
@@ -71,13 +71,13 @@ pub fn read(path: &Path, what: &'static str, limit: u64) -> Result<Vec<u8>, File
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrecy {
-    /// Whoever the umask lets.
+    /// Everybody whom the umask allows.
     Public,
     /// Its owner alone: mode 0600.
     Secret,
 }
 
-/// What to do where the name is taken.
+/// What to do if the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Leave the old file alone and refuse.
@@ -86,7 +86,7 @@ pub enum Existing {
     Replace,
 }
 
-/// A file that is written little by little and gets its name when it is whole.
+/// A file that is written piece by piece and gets its name when it is complete.
 #[derive(Debug)]
 pub struct NewFile {
     body: Body,
@@ -96,7 +96,7 @@ pub struct NewFile {
 
 #[derive(Debug)]
 enum Body {
-    /// Gone with the process, whatever ends it.
+    /// A file without a name. It disappears when the process ends, however it ends.
     Nameless(File),
     Temporary(NamedTempFile),
 }
@@ -110,12 +110,12 @@ impl NewFile {
     /// Makes the file without its name, in the folder of `path`, which must exist.
     ///
     /// # Errors
-    /// [`FileError::Io`]; [`FileError::Exists`] where the name is taken and must not be.
+    /// [`FileError::Io`]; [`FileError::Exists`] if the name is taken and must not be.
     pub fn create(path: &Path, secrecy: Secrecy, existing: Existing) -> Result<Self, FileError> {
         if existing == Existing::Refuse && path.symlink_metadata().is_ok() {
             return Err(FileError::Exists { path: path.to_path_buf() });
         }
-        // The umask takes its bits away, as it does for every file that people make.
+        // The umask removes bits from this mode, as it does for every file.
         let mode = match secrecy {
             Secrecy::Public => 0o666,
             Secrecy::Secret => 0o600,
@@ -132,7 +132,7 @@ impl NewFile {
         Ok(Self { body, path: path.to_path_buf(), existing })
     }
 
-    /// Makes what was written durable.
+    /// Makes the bytes written so far durable.
     ///
     /// # Errors
     /// [`FileError::Io`].
@@ -156,7 +156,7 @@ impl NewFile {
         }
     }
 
-    /// Gives the file its name; adds it to `made` where no other file had it.
+    /// Gives the file its name. If no other file had the name before, adds it to `made`.
     fn name(self, made: &mut Vec<PathBuf>) -> Result<(), FileError> {
         let Self { body, path, existing } = self;
         let named = match (body, existing) {
@@ -194,7 +194,8 @@ impl Write for NewFile {
     }
 }
 
-/// A file without a name, where the file system has such and `/proc` is there to name it by.
+/// Makes a file without a name; `None` if the file system does not support that, or if `/proc` is missing,
+/// which is needed to name it later.
 fn nameless(folder: &Path, mode: u32) -> Option<File> {
     if !Path::new(OPEN_FILES).is_dir() {
         return None;
@@ -224,7 +225,7 @@ impl Staging {
     /// Writes and flushes `bytes` as a file without its name in the folder of `path`, which must exist.
     ///
     /// # Errors
-    /// [`FileError::Io`]; [`FileError::Exists`] where the name is taken and must not be.
+    /// [`FileError::Io`]; [`FileError::Exists`] if the name is taken and must not be.
     pub fn add(
         &mut self,
         path: &Path,
@@ -247,7 +248,7 @@ impl Staging {
         let mut made = Vec::new();
         let result = self.pending.into_iter().try_for_each(|file| file.name(&mut made));
         if result.is_err() {
-            // What cannot be removed now was still written whole.
+            // A file that cannot be removed now is at least complete.
             made.iter().for_each(|path| drop(std::fs::remove_file(path)));
         }
         result
@@ -278,7 +279,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A folder that is removed again unless it is kept: for what may still fail after it was made.
+/// A new folder that is removed again if it is not kept, because a later step may fail.
 #[derive(Debug)]
 pub struct NewFolder {
     path: PathBuf,
@@ -286,7 +287,7 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Makes the folder, whose parent must exist, for its owner alone where `secrecy` says so, and makes its name
+    /// Makes the folder, whose parent must exist, for its owner alone if `secrecy` says so, and makes its name
     /// durable. One that is there already is used as it is and never removed.
     ///
     /// # Errors
@@ -294,7 +295,8 @@ impl NewFolder {
     pub fn create(path: &Path, secrecy: Secrecy) -> Result<Self, FileError> {
         let made = !path.is_dir();
         if made {
-            // The umask takes its bits away. A secret one is secret from the start, not only after it was made.
+            // The umask removes bits from this mode. A secret folder is secret from the start, not only after
+            // a chmod.
             let mode = match secrecy {
                 Secrecy::Public => 0o777,
                 Secrecy::Secret => 0o700,
@@ -306,7 +308,7 @@ impl NewFolder {
         }
         let folder = Self { path: path.to_path_buf(), made };
         if made {
-            // Where this fails the folder goes again.
+            // If this fails, the folder is removed again.
             flush_folder(folder_of(path))?;
         }
         Ok(folder)
@@ -321,7 +323,7 @@ impl NewFolder {
 impl Drop for NewFolder {
     fn drop(&mut self) {
         if self.made {
-            // Only where it is empty, as it is when staged files are gone.
+            // This removes the folder only if it is empty, which it is when the staged files are gone.
             drop(std::fs::remove_dir(&self.path));
         }
     }
@@ -347,7 +349,7 @@ mod tests {
         let mut staging = Staging::new();
         staging.add(&at("one"), b"1", Secrecy::Public, Existing::Refuse).unwrap();
         staging.add(&at("two"), b"2", Secrecy::Public, Existing::Refuse).unwrap();
-        // Somebody else takes the second name in between.
+        // Another process takes the second name before the commit.
         std::fs::write(at("two"), b"other").unwrap();
         assert!(matches!(staging.commit(), Err(FileError::Exists { path }) if path == at("two")));
         assert_eq!(names(folder.path()), ["two"]);
@@ -385,7 +387,7 @@ mod tests {
         assert_eq!(names(folder.path()), ["one"]);
     }
 
-    /// As on file systems that know no files without a name.
+    /// Writes as on a file system that has no files without a name.
     #[test]
     fn a_temporary_file_takes_its_name_in_the_same_way() {
         let folder = tempfile::tempdir().unwrap();

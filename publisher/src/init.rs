@@ -1,4 +1,4 @@
-//! `whimbrel init`: a folder with everything that a first campaign needs.
+//! `whimbrel init` makes a folder with everything that a first campaign needs.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -7,7 +7,8 @@
 //! | `keys/root.cose`, `keys/release.cose`, `keys/campaign.cose`, `keys/beacon.cose` | private keys, mode 0600 |
 //! | `admin.token` | what the command line shows to the service, mode 0600 |
 //!
-//! All keys in one folder is for a start on one machine; production takes root and release keys elsewhere.
+//! All keys lie in one folder, which is right for a first try on one machine. In production, keep root and
+//! release keys elsewhere.
 
 use std::path::Path;
 
@@ -34,7 +35,7 @@ pub const KEYS_FOLDER: &str = "keys";
 /// Why the folder could not be made.
 #[derive(Debug, Error)]
 pub enum InitError {
-    /// It is there already.
+    /// One of its files exists already.
     #[error(
         "{} is there already: choose another folder, or remove that file to start anew (its keys stay)",
         .path.display()
@@ -66,8 +67,8 @@ impl Made {
     }
 }
 
-/// Makes the folder, at `now`, with keys for `algorithm`. A folder that has a configuration, or any of the other
-/// files, is left as it is.
+/// Makes the folder, at `now`, with keys for `algorithm`. If it has a configuration or any of the other files
+/// already, it is left as it is.
 ///
 /// # Errors
 /// [`InitError`]; nothing is left behind.
@@ -94,7 +95,7 @@ pub fn create(folder: &Path, algorithm: Algorithm, now: UnixTime) -> Result<Made
     };
     public(&mut staging, ROOT_FILE, &root.sign(&[root_key]))?;
     staging.add(&folder.join(TOKEN_FILE), token()?.as_bytes(), Secrecy::Secret, Existing::Refuse)?;
-    // Last, because it is what makes the folder one of ours.
+    // The configuration comes last, because a folder that has it counts as complete.
     public(&mut staging, config::FILE_NAME, config::DEFAULT_FILE.as_bytes())?;
     staging.commit()?;
     made_keys.keep();

@@ -1,11 +1,11 @@
-//! What people type: keys, releases, signing, and the commands of the operator.
+//! The command line tool `whimbrel`: keys, releases, signing, and the commands of the operator.
 //!
 //! The binary `whimbrel` is a thin shell around this library. [`init`] makes a folder to start with, [`keys`] and
 //! [`release`] work on files and need no service, [`inspect`] explains any file or message of ours, [`service`]
 //! speaks to the update service's admin API.
 //!
-//! Everything on standard output is for the reader or, with `--json`, for a program; progress and warnings go to
-//! standard error; an error is one line that says what is wrong, where, and what would be right.
+//! Standard output has the result, for people or, with `--json`, for programs. Progress and warnings go to
+//! standard error. An error is one line that says what is wrong, where, and what would be right.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What a command tells, once for people and once for programs.
+//! The result of a command, printed for people or for programs.
 //!
 //! A command fills [`Fields`]; `--json` prints them as one JSON object, otherwise they become aligned lines. Both
 //! come from the same values, so that neither can say more than the other.
@@ -10,10 +10,10 @@ use whimbrel_protocol::time::UnixTime;
 
 use crate::units;
 
-/// One thing to tell.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Words, an id, a digest in hexadecimal.
+    /// A word, a sentence, an id, or a digest in hexadecimal.
     Text(String),
     /// A number.
     Count(u64),
@@ -29,11 +29,11 @@ pub enum Value {
     Seconds(u64),
     /// Yes or no.
     Flag(bool),
-    /// Nothing there.
+    /// There is no value.
     None,
-    /// Several of a kind.
+    /// A list of values of one kind.
     List(Vec<Self>),
-    /// A thing with fields of its own.
+    /// An object with fields of its own.
     Fields(Fields),
 }
 
@@ -48,7 +48,7 @@ impl Fields {
         Self::default()
     }
 
-    /// Adds a field. Names are `snake_case`, with their unit last where the value has one.
+    /// Adds a field. Its name is `snake_case`, and the unit stands last if the value has one.
     pub fn add(&mut self, name: &'static str, value: impl Into<Value>) -> &mut Self {
         self.0.push((name, value.into()));
         self
@@ -118,13 +118,13 @@ impl Fields {
 /// Longest list that stands on one line; the items of a longer one stand below each other.
 const LIST_WIDTH_MAX: usize = 80;
 
-/// `chunk_size` is a name for programs; people read `chunk size`. The unit stands with the value.
+/// The name as people read it: `chunk_size` becomes `chunk size`. The unit stands with the value.
 fn label(name: &str) -> String {
     let name = name.strip_suffix("_s").or_else(|| name.strip_suffix("_bytes")).unwrap_or(name);
     name.replace('_', " ")
 }
 
-/// `copies` is one `copy`, `keys` is one `key`.
+/// The singular of a plural: `copy` for `copies`, `key` for `keys`.
 fn singular(label: &str) -> String {
     match label.strip_suffix("ies") {
         Some(start) => format!("{start}y"),
@@ -137,7 +137,7 @@ fn line(out: &mut String, indent: usize, text: &str) {
 }
 
 impl Value {
-    /// The value on one line, with nothing in it that a terminal would obey.
+    /// The value on one line, without control characters that a terminal would obey.
     #[must_use]
     pub fn human(&self) -> String {
         match self {
@@ -249,7 +249,7 @@ impl<T: Into<Self>> From<Option<T>> for Value {
     }
 }
 
-/// The text with everything escaped that would move a cursor, colour a terminal or turn the writing direction.
+/// Escapes every character that would move the cursor, colour the terminal or change the writing direction.
 #[must_use]
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -259,7 +259,7 @@ pub fn plain(text: &str) -> String {
     out
 }
 
-/// Marks that change how other characters appear, and leave no trace of their own.
+/// Invisible characters that change how other characters appear.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -1,9 +1,9 @@
-//! Sizes, durations and points in time, as people write and read them.
+//! Reads and writes sizes, durations and points in time as people do.
 
 use thiserror::Error;
 use whimbrel_protocol::time::UnixTime;
 
-/// Why a text is not the quantity that it should be.
+/// Why a text is not the size, duration or time that it should be.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{text}` is not {what}")]
 pub struct UnitError {
@@ -57,7 +57,7 @@ fn parse(text: &str, units: &[(&str, u64)], what: &'static str) -> Result<u64, U
         .ok_or_else(|| UnitError { text: text.into(), what })
 }
 
-/// A number with thousands apart: `1,048,576`.
+/// Writes a number with separated thousands: `1,048,576`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -71,7 +71,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A size, for people: whole units where it has one, else bytes.
+/// Writes a size for people: in the largest unit that divides it, else in bytes.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     match bytes {
@@ -87,7 +87,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A duration, for people, in the largest unit that divides it.
+/// Writes a duration for people, in the largest unit that divides it.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     match [(DAY_S, "d"), (3600, "h"), (60, "m")]
@@ -107,7 +107,7 @@ const ERA_DAYS: u64 = 146_097;
 /// 9999-12-31 23:59:59.
 const LATEST_S: u64 = 253_402_300_799;
 
-/// A point in time as RFC 3339 has it, `2026-11-22T10:00:00Z`; beyond the year 9999 as `@` and seconds.
+/// Writes a point in time as in RFC 3339, `2026-11-22T10:00:00Z`; beyond the year 9999 as `@` and seconds.
 #[must_use]
 pub fn time(time: UnixTime) -> String {
     let seconds = time.as_secs();
@@ -130,7 +130,7 @@ pub fn time(time: UnixTime) -> String {
 /// Reads a point in time: `2026-12-01T02:00:00Z`, `2026-12-01` (midnight UTC), or seconds since 1970.
 ///
 /// # Errors
-/// [`UnitError`] for anything else, also for days that no calendar has.
+/// [`UnitError`] for anything else, and for days that no calendar has.
 pub fn parse_time(text: &str) -> Result<UnixTime, UnitError> {
     let wrong = || UnitError {
         text: text.into(),
@@ -154,7 +154,7 @@ pub fn parse_time(text: &str) -> Result<UnixTime, UnitError> {
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     let days = era * ERA_DAYS + day_of_era - EPOCH_DAY;
     let parsed = UnixTime::from_secs(days * DAY_S + hour * 3600 + minute * 60 + second);
-    // 31 April has become 1 May by now.
+    // A day that does not exist reads back as another one: 31 April has become 1 May.
     if time(parsed).starts_with(date) { Ok(parsed) } else { Err(wrong()) }
 }
 

@@ -1,4 +1,4 @@
-//! The device agent as a process, and what its owner asks it.
+//! The device agent as a process, and the commands of its owner.
 
 use core::fmt::Write as _;
 use core::net::SocketAddr;
@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use crate::bundle::{Bundle, CLASS, VENDOR};
 use crate::process::{Finished, Process, program, run};
 
-/// A device: its folder, and the agent where it runs.
+/// A device: its folder, and the agent's process if it runs.
 #[derive(Debug)]
 pub struct Agent {
     id: String,
     process: Option<Process>,
-    /// Where slots, journal and record are.
+    /// The folder that holds slots, journal and record.
     data: PathBuf,
     sets: Vec<String>,
     folder: TempDir,
@@ -28,7 +28,7 @@ impl Agent {
     /// A new device that trusts the bundle's root and reaches its broker at `broker`. It is not started.
     ///
     /// # Panics
-    /// Where its folder cannot be made.
+    /// If its folder cannot be made.
     #[must_use]
     pub fn new(bundle: &Bundle, id: &str, broker: SocketAddr) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -52,7 +52,7 @@ impl Agent {
         &self.id
     }
 
-    /// Something in its folder.
+    /// The path of a file in its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -65,10 +65,10 @@ impl Agent {
         self.sets.push(setting.to_owned());
     }
 
-    /// Has it keep its data elsewhere.
+    /// Makes it keep its data in `folder`.
     ///
     /// # Panics
-    /// Where `folder` is not UTF-8.
+    /// If `folder` is not UTF-8.
     pub fn keep_data_in(&mut self, folder: &Path) {
         self.data = folder.to_owned();
         self.set(&format!("storage.data={}", folder.to_str().expect("UTF-8")));
@@ -77,7 +77,7 @@ impl Agent {
     /// Gives it a hook: a shell script.
     ///
     /// # Panics
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn hook(&self, name: &str, script: &str) {
         let path = self.path("hooks").join(name);
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the folder takes files");
@@ -105,21 +105,21 @@ impl Agent {
         self.process = Some(Process::start(self.program(["daemon"])));
     }
 
-    /// Kills the daemon, as `kill -9` and a reboot of the device do.
+    /// Kills the daemon, as `kill -9` does, or a reboot of the device.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     pub fn kill(&mut self) {
         self.process.take().expect("the agent runs").kill();
     }
 
-    /// A reboot out of nowhere.
+    /// Reboots the device without a warning.
     pub fn reboot(&mut self) {
         self.kill();
         self.start();
     }
 
-    /// The daemon, where it runs.
+    /// The daemon, if it runs.
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()
     }
@@ -133,7 +133,7 @@ impl Agent {
     /// Waits until the daemon that runs now has logged a line with all of these parts.
     ///
     /// # Panics
-    /// Where it never does, or does not run.
+    /// If it does not log one in time, or does not run.
     pub fn wait_for_line(&mut self, parts: &[&str]) -> String {
         let process = self.process.as_mut().expect("the agent runs");
         process.wait_for_line(&format!("a line with {parts:?}"), |line| {
@@ -147,16 +147,16 @@ impl Agent {
         self.command(["status", "--json"]).json()
     }
 
-    /// Waits until its status is as `is` wants it.
+    /// Waits until `is` accepts its status.
     ///
     /// # Panics
-    /// Where it never is.
+    /// If it does not in time.
     pub fn wait_for(&self, what: &str, mut is: impl FnMut(&Json) -> bool) -> Json {
         let mut what = format!("{}: {what}", self.id);
         let asked = what.len();
         wait_for_with(&mut what, asked, || {
             let status = self.command(["status", "--json"]);
-            // A daemon that is just starting says so.
+            // A daemon that is just starting answers with an error.
             if status.code != Some(0) {
                 return Err(status.err);
             }
@@ -206,7 +206,7 @@ impl Agent {
     }
 }
 
-/// Waits, and says what came instead where it waits in vain.
+/// Waits. If it waits in vain, it says what came instead.
 fn wait_for_with(what: &mut String, asked: usize, mut ask: impl FnMut() -> Result<Json, String>) -> Json {
     let found = crate::clock::try_for(|| match ask() {
         Ok(value) => Some(value),

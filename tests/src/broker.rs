@@ -1,4 +1,4 @@
-//! A mosquitto of our own, as a broker that knows nothing of us.
+//! A mosquitto that the test starts: a broker that knows nothing of Whimbrel.
 
 use core::net::SocketAddr;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ pub struct Mosquitto {
     folder: tempfile::TempDir,
 }
 
-/// An address that nobody uses now.
+/// An address with a port that is free now.
 #[must_use]
 pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -24,7 +24,7 @@ pub fn free_address() -> SocketAddr {
 }
 
 impl Mosquitto {
-    /// Starts one that lets everybody in, as a broker behind a firewall might.
+    /// Starts one without access rules, as some brokers behind a firewall are.
     #[must_use]
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -63,13 +63,13 @@ impl Mosquitto {
         });
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Kills it: sessions and retained messages are gone.
+    /// Kills it, so that its sessions and retained messages are gone.
     pub fn kill(&mut self) {
         self.process.kill();
     }

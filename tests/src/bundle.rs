@@ -1,4 +1,4 @@
-//! A folder with keys for every role, and releases: everything in it is made by the real `whimbrel`.
+//! A folder with keys for every role, and releases. The real `whimbrel` makes everything in it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use whimbrel_protocol::retry::Jitter;
 
 use crate::process::{Finished, program, run};
 
-/// Who makes the devices of the tests.
+/// The vendor of the devices of the tests.
 pub const VENDOR: &str = "example.com";
-/// What the devices of the tests are.
+/// The class of the devices of the tests.
 pub const CLASS: &str = "gateway";
 
 /// The folder that `whimbrel init` makes.
@@ -21,25 +21,25 @@ pub struct Bundle {
     folder: TempDir,
 }
 
-/// A release to be made: an image, and what is said of it.
+/// A release that shall be made: an image, and the flags for it.
 #[derive(Clone, Debug)]
 pub struct Recipe<'r> {
     /// Its sequence number; the version is `1.SEQUENCE.0`.
     pub sequence: u64,
     /// The image.
     pub image: Vec<u8>,
-    /// Who makes the devices that it is for.
+    /// The vendor of the devices that it is for.
     pub vendor: &'r str,
     /// The class of devices that it is for.
     pub class: &'r str,
-    /// The key that signs it; the bundle's release key where nothing is said.
+    /// The key that signs it; `None` for the bundle's release key.
     pub key: Option<PathBuf>,
     /// More flags of `whimbrel release build`.
     pub flags: &'r [&'r str],
 }
 
 impl Recipe<'_> {
-    /// Noise for the usual class, sent as it is.
+    /// A release of random bytes for the usual class, sent uncompressed.
     #[must_use]
     pub fn noise(sequence: u64, len: usize) -> Self {
         let image = noise(sequence, len);
@@ -64,7 +64,7 @@ pub struct Release {
     pub chunk_size: u64,
 }
 
-/// `len` bytes that do not compress, other ones for each `seed`.
+/// `len` bytes that cannot be compressed, different ones for each `seed`.
 #[must_use]
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut jitter = Jitter::new(seed);
@@ -81,7 +81,7 @@ impl Bundle {
     /// Makes one.
     ///
     /// # Panics
-    /// Where `whimbrel init` does not.
+    /// If `whimbrel init` fails.
     #[must_use]
     pub fn new() -> Self {
         let bundle = Self { folder: tempfile::tempdir().expect("a temporary folder") };
@@ -89,7 +89,7 @@ impl Bundle {
         bundle
     }
 
-    /// Something in the folder.
+    /// The path of a file in the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -98,14 +98,14 @@ impl Bundle {
     /// Writes a file into the folder.
     ///
     /// # Panics
-    /// Where that fails.
+    /// If that fails.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).expect("the folder takes files");
         path
     }
 
-    /// Runs `whimbrel` in the folder, where it finds its configuration.
+    /// Runs `whimbrel` in the folder, in which it finds its configuration.
     pub fn whimbrel<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
         let mut command = program("whimbrel");
         command.current_dir(self.folder.path()).args(args);
@@ -115,7 +115,7 @@ impl Bundle {
     /// The private key of a role: `root`, `release`, `campaign` or `beacon`.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     #[must_use]
     pub fn key(&self, role: &str) -> SigningKey {
         read_key(&self.path(&format!("keys/{role}.cose")))
@@ -124,7 +124,7 @@ impl Bundle {
     /// Makes a new key file in the folder.
     ///
     /// # Panics
-    /// Where `whimbrel key new` does not.
+    /// If `whimbrel key new` fails.
     #[must_use]
     pub fn new_key(&self, name: &str) -> PathBuf {
         self.whimbrel(["key", "new", name]).good();
@@ -134,7 +134,7 @@ impl Bundle {
     /// What `whimbrel key show` says of a key file.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     #[must_use]
     pub fn show_key(&self, file: &Path) -> Json {
         self.whimbrel([OsStr::new("key"), "show".as_ref(), file.as_ref(), "--json".as_ref()]).json()
@@ -143,7 +143,7 @@ impl Bundle {
     /// Builds and signs a release.
     ///
     /// # Panics
-    /// Where `whimbrel release` fails.
+    /// If `whimbrel release` fails.
     #[must_use]
     pub fn release(&self, recipe: Recipe<'_>) -> Release {
         let Recipe { sequence, image, vendor, class, key, flags } = recipe;
@@ -172,7 +172,7 @@ impl Bundle {
         }
     }
 
-    /// Builds and signs a release of noise for the usual class, sent as it is.
+    /// Builds and signs a release of random bytes for the usual class, sent uncompressed.
     #[must_use]
     pub fn noise_release(&self, sequence: u64, len: usize) -> Release {
         self.release(Recipe::noise(sequence, len))
@@ -188,7 +188,7 @@ impl Default for Bundle {
 /// Reads a private key file.
 ///
 /// # Panics
-/// Where it is none.
+/// If it is no private key file.
 #[must_use]
 pub fn read_key(path: &Path) -> SigningKey {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

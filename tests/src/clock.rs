@@ -1,11 +1,12 @@
-//! The only reader of clocks: time-outs of tests, which guard against hanging and claim nothing.
+//! The only place that reads clocks, for time-outs. These stop tests that hang, and are no part of what a
+//! test claims.
 
 use core::time::Duration;
 
-/// How long anything may take before a test fails: generous, because machines are.
+/// The time after which a test fails. It is long, because some machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks.
+/// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A point in time after which waiting is pointless.
@@ -37,13 +38,13 @@ impl Deadline {
 /// Asks again and again until `ready` gives something.
 ///
 /// # Panics
-/// With `what` when [`PATIENCE`] is over.
+/// With `what`, if [`PATIENCE`] is over before.
 #[track_caller]
 pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
     try_for(ready).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-/// Asks again and again until `ready` gives something; `None` when [`PATIENCE`] is over.
+/// Asks again and again until `ready` gives something; `None` if [`PATIENCE`] is over before.
 pub fn try_for<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Deadline::after(PATIENCE);
     loop {

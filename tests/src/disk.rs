@@ -1,4 +1,4 @@
-//! A disk that is soon full: a small file system of its own. Only root may mount one.
+//! A disk that can be filled: a small file system of its own. Only root may mount one.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ pub struct SmallDisk {
     folder: TempDir,
 }
 
-/// What takes the room away.
+/// The file that takes the room.
 const FILLER: &str = "filler";
 
 impl SmallDisk {
     /// Mounts one of `mib` MiB.
     ///
     /// # Panics
-    /// Where this is not allowed.
+    /// If this is not allowed.
     #[must_use]
     pub fn mount(mib: u32) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -31,7 +31,7 @@ impl SmallDisk {
         Self { folder }
     }
 
-    /// Something on it.
+    /// The path of a file on it.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -40,7 +40,7 @@ impl SmallDisk {
     /// Takes all the room that is left.
     ///
     /// # Panics
-    /// Where anything but a full disk keeps from writing.
+    /// If writing fails for another reason than a full disk.
     pub fn fill(&self) {
         let mut file = std::fs::File::create(self.path(FILLER)).expect("one more file");
         loop {
@@ -52,10 +52,10 @@ impl SmallDisk {
         }
     }
 
-    /// Gives the room back.
+    /// Frees the room again.
     ///
     /// # Panics
-    /// Where it was not taken.
+    /// If it was not taken.
     pub fn free(&self) {
         std::fs::remove_file(self.path(FILLER)).expect("it was filled");
     }
@@ -67,7 +67,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Also where somebody still has a file open.
+/// Unmounts it even if somebody still has a file open.
 fn unmount(folder: &Path) {
     drop(Command::new("umount").arg("-l").arg(folder).status());
 }

@@ -1,4 +1,4 @@
-//! What a thief of online keys, or a broker with old messages, would publish.
+//! Publishes what a thief of online keys, or a broker with old messages, could publish.
 
 use core::net::SocketAddr;
 use core::ops::Range;
@@ -15,7 +15,7 @@ use crate::clock::PATIENCE;
 use crate::frames;
 use crate::proxy::Proxy;
 
-/// Publishes at a broker that lets everybody, signed with the keys of a bundle.
+/// Publishes documents signed with the keys of a bundle, at a broker without access rules.
 #[derive(Debug)]
 pub struct Forger {
     broker: SocketAddr,
@@ -24,7 +24,7 @@ pub struct Forger {
 }
 
 impl Forger {
-    /// Takes the bundle's online keys.
+    /// Reads the bundle's online keys.
     #[must_use]
     pub fn new(bundle: &Bundle, broker: SocketAddr) -> Self {
         Self { broker, campaign: bundle.key("campaign"), beacon: bundle.key("beacon") }
@@ -48,7 +48,7 @@ impl Forger {
         sign_attached(&self.beacon, Kind::Beacon, None, &beacon.encode())
     }
 
-    /// Signs a campaign with the key of beacons.
+    /// Signs a campaign with the key for beacons.
     #[must_use]
     pub fn campaign_by_beacon_key(&self, campaign: &Campaign) -> Vec<u8> {
         sign_attached(&self.beacon, Kind::Campaign, None, &campaign.encode())
@@ -57,20 +57,20 @@ impl Forger {
     /// Publishes retained, and returns when the broker has it.
     ///
     /// # Panics
-    /// Where the broker does not take it.
+    /// If the broker does not take it.
     pub fn retain(&self, topic: &str, payload: &[u8]) {
         self.publish(topic, payload, true).expect("the broker lets everybody publish");
     }
 
-    /// Publishes to those who listen now, and returns when the broker has it.
+    /// Publishes without retaining, to clients that are subscribed now, and returns when the broker has it.
     ///
     /// # Panics
-    /// Where the broker does not take it.
+    /// If the broker does not take it.
     pub fn send(&self, topic: &str, payload: &[u8]) {
         self.publish(topic, payload, false).expect("the broker lets everybody publish");
     }
 
-    /// Says something to a device where the service answers it: there it always listens.
+    /// Publishes on the topic on which the service answers a device, because a device always listens there.
     pub fn tell(&self, device: &str, payload: &[u8]) {
         self.send(&format!("ota/d/{device}/c"), payload);
     }
@@ -89,7 +89,7 @@ impl Forger {
     }
 }
 
-/// The last document of `kind` that `device` was sent, as signed and what was signed.
+/// The last document of `kind` that `device` was sent: as signed, and the payload that was signed.
 fn last_document(proxy: &Proxy, device: &str, kind: Kind) -> Option<(Vec<u8>, Vec<u8>)> {
     let messages = proxy.messages(device);
     let mut down = messages.into_iter().rev().filter(|message| !message.up);
@@ -103,7 +103,7 @@ fn last_document(proxy: &Proxy, device: &str, kind: Kind) -> Option<(Vec<u8>, Ve
 /// The last campaign that `device` was sent, and its signed bytes.
 ///
 /// # Panics
-/// Where it was sent none.
+/// If it was sent none.
 #[must_use]
 pub fn last_campaign(proxy: &Proxy, device: &str) -> (Campaign, Vec<u8>) {
     let (payload, signed) = last_document(proxy, device, Kind::Campaign).expect("it was sent a campaign");
@@ -113,17 +113,17 @@ pub fn last_campaign(proxy: &Proxy, device: &str) -> (Campaign, Vec<u8>) {
 /// The last assignment that `device` was sent, and its signed bytes.
 ///
 /// # Panics
-/// Where it was sent none.
+/// If it was sent none.
 #[must_use]
 pub fn last_assignment(proxy: &Proxy, device: &str) -> (Assignment, Vec<u8>) {
     let (payload, signed) = last_document(proxy, device, Kind::Assignment).expect("it was sent one");
     (Assignment::decode(&payload).expect("the service makes good ones"), signed)
 }
 
-/// A device's name as the documents have it.
+/// A device's name as a [`DeviceId`].
 ///
 /// # Panics
-/// Where it is none.
+/// If `text` is no device id.
 #[must_use]
 pub fn device_id(text: &str) -> DeviceId {
     DeviceId::new(text).expect("a device's name")
@@ -143,7 +143,7 @@ pub fn last_report(proxy: &Proxy, device: &str) -> Option<Report> {
 /// A release's envelope as a service sends it: without its text.
 ///
 /// # Panics
-/// Where the release was not signed.
+/// If the release was not signed.
 #[must_use]
 pub fn envelope_of(release: &Release) -> Vec<u8> {
     let bytes = std::fs::read(release.folder.join("release.suit")).expect("it was signed");
@@ -152,15 +152,15 @@ pub fn envelope_of(release: &Release) -> Vec<u8> {
     envelope.bytes().to_vec()
 }
 
-/// An envelope whose manifest has one byte changed and whose digest is right again, and that digest: all that
-/// somebody without a release key can do.
+/// An envelope with one byte of its manifest changed and the digest made right again, and that digest.
+/// Somebody without a release key can do no more than this.
 ///
 /// # Panics
-/// Where `envelope` has no manifest.
+/// If `envelope` has no manifest.
 #[must_use]
 pub fn with_one_byte_changed(envelope: &[u8]) -> (Vec<u8>, Digest) {
     let digest = Envelope::decode(envelope).expect("a good one").claimed_digest();
-    // The manifest is the byte string whose digest is signed.
+    // The manifest is the byte string that has the signed digest.
     let end_of = |start: usize| match *envelope.get(start..)? {
         [0x58, length, ..] => Some(start + 2 + usize::from(length)),
         [0x59, high, low, ..] => Some(start + 3 + usize::from(u16::from_be_bytes([high, low]))),

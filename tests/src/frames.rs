@@ -1,4 +1,4 @@
-//! MQTT 3.1.1 packets as bytes, as far as a proxy and a publisher have to understand them.
+//! Reads and writes MQTT 3.1.1 packets, as far as a proxy and a publisher need it.
 
 /// One whole packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Frame {
     body: usize,
 }
 
-/// What a PUBLISH says.
+/// The content of a PUBLISH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     /// The topic.
@@ -27,7 +27,7 @@ const PUBLISH: u8 = 3;
 /// Takes the first whole packet off `buffer`.
 ///
 /// # Panics
-/// Where what begins there is no packet.
+/// If the bytes do not begin with a packet.
 #[must_use]
 pub fn take(buffer: &mut Vec<u8>) -> Option<Frame> {
     let mut length = 0usize;
@@ -68,7 +68,7 @@ impl Frame {
         core::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*length)))?).ok()
     }
 
-    /// What it publishes, if it is a PUBLISH.
+    /// Its content, if it is a PUBLISH.
     #[must_use]
     pub fn publish(&self) -> Option<Publish<'_>> {
         if self.kind() != PUBLISH {
@@ -83,7 +83,8 @@ impl Frame {
         Some(Publish { topic: core::str::from_utf8(topic).ok()?, qos, retain: first & 1 == 1, payload })
     }
 
-    /// Flips one bit of a PUBLISH's payload, counted from its first byte's lowest one. MQTT's own bytes stay.
+    /// Flips one bit of a PUBLISH's payload, counted from the lowest bit of its first byte. The bytes of MQTT
+    /// itself stay.
     pub fn flip(&mut self, bit: usize) {
         let payload = self.publish().map_or(0, |publish| publish.payload.len());
         let start = self.bytes.len() - payload;
@@ -93,7 +94,7 @@ impl Frame {
     }
 }
 
-/// A packet of this first byte and body.
+/// Makes a packet from its first byte and its body.
 fn packet(first: u8, body: &[u8]) -> Frame {
     let mut bytes = vec![first];
     let mut length = body.len();

@@ -1,7 +1,7 @@
-//! What the end-to-end tests start and stop: brokers, services, agents, and a proxy that misbehaves.
+//! Starts and stops what the end-to-end tests need: brokers, services, agents, and a proxy that misbehaves.
 //!
-//! Everything here is a real process on a free port of the loopback interface with its files in a temporary
-//! folder, and is gone when its value is dropped.
+//! Everything here is a real process on a free port of the loopback interface, with its files in a temporary folder.
+//! It ends, and its files are removed, when its value is dropped.
 //!
 //! | file | what |
 //! |---|---|
@@ -10,13 +10,13 @@
 //! | `broker` | mosquitto |
 //! | `agent` | `whimbrel-agent` |
 //! | `proxy` | stands between devices and broker: counts, slows down, misbehaves |
-//! | `stage` | all of that put together, with one device or more |
+//! | `stage` | all of them put together, with one device or more |
 //! | `forge` | documents that a thief of keys, or a hostile broker, would publish |
-//! | `disk` | a disk that is soon full |
-//! | `process`, `frames`, `clock` | what the others are made of |
+//! | `disk` | a small disk that can be filled |
+//! | `process`, `frames`, `clock` | parts that the others use |
 //!
-//! With `E2E_IGNORE_RETAIN=1` in the environment every proxy is a broker that ignores `retain`, so that the whole
-//! suite can be run on one.
+//! With `E2E_IGNORE_RETAIN=1` in the environment every proxy behaves like a broker that ignores `retain`, so
+//! that the whole suite can be run against one.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what is used by tests only may panic")]
 

@@ -1,4 +1,4 @@
-//! Child processes: those that run until their value is dropped, and those that run to their end.
+//! Child processes: some run until their value is dropped, others run to their end.
 
 use alloc::sync::Arc;
 use std::io::{BufRead as _, BufReader};
@@ -8,17 +8,17 @@ use std::sync::Mutex;
 
 use crate::clock::wait_for;
 
-/// A running program, killed on drop. What it prints is kept.
+/// A running program. It is killed on drop, and what it prints is kept.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
 }
 
-/// What a program said that ran to its end.
+/// The result of a program that ran to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Its exit status; `None` where a signal ended it.
+    /// Its exit status; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub out: String,
@@ -26,10 +26,10 @@ pub struct Finished {
     pub err: String,
 }
 
-/// A program of this workspace, next to the test's own, with nothing of this machine's settings.
+/// A program of this workspace, which lies next to the test's own. It gets none of this machine's settings.
 ///
 /// # Panics
-/// Where it was not built.
+/// If it was not built.
 #[must_use]
 pub fn program(name: &str) -> Command {
     let mut command = Command::new(path_of(name));
@@ -40,7 +40,7 @@ pub fn program(name: &str) -> Command {
 /// The path of a program of this workspace.
 ///
 /// # Panics
-/// Where it was not built.
+/// If it was not built.
 #[must_use]
 pub fn path_of(name: &str) -> PathBuf {
     let mut folder = std::env::current_exe().expect("a test has a path");
@@ -56,7 +56,7 @@ pub fn path_of(name: &str) -> PathBuf {
 /// Runs `command` to its end.
 ///
 /// # Panics
-/// Where it cannot be started.
+/// If it cannot be started.
 pub fn run(mut command: Command) -> Finished {
     let output = command
         .stdin(Stdio::null())
@@ -70,10 +70,10 @@ pub fn run(mut command: Command) -> Finished {
 }
 
 impl Finished {
-    /// What it printed, of a program that did what it was asked.
+    /// What the program printed, if it succeeded.
     ///
     /// # Panics
-    /// Where it did not.
+    /// If it failed.
     #[track_caller]
     pub fn good(self) -> String {
         assert_eq!(self.code, Some(0), "{self:#?}");
@@ -83,7 +83,7 @@ impl Finished {
     /// The JSON object that it printed.
     ///
     /// # Panics
-    /// Where it failed or printed something else.
+    /// If it failed or printed something else.
     #[track_caller]
     pub fn json(self) -> serde_json::Value {
         let out = self.good();
@@ -93,7 +93,7 @@ impl Finished {
     /// The one line that it printed on standard error before it failed.
     ///
     /// # Panics
-    /// Where it did not fail with exit status 1, printed anything else, or more or less than one line.
+    /// If it did not fail with exit status 1, printed anything else, or more or less than one line.
     #[track_caller]
     pub fn complaint(self) -> String {
         assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:#?}");
@@ -107,7 +107,7 @@ impl Process {
     /// Starts `command` and collects the lines that it prints on either stream.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -126,7 +126,7 @@ impl Process {
         self.output.lock().expect("no holder panics").clone()
     }
 
-    /// Waits for a line that `find` takes something from.
+    /// Waits for a line for which `find` gives something.
     pub fn wait_for_line<T>(&mut self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> T {
         let found = wait_for(what, || {
             if let Some(found) = self.lines().iter().find_map(|line| find(line)) {
@@ -137,7 +137,7 @@ impl Process {
         found.unwrap_or_else(|status| panic!("ended ({status}) before {what}: {:#?}", self.lines()))
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
@@ -161,7 +161,7 @@ impl Process {
         self.wait()
     }
 
-    /// Its number.
+    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -1,16 +1,16 @@
-//! Where the random points of a test come from.
+//! Random points for tests, from a seed.
 
 use core::hash::{BuildHasher as _, Hasher as _};
 
 use whimbrel_protocol::retry::Jitter;
 
-/// Set in the environment where a test is to draw the same points again.
+/// The variable that has the seed, to make a test draw the same points again.
 const SEED: &str = "E2E_SEED";
 
 /// A source of random numbers from a seed that is printed, so that a failure can be repeated.
 ///
 /// # Panics
-/// Where `E2E_SEED` is set and no number.
+/// If `E2E_SEED` is set and is no number.
 #[must_use]
 pub fn from_printed_seed() -> Jitter {
     let seed = match std::env::var(SEED) {
@@ -22,7 +22,7 @@ pub fn from_printed_seed() -> Jitter {
     Jitter::new(seed)
 }
 
-/// `count` points, one at random in the first `within` of each `stride`.
+/// `count` points: in each `stride` one, which lies at random in the first `within` of it.
 pub fn points(jitter: &mut Jitter, count: u64, stride: u64, within: u64) -> Vec<u64> {
     (0..count).map(|at| at * stride + jitter.below(within)).collect()
 }

@@ -10,11 +10,11 @@ use crate::bundle::{Bundle, Release};
 use crate::clock::wait_for;
 use crate::process::{Finished, Process, program, run};
 
-/// `whimbreld`, and `whimbrel` for those who talk to it.
+/// `whimbreld`, and `whimbrel` to talk to it.
 #[derive(Debug)]
 pub struct Service {
     folder: PathBuf,
-    /// The broker that it is a client of, where it has none of its own.
+    /// The address of the broker that it is a client of; `None` if it has a broker of its own.
     broker: Option<SocketAddr>,
     sets: Vec<String>,
     running: Option<Running>,
@@ -53,10 +53,10 @@ impl Service {
         service
     }
 
-    /// Starts it, where it does not run, and waits until it serves.
+    /// Starts it, if it does not run, and waits until it serves.
     ///
     /// # Panics
-    /// Where it does not start.
+    /// If it does not start.
     pub fn start(&mut self) {
         let mut command = program("whimbreld");
         command.current_dir(&self.folder).arg("--ready-json");
@@ -82,10 +82,10 @@ impl Service {
         self.running.as_ref().expect("the service runs")
     }
 
-    /// Where its own broker listens. Another port at each start.
+    /// The address at which its own broker listens. The port differs at each start.
     ///
     /// # Panics
-    /// Where it has none.
+    /// If it has no broker of its own.
     #[must_use]
     pub fn mqtt(&self) -> SocketAddr {
         self.running().mqtt.expect("it has a broker of its own")
@@ -94,7 +94,7 @@ impl Service {
     /// Kills it, as `kill -9` does.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     pub fn kill(&mut self) {
         self.running.take().expect("the service runs").process.kill();
     }
@@ -102,7 +102,7 @@ impl Service {
     /// Asks it to end and waits until it has.
     ///
     /// # Panics
-    /// Where it ends with anything but exit status 0.
+    /// If it ends with anything but exit status 0.
     pub fn stop(&mut self) {
         let status = self.running.take().expect("the service runs").process.terminate();
         assert_eq!(status.code(), Some(0), "whimbreld did not end in good order");
@@ -131,7 +131,7 @@ impl Service {
     /// One of its counters.
     ///
     /// # Panics
-    /// Where there is none of this name.
+    /// If there is no counter of this name.
     #[must_use]
     pub fn counter(&self, name: &str) -> u64 {
         let status = self.status();
@@ -153,7 +153,7 @@ impl Service {
     /// Orders a release that was published, for everybody unless a flag says otherwise; gives the campaign's id.
     ///
     /// # Panics
-    /// Where the service refuses.
+    /// If the service refuses.
     pub fn campaign(&self, release: &Release, flags: &[&str]) -> String {
         let mut args = Vec::from(["campaign", "create", "--release", &release.digest, "--json"]);
         args.extend(flags);
@@ -167,7 +167,7 @@ impl Service {
         self.whimbrel(["campaign", "status", id, "--devices", "--json"]).json()
     }
 
-    /// Waits until the campaign is as `is` wants it.
+    /// Waits until `is` accepts the campaign.
     pub fn wait_for_campaign(&self, id: &str, what: &str, mut is: impl FnMut(&Json) -> bool) -> Json {
         let mut last = Json::Null;
         wait_for(&format!("campaign: {what}"), || {
@@ -194,7 +194,7 @@ impl Service {
         self.accept_into(device, "all");
     }
 
-    /// The same, into a group.
+    /// Does the same, and puts the device into a group.
     pub fn accept_into(&self, device: &str, group: &str) {
         let fingerprint = wait_for(&format!("{device} to enrol"), || {
             let list = self.whimbrel(["device", "list", "--pending", "--json"]).json();

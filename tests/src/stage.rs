@@ -1,4 +1,4 @@
-//! Broker, service and proxy, and devices on them.
+//! A complete stage for a test: broker, service and proxy, and devices that use them.
 
 use core::net::SocketAddr;
 
@@ -14,18 +14,18 @@ use crate::service::Service;
 /// Everything but devices.
 #[derive(Debug)]
 pub struct Stage {
-    /// Between devices and broker.
+    /// The proxy between devices and broker.
     pub proxy: Proxy,
     /// The service.
     pub service: Service,
-    /// The broker, where the service has none of its own.
+    /// The broker, if the service has none of its own.
     pub broker: Option<Mosquitto>,
     /// Keys and releases.
     pub bundle: Bundle,
 }
 
 impl Stage {
-    /// A service with a broker of its own.
+    /// Starts a service with a broker of its own.
     #[must_use]
     pub fn embedded() -> Self {
         Self::embedded_with(Bundle::new(), &[])
@@ -38,7 +38,7 @@ impl Stage {
         Self { proxy: Proxy::start(service.mqtt()), service, broker: None, bundle }
     }
 
-    /// A service that is a client of mosquitto.
+    /// Starts a service that is a client of mosquitto.
     #[must_use]
     pub fn attached() -> Self {
         Self::attached_with(Bundle::new(), &[])
@@ -52,10 +52,10 @@ impl Stage {
         Self { proxy: Proxy::start(broker.address()), service, broker: Some(broker), bundle }
     }
 
-    /// Somebody with the bundle's online keys at the broker.
+    /// A forger with the bundle's online keys, at the broker.
     ///
     /// # Panics
-    /// Where the service has a broker of its own.
+    /// If the service has a broker of its own.
     #[must_use]
     pub fn forger(&self) -> Forger {
         Forger::new(&self.bundle, self.broker().address())
@@ -65,13 +65,13 @@ impl Stage {
         self.broker.as_ref().expect("this stage has mosquitto")
     }
 
-    /// Where devices connect.
+    /// The address to which devices connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.proxy.address()
     }
 
-    /// A new device, not started.
+    /// A new device that is not started.
     #[must_use]
     pub fn new_device(&self, id: &str) -> Agent {
         Agent::new(&self.bundle, id, self.address())
@@ -95,7 +95,7 @@ impl Stage {
     /// the image on its medium is the release's. Gives its status.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     pub fn wait_until_updated(&self, agent: &Agent, release: &Release, campaign: &str) -> Json {
         let status = agent.wait_for("the update is confirmed and reported", |status| {
             let running = &status["running"];

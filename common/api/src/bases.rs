@@ -1,4 +1,4 @@
-//! `GET /v1/releases/{hex}/bases`: which patches would be worth making.
+//! The answer of `GET /v1/releases/{hex}/bases`, which says which patches would be worth making.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,4 +1,4 @@
-//! What a request gets that is not carried out.
+//! The answer to a request that is not carried out.
 
 use alloc::string::String;
 

@@ -1,4 +1,5 @@
-//! The service's admin API, declared once: its routes, what they take and answer, its refusals.
+//! The service's admin API: its routes, what they take and answer, and its refusals. It is declared only
+//! here.
 //!
 //! The service and everything that asks it use these types, so that neither side can say something that the other does
 //! not read. [`openapi::document`] describes the same types to programs in other languages; `openapi.json` beside this

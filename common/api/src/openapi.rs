@@ -1,4 +1,4 @@
-//! The API described to programs: an OpenAPI 3.1 document of the same types and paths.
+//! Describes the API to programs, in an OpenAPI 3.1 document that is made from the same types and paths.
 
 mod operation;
 

@@ -1,4 +1,4 @@
-//! By which payloads images come.
+//! Payloads, and which of them brought devices their images.
 
 use alloc::string::String;
 

@@ -1,5 +1,5 @@
-//! The paths of the API: a constant for each, with the name of what stands in it in braces, and a function that fills
-//! it in.
+//! The paths of the API. Each has a constant, with the name of a parameter in braces, and a function that
+//! fills the parameter in.
 
 use alloc::format;
 use alloc::string::{String, ToString as _};

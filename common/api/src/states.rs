@@ -1,4 +1,4 @@
-//! How far devices are: the protocol's states, and waiting, which only the service knows of.
+//! The states of devices: those of the protocol, and waiting, which only the service knows.
 
 use alloc::borrow::Cow;
 use alloc::string::String;

@@ -1,4 +1,4 @@
-//! Words that stand for one of a few things.
+//! Enums whose values are words on the wire.
 
 use whimbrel_protocol::message::Policy;
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, and what would be right. One line each.
+//! Errors of a configuration. Each is one line that says what is wrong, where, and what would be right.
 
 use std::path::PathBuf;
 

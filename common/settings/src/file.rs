@@ -1,5 +1,5 @@
-//! The configuration file as written: TOML, tables of keys. What is unknown is refused with its line, so that a
-//! mistyped key is never silently without effect; tables of other programs are left to them.
+//! Reads the configuration file: TOML with tables of keys. An unknown key is refused with its line, so that a
+//! mistyped key is never silently without effect. Tables of other programs are left to them.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Where values come from: flag before environment before file before default.
+//! Finds the value of each setting: a flag counts before the environment, that before the file, and that
+//! before the default.
 
 use alloc::collections::BTreeMap;
 use core::fmt;
@@ -48,7 +49,7 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// What is between the items of a list that the file gave: items of a file may have spaces in them.
+/// Stands between the items of a list from the file, because these items may have spaces in them.
 pub(crate) const LIST_SEPARATOR: char = '\u{1f}';
 
 impl Setting {
@@ -61,7 +62,7 @@ impl Setting {
     }
 }
 
-/// What the command line and the environment say.
+/// The sources of values: file, environment and command line.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file; `None` if there is none and all comes from elsewhere.
@@ -148,7 +149,7 @@ impl Values {
         self.settings.get(&key.replace('_', "-"))
     }
 
-    /// Whether somebody said something of `key`: a default does not count.
+    /// Whether a value of `key` was given. A default does not count.
     #[must_use]
     pub fn is_said(&self, key: &str) -> bool {
         self.setting(key).is_some_and(|setting| setting.origin != Origin::Default)

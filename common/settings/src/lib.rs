@@ -1,7 +1,9 @@
-//! What a program is told: flags before environment before one file before defaults.
+//! The settings of a program: a flag counts before the environment, that before one file, and that before the
+//! default.
 //!
-//! A setting is declared once, with its name, its documentation, its type, its default and how it is read. From that
-//! come the struct that the program uses, the documented example file, and the table that `config show` prints.
+//! A setting is declared once, with its name, its documentation, its type, its default and how it is read.
+//! The struct that the program uses, the documented example file, and the table that `config show` prints are
+//! all made from this.
 //!
 //! ```
 //! use core::time::Duration;

@@ -58,7 +58,7 @@ pub struct Table {
     pub name: &'static str,
     /// Its keys, in the order of the example file.
     pub keys: fn() -> Vec<Key>,
-    /// Whether another program has more keys in it, so that unknown ones in the file are none of ours.
+    /// Whether another program has more keys in this table, so that unknown keys in the file are no error.
     pub is_shared: bool,
 }
 
@@ -70,7 +70,7 @@ impl Table {
     }
 }
 
-/// Everything that a program can be told.
+/// All settings of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// The program's name, for the head of the example file.
@@ -98,7 +98,7 @@ impl Program {
         self.keys().into_iter().find(|key| key.is(name))
     }
 
-    /// What a wrong name could have been: the keys of its table, or the tables.
+    /// The names that a wrong name could have meant: the keys of its table, or the tables.
     pub(crate) fn hint(&self, name: &str) -> String {
         let name = name.to_ascii_lowercase();
         let table = name.split_once('.').map_or(name.as_str(), |(table, _)| table);

@@ -1,4 +1,4 @@
-//! What reads a value: text in, a typed value within its range out, or what would be right.
+//! Readers. A reader turns text into a typed value within its range, or says what would be right.
 
 use core::fmt::Display;
 use core::net::SocketAddr;
@@ -31,7 +31,8 @@ pub trait Reader {
     }
 }
 
-/// What the values of this reader are written as. `settings!` names the type of the value, so that the reader need not.
+/// How the values of this reader are written in TOML. `settings!` passes the type of the value, so that it
+/// need not be named here.
 #[must_use]
 pub const fn kind<T, R: Reader<Value = T>>(_: &R) -> Kind {
     R::KIND
@@ -59,7 +60,7 @@ pub const fn text() -> impl Reader<Value = String> {
     By(|text: &str| Ok(text.to_owned()))
 }
 
-/// Whatever can be read from text and says itself what is wrong with one.
+/// Any type that can be read from text and says itself what is wrong with it.
 #[must_use]
 pub const fn parsed<T: FromStr<Err: Display>>() -> impl Reader<Value = T> {
     By(|text: &str| text.parse().map_err(|error: T::Err| error.to_string()))
@@ -166,7 +167,7 @@ impl Reader for PathsReader {
     }
 }
 
-/// What `reader` reads, made into something else.
+/// Converts what `reader` reads.
 #[must_use]
 pub const fn map<R: Reader, T, F: Fn(R::Value) -> T>(reader: R, make: F) -> impl Reader<Value = T> {
     MapReader(reader, make)

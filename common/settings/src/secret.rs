@@ -1,4 +1,4 @@
-//! Secrets stand in files of their own, alone on one line; settings only say where.
+//! Secrets. Each stands in a file of its own, alone on one line; a setting has only the path of the file.
 
 use core::fmt;
 use std::fs::File;
@@ -59,7 +59,8 @@ impl Secret {
         let fail = |error| SecretError::Read { path: path.to_owned(), error };
         let file = File::open(path).map_err(fail)?;
         let mode = file.metadata().map_err(fail)?.permissions().mode() & 0o777;
-        // Room from the start, so that no copy of the secret is left behind where the buffer grew.
+        // The buffer has enough room from the start. If it grew, a copy of the secret would be left behind in
+        // memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 4));
         file.take(SECRET_BYTES_MAX as u64 + 3).read_to_end(&mut bytes).map_err(fail)?;
         let text = core::str::from_utf8(part(&bytes)).unwrap_or_default();

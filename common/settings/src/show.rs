@@ -1,4 +1,4 @@
-//! What `config show` and `config default` print.
+//! Makes the output of `config show` and `config default`.
 
 use core::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `30s`, `15m`, `4h`, `32KiB`, `2MiB`.
+//! Reads and writes durations and sizes as people write them: `30s`, `15m`, `4h`, `32KiB`, `2MiB`.
 
 use core::time::Duration;
 

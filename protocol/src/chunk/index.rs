@@ -1,9 +1,10 @@
 //! The paged index of chunk digests.
 //!
-//! A chunk digest is the first 8 bytes of a SHA-256 that is salted with the image: short enough to be cheap,
-//! bound to one image so that work on collisions can't be pooled, and never the last word, because the
-//! image's full digest decides in the end. Pages of 512 digests are proved by 16-byte page digests; the list
-//! of those is proved by the index digest in the signed manifest.
+//! A chunk digest is the first 8 bytes of a SHA-256 that is salted with the image. It is short, so that an
+//! index costs little. The salt binds it to one image, so that the work of finding a collision helps for that
+//! image only. If somebody finds one all the same, the image's full digest, which decides in the end, does
+//! not match. Page digests of 16 bytes prove pages of 512 chunk digests; the index digest in the signed
+//! manifest proves the list of page digests.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -23,7 +24,8 @@ pub struct ChunkSalt {
     pub transfer_size: u64,
 }
 
-/// Numbers from here on are pages, below are chunks: no chunk's digest is ever a page's.
+/// Numbers from here on are pages, numbers below are chunks, so that no digest of a chunk is ever one of a
+/// page.
 const PAGE_NUMBERS: u32 = 0x8000_0000;
 /// The number of the list of page digests.
 const LIST_NUMBER: u32 = 0xffff_ffff;
@@ -51,7 +53,7 @@ impl ChunkSalt {
         truncate(&self.digest(PAGE_NUMBERS | page, bytes))
     }
 
-    /// The index digest that the manifest names: over the list of page digests.
+    /// The index digest that the manifest names: the digest of the list of page digests.
     #[must_use]
     pub fn index_digest(&self, list: &[u8]) -> Digest {
         Digest(self.digest(LIST_NUMBER, list))
@@ -72,7 +74,7 @@ impl PayloadTag {
     }
 }
 
-/// A page of chunk digests that the signed manifest vouches for.
+/// A page of chunk digests that was checked against the signed manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     number: u32,
@@ -80,7 +82,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// The digest of `chunk`, or `None` where it belongs to another page.
+    /// The digest of `chunk`, or `None` if it belongs to another page.
     #[must_use]
     pub fn chunk_digest(&self, chunk: ChunkIndex) -> Option<&[u8]> {
         if Layout::page_of(chunk) != self.number {
@@ -91,7 +93,7 @@ impl Page {
     }
 }
 
-/// The list of page digests that the signed manifest vouches for.
+/// The list of page digests that was checked against the signed manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageList {
     salt: ChunkSalt,
@@ -100,14 +102,15 @@ pub struct PageList {
 }
 
 impl PageList {
-    /// Checks `list` against the index digest from the manifest; `None` where it does not match.
+    /// Checks `list` against the index digest from the manifest; `None` if it does not match.
     #[must_use]
     pub fn verify(salt: ChunkSalt, layout: Layout, index: &Digest, list: &[u8]) -> Option<Self> {
         let right_size = list.len() == layout.page_count() as usize * PAGE_DIGEST_BYTES;
         (right_size && salt.index_digest(list) == *index).then(|| Self { salt, layout, bytes: list.into() })
     }
 
-    /// The list of a payload with a single page, which proves itself: no message is needed for it.
+    /// The list of a payload with a single page. It is the digest of that page, so that no message is needed
+    /// for it.
     #[must_use]
     pub fn of_single_page(salt: ChunkSalt, layout: Layout, index: &Digest, page: &[u8]) -> Option<Self> {
         Self::verify(salt, layout, index, &salt.page_digest(0, page))
@@ -119,7 +122,7 @@ impl PageList {
         &self.bytes
     }
 
-    /// Checks the content of page `number`; `None` where it does not match.
+    /// Checks the content of page `number`; `None` if it does not match.
     #[must_use]
     pub fn verify_page(&self, number: u32, bytes: &[u8]) -> Option<Page> {
         let at = number as usize * PAGE_DIGEST_BYTES;
@@ -250,7 +253,7 @@ mod tests {
         let (salt, layout, bytes) = payload(1030);
         let index = Index::build(salt, layout, &bytes);
         for byte in 0..PAGE_DIGEST_BYTES {
-            // The list itself is signed: only the page differs from what it says.
+            // The list itself is signed; only the page differs from what the list says.
             let mut list = index.list.clone();
             list[PAGE_DIGEST_BYTES + byte] ^= 1;
             let list = PageList::verify(salt, layout, &salt.index_digest(&list), &list).unwrap();
@@ -269,7 +272,7 @@ mod tests {
         for changed in [&index.list[..32], &[&index.list[..], &[0; 16]].concat()] {
             assert_eq!(PageList::verify(salt, layout, &salt.index_digest(changed), changed), None);
         }
-        // The last page has 6 digests. One of another length has the right digest only if that was signed.
+        // The last page has 6 digests. A page of another length has the right digest only if that was signed.
         for len in [0, 40, 56] {
             let page = vec![5; len];
             let mut signed = index.list.clone();
@@ -280,7 +283,7 @@ mod tests {
         assert_eq!(list.verify_page(2, index.page(2)).unwrap().chunk_digest(ChunkIndex(511)), None);
     }
 
-    /// Work on finding two chunks with one digest helps for one image only.
+    /// The work of finding two chunks with the same digest helps for one image only.
     #[test]
     fn digests_are_salted_with_image_size_and_number() {
         let (salt, ..) = payload(3);

@@ -1,4 +1,4 @@
-//! Which bytes belong to which chunk, and which chunk digests to which index page.
+//! Computes which bytes belong to which chunk, and which chunk digests belong to which index page.
 
 use core::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::limits::{CHUNK_DIGEST_BYTES, CHUNK_SIZE_LOG2_MAX, CHUNK_SIZE_LOG2_MIN
 /// Why a payload cannot be cut as asked.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LayoutError {
-    /// No payload is empty.
+    /// The payload is empty.
     #[error("transfer size is 0")]
     Empty,
     /// The chunk size is not one of those allowed.
@@ -27,7 +27,7 @@ pub enum LayoutError {
     },
 }
 
-/// How one payload is cut: chunks of 2^k bytes, the last one shorter or equal.
+/// How one payload is cut: into chunks of 2^k bytes, of which the last one may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     chunk_size_log2: u8,

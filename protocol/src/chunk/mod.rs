@@ -1,4 +1,4 @@
-//! Cutting a payload into chunks, proving each one alone, and remembering which are held (SPEC section 6).
+//! Cuts a payload into chunks, proves each of them alone, and remembers which are held (SPEC section 6).
 
 mod index;
 mod layout;

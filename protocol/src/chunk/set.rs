@@ -1,4 +1,4 @@
-//! Which chunks are held.
+//! Sets of chunk numbers, such as the chunks that are held.
 
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -22,8 +22,8 @@ impl ChunkSet {
         Self { words, count, held: 0, watermark: 0 }
     }
 
-    /// The chunks `0..watermark` and those whose bits are set in `bitmap`, which starts at the watermark
-    /// (bit 0 of byte 0 first). What lies beyond `count` is ignored.
+    /// The chunks `0..watermark` and those whose bits are set in `bitmap`, which starts at the watermark (bit
+    /// 0 of byte 0 first). Bits beyond `count` are ignored.
     #[must_use]
     pub fn from_parts(count: u32, watermark: u32, bitmap: &[u8]) -> Self {
         let mut set = Self::empty(count);
@@ -58,7 +58,7 @@ impl ChunkSet {
         self.held == self.count
     }
 
-    /// The first chunk that is not in the set; the count where all are.
+    /// The first chunk that is not in the set, or the number of chunks if all are in it.
     #[must_use]
     pub fn watermark(&self) -> u32 {
         self.watermark
@@ -70,7 +70,7 @@ impl ChunkSet {
         self.words.get((chunk.0 / 64) as usize).is_some_and(|word| word >> (chunk.0 % 64) & 1 == 1)
     }
 
-    /// Adds `chunk`; `false` where it was there or is none of the payload's.
+    /// Adds `chunk`; `false` if it was in the set already or the payload has no such chunk.
     pub fn insert(&mut self, chunk: ChunkIndex) -> bool {
         let bit = 1 << (chunk.0 % 64);
         let word = match self.words.get_mut((chunk.0 / 64) as usize) {
@@ -85,7 +85,7 @@ impl ChunkSet {
         true
     }
 
-    /// Takes `chunk` out; `false` where it was not there.
+    /// Removes `chunk`; `false` if it was not in the set.
     pub fn remove(&mut self, chunk: ChunkIndex) -> bool {
         let bit = 1 << (chunk.0 % 64);
         match self.words.get_mut((chunk.0 / 64) as usize) {

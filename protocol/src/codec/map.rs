@@ -1,4 +1,4 @@
-//! Maps, whose keys ascend.
+//! Reads maps and checks that their keys ascend.
 
 use super::{DecodeError, Reader};
 use crate::limits::CBOR_DEPTH_MAX;
@@ -35,7 +35,8 @@ impl<'b> MapReader<'b> {
     /// Reads the next key, which the schema fixes.
     ///
     /// # Errors
-    /// [`DecodeError::MissingKey`] where another or none follows, [`DecodeError::UnknownKey`] for one below it.
+    /// [`DecodeError::MissingKey`] if a higher key or none follows, [`DecodeError::UnknownKey`] for a key
+    /// below it.
     pub fn expect(&mut self, reader: &mut Reader<'b>, key: i64) -> Result<(), DecodeError> {
         if self.optional(reader, key)? { Ok(()) } else { Err(DecodeError::missing_key(self.what, key)) }
     }
@@ -59,7 +60,7 @@ impl<'b> MapReader<'b> {
     /// Checks that no pair is left.
     ///
     /// # Errors
-    /// [`DecodeError::UnknownKey`] where one is.
+    /// [`DecodeError::UnknownKey`] if a pair is left.
     pub fn finish(&mut self, reader: &mut Reader<'b>) -> Result<(), DecodeError> {
         match self.next_int(reader)? {
             Some(key) => Err(self.unknown(key)),
@@ -109,13 +110,13 @@ impl<'b> MapReader<'b> {
     /// Takes a value that the schema requires.
     ///
     /// # Errors
-    /// [`DecodeError::MissingKey`] where there is none.
+    /// [`DecodeError::MissingKey`] if there is none.
     pub fn require<T>(&self, value: Option<T>, key: i64) -> Result<T, DecodeError> {
         value.ok_or(DecodeError::missing_key(self.what, key))
     }
 }
 
-/// The order in which deterministic CBOR puts integer keys: those below zero last, by magnitude.
+/// The order of integer keys in deterministic CBOR: negative keys come last, by magnitude.
 fn encoded_order(key: i64) -> (bool, u64) {
     (key < 0, key.unsigned_abs())
 }

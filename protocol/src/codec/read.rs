@@ -1,4 +1,4 @@
-//! The strict reader.
+//! Reads deterministic CBOR, and refuses everything else.
 
 use minicbor::data::Type;
 use minicbor::decode::Decoder;
@@ -37,8 +37,8 @@ pub enum Item {
     Null,
 }
 
-/// Integers in byte strings (RFC 8949 section 3.4.3): a second spelling for what fits 64 bits, and nothing
-/// of ours is larger.
+/// Tags of integers in byte strings (RFC 8949 section 3.4.3). They would be a second encoding of integers
+/// that fit 64 bits, and none of ours is larger.
 const BIGNUM_TAGS: [u64; 2] = [2, 3];
 
 impl<'b> Reader<'b> {
@@ -107,7 +107,7 @@ impl<'b> Reader<'b> {
         if self.is_at_end() {
             return Err(DecodeError::truncated(at));
         }
-        // The only thing that fails here is a negative integer cut after its first byte.
+        // The only input that fails here is a negative integer that ends after its first byte.
         match self.decoder.datatype().map_err(|_| DecodeError::truncated(at))? {
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => Ok(Item::Uint),
             Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => Ok(Item::Negative),

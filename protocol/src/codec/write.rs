@@ -1,4 +1,4 @@
-//! The deterministic writer.
+//! Writes deterministic CBOR.
 
 use alloc::vec::Vec;
 
@@ -6,8 +6,8 @@ use minicbor::encode::{Encoder, Write};
 
 /// Writes deterministic CBOR (RFC 8949 section 4.2.1) into a growing buffer.
 ///
-/// The caller gives map keys in ascending order; everything else is right by construction.
-/// Writing cannot fail.
+/// The caller has to write map keys in ascending order. The writer ensures everything else. Writing cannot
+/// fail.
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
     out: Vec<u8>,
@@ -95,7 +95,7 @@ impl Writer {
         self.with(|encoder| encoder.null().map(drop))
     }
 
-    /// Writes `value` as a byte string, or `null` where there is none.
+    /// Writes `value` as a byte string, or `null` if there is none.
     pub fn bytes_or_null(&mut self, value: Option<&[u8]>) -> &mut Self {
         match value {
             Some(value) => self.bytes(value),

@@ -19,12 +19,12 @@ pub enum SignatureError {
     /// The object is of another kind than the one expected here.
     #[error("signed object is of kind {got:?}, {want} is required")]
     Kind {
-        /// Version and kind found; none where the object does not say.
+        /// Version and kind found; none if the object does not say.
         got: Option<u8>,
         /// Version and kind required; 0 for an object that is none of ours.
         want: u8,
     },
-    /// The payload stands apart where it must be inside, or the other way round.
+    /// The payload is detached although it must be attached, or the other way round.
     #[error("signed object must have its payload {}", if *.attached { "attached" } else { "detached" })]
     Payload {
         /// Whether it must be attached.

@@ -9,12 +9,12 @@ use super::PublicKey;
 
 /// The first 8 bytes of a key's thumbprint (RFC 9679), written `xxxx-xxxx-xxxx-xxxx` in hexadecimal.
 ///
-/// Short enough to read to somebody over the phone. Whoever wants a second key with the same one has to try
-/// 2^64 keys.
+/// It is short enough to read to somebody over the phone. To find a second key with the same fingerprint, one
+/// has to try 2^64 keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 8]);
 
-/// Why a text is no fingerprint.
+/// Why a text is not a fingerprint.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a fingerprint is written xxxx-xxxx-xxxx-xxxx, in hexadecimal")]
 pub struct FingerprintError;
@@ -37,7 +37,7 @@ impl fmt::Display for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = FingerprintError;
 
-    /// Takes capital letters too.
+    /// Reads a fingerprint, in small or capital letters.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut groups = text.split('-');
         let mut bytes = [0; 8];

@@ -1,4 +1,4 @@
-//! What a signed object of ours is.
+//! The kinds of objects that we sign.
 
 use crate::version::{PROTOCOL_VERSION, head_byte};
 
@@ -35,7 +35,7 @@ impl Kind {
         [a, b, c, d, e, f, g, h, self.number()]
     }
 
-    /// The kind that a header value names, where this version knows it.
+    /// The kind that a header value names, if this version knows it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         [

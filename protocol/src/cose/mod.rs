@@ -1,12 +1,13 @@
 //! COSE signatures (RFC 9052), as far as we use them: one strict shape each.
 //!
-//! [`Sign1`] carries our own documents (attached) and the blocks of a SUIT envelope (detached);
+//! [`Sign1`] carries our own documents (attached) and the blocks of a SUIT envelope (detached).
 //! [`Signatures`] carries `root.cbor`, which several keys sign. Only ESP256 and Ed25519 are accepted, and
-//! ES256 where the caller says so; the algorithm stands in the protected header and nowhere else;
-//! countersignatures, `crit` and every other header are refused before any key is looked at.
+//! ES256 if the caller says so. The algorithm has to stand in the protected header. Countersignatures, `crit`
+//! and every other header are refused before any key is looked at.
 //!
-//! Our own objects say what they are twice, so that a signature of one kind never counts for another:
-//! a header of ours in the protected bucket ([`Kind::number`]), and the external data ([`Kind::external_aad`]).
+//! Our own objects say twice what they are, so that a signature of one kind never counts for another: in a
+//! header of ours in the protected bucket ([`Kind::number`]), and in the external data
+//! ([`Kind::external_aad`]).
 
 mod error;
 mod fingerprint;

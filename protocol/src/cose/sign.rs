@@ -1,4 +1,4 @@
-//! COSE_Sign: one payload, several signatures. Carries `root.cbor`.
+//! COSE_Sign: one payload with several signatures. It carries `root.cbor`.
 
 use alloc::vec::Vec;
 

@@ -8,9 +8,9 @@ use crate::ids::KeyId;
 use crate::limits::{KEY_ID_BYTES_MAX, PROTECTED_BYTES_MAX, SIGNED_BYTES_MAX};
 
 pub(super) const HEADER_ALG: i64 = 1;
-/// Says which kind of object of ours this is ([`Kind::number`]). Labels below -65536 are for private use
-/// (RFC 9052 section 11.1); a content type will not do, because its numbers are IANA's and strict COSE
-/// libraries refuse those that they do not know.
+/// The header that says which kind of object of ours this is ([`Kind::number`]). Labels below -65536 are for
+/// private use (RFC 9052 section 11.1). A content type cannot be used, because IANA gives out its numbers,
+/// and strict COSE libraries refuse those that they do not know.
 pub(super) const HEADER_KIND: i64 = -65_537;
 pub(super) const HEADER_KEY_ID: i64 = 4;
 
@@ -88,7 +88,7 @@ impl<'b> Sign1<'b> {
     /// Reads a tagged COSE_Sign1 that fills `bytes`.
     ///
     /// # Errors
-    /// Any [`DecodeError`]: nothing but the shape of our profile is taken.
+    /// Any [`DecodeError`]. Objects outside our profile are refused.
     pub fn decode(bytes: &'b [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("COSE_Sign1", bytes, SIGNED_BYTES_MAX)?;
         reader.tag("COSE_Sign1 tag", TAG_SIGN1)?;
@@ -105,19 +105,20 @@ impl<'b> Sign1<'b> {
         Ok(Self { protected, key_id, payload, signature })
     }
 
-    /// The key id, a hint which key to try first. Unprotected: it proves nothing.
+    /// The key id, which is a hint which key to try first. It is not protected, and proves nothing.
     #[must_use]
     pub fn key_id(&self) -> Option<&'b [u8]> {
         self.key_id
     }
 
-    /// The kind that the object says it is, where this version knows it. Not yet verified.
+    /// The kind that the object says it has, if this version knows it. It is not verified.
     #[must_use]
     pub fn claimed_kind(&self) -> Option<Kind> {
         self.protected.kind.and_then(Kind::from_number)
     }
 
-    /// The attached payload, before anything is verified. For people who inspect, not for acting on.
+    /// The attached payload, before anything is verified. It may be shown to people, but nothing may act on
+    /// it.
     #[must_use]
     pub fn unverified_payload(&self) -> Option<&'b [u8]> {
         self.payload
@@ -132,7 +133,7 @@ impl<'b> Sign1<'b> {
     /// Verifies an attached object of ours and returns its payload.
     ///
     /// # Errors
-    /// [`SignatureError::Kind`] for another kind; [`SignatureError::Payload`] where it is detached;
+    /// [`SignatureError::Kind`] for another kind; [`SignatureError::Payload`] if it is detached;
     /// [`SignatureError::Algorithm`], [`SignatureError::Mismatch`].
     pub fn verify_attached(&self, kind: Kind, key: &PublicKey) -> Result<&'b [u8], SignatureError> {
         self.protected.check_kind(kind)?;
@@ -144,8 +145,8 @@ impl<'b> Sign1<'b> {
     /// Verifies a detached signature over `payload`, without external data (as SUIT has it).
     ///
     /// # Errors
-    /// As [`Sign1::verify_attached`], with [`SignatureError::Payload`] where it is attached, and
-    /// [`SignatureError::Kind`] where the object says that it is one of ours.
+    /// As [`Sign1::verify_attached`], with [`SignatureError::Payload`] if it is attached, and
+    /// [`SignatureError::Kind`] if the object says that it is one of ours.
     pub fn verify_detached(
         &self,
         accept: Accept,
@@ -196,7 +197,7 @@ pub(super) fn protected_header(algorithm: Algorithm, kind: Option<Kind>) -> Vec<
     writer.into_bytes()
 }
 
-/// Signs `payload` as an object of `kind` and attaches it. `key_id` helps receivers that know many keys.
+/// Signs `payload` as an object of `kind` and attaches it. A `key_id` helps receivers that know many keys.
 #[must_use]
 pub fn sign_attached(key: &SigningKey, kind: Kind, key_id: Option<KeyId>, payload: &[u8]) -> Vec<u8> {
     let protected = protected_header(key.public().algorithm(), Some(kind));

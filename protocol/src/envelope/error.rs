@@ -6,7 +6,7 @@ use crate::codec::DecodeError;
 use crate::cose::SignatureError;
 use crate::manifest::{ManifestError, ReportReason};
 
-/// Why an envelope is refused. Always its sender's fault.
+/// Why an envelope is refused. It is always the fault of its sender.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum VerifyError {
     /// The bytes are not an envelope.
@@ -21,13 +21,13 @@ pub enum VerifyError {
     /// The signatures do not count.
     #[error("envelope is not authentic: {0}")]
     Unauthentic(#[from] SignatureError),
-    /// Signed, but the manifest or a severed member is not as it must be.
+    /// The manifest or a severed member is not as it must be, although it was signed.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// The envelope carries a payload that the manifest does not name.
     #[error("envelope carries a payload that the manifest does not name")]
     PayloadUnlisted,
-    /// A signature more than an envelope may have, or bytes more.
+    /// The envelope would have more signatures or more bytes than it may.
     #[error("envelope would have {what} {got}, at most {limit} is allowed")]
     Full {
         /// Which maximum.

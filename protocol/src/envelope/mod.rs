@@ -9,8 +9,8 @@
 //! })
 //! ```
 //!
-//! The type says what is known: an [`Envelope<Unverified>`] is only well-formed, nothing of its manifest has
-//! been looked at; [`Envelope::verify`] makes it an [`Envelope<Verified>`], and only that gives a manifest.
+//! The type says what is known. An [`Envelope<Unverified>`] is well-formed, but nothing of its manifest has
+//! been looked at. [`Envelope::verify`] makes it an [`Envelope<Verified>`], and only that gives a manifest.
 
 mod error;
 mod sign;
@@ -31,13 +31,13 @@ use crate::manifest::consts::envelope::{AUTHENTICATION, MANIFEST};
 use crate::manifest::consts::manifest::{INSTALL, PAYLOAD_FETCH, TEXT};
 use crate::manifest::{Manifest, ManifestError, digest_bytes, digest_of_wrapped, read_digest};
 
-/// Well-formed, and nothing more is known.
+/// The envelope is well-formed, and nothing more is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unverified {
     manifest: Vec<u8>,
 }
 
-/// Signed by enough release keys; manifest and members are what they signed.
+/// Enough release keys have signed the envelope, and its manifest and members are what they signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     manifest: Box<Manifest>,
@@ -76,7 +76,7 @@ impl<S> Envelope<S> {
         digest_bytes(&self.digest)
     }
 
-    /// Encodes the parts again. Signatures do not cover members that were severed, so that these can go.
+    /// Encodes the parts again. Signatures do not cover severed members, so that these can be left out.
     fn assemble(digest: &Digest, blocks: &[Vec<u8>], manifest: &[u8], members: &[Member]) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.tag(TAG_ENVELOPE).map(2 + members.len());
@@ -105,7 +105,7 @@ impl Envelope<Unverified> {
     /// Puts `manifest` and those severed members that it carries into an envelope that nobody has signed yet.
     ///
     /// # Errors
-    /// [`VerifyError::Full`] where that is more than an envelope may have.
+    /// [`VerifyError::Full`] if that is larger than an envelope may be.
     pub fn unsigned(manifest: &Manifest) -> Result<Self, VerifyError> {
         let members: Vec<Member> = manifest
             .content()
@@ -123,7 +123,7 @@ impl Envelope<Unverified> {
     /// Reads an envelope that fills `bytes`. Nothing of the manifest is parsed.
     ///
     /// # Errors
-    /// [`VerifyError::Malformed`]; [`VerifyError::Manifest`] where the digest is of another algorithm.
+    /// [`VerifyError::Malformed`]; [`VerifyError::Manifest`] if the digest is of another algorithm.
     pub fn decode(bytes: &[u8]) -> Result<Self, VerifyError> {
         let mut reader = Reader::new("envelope", bytes, ENVELOPE_BYTES_MAX)?;
         reader.tag("envelope tag", TAG_ENVELOPE)?;
@@ -152,8 +152,8 @@ impl Envelope<Unverified> {
         self.digest
     }
 
-    /// The manifest with its severed members, before anything is verified. For people who inspect and tools
-    /// that sign, never for acting on.
+    /// The manifest with its severed members, before anything is verified. It is for people who inspect and
+    /// for tools that sign; nothing may act on it.
     ///
     /// # Errors
     /// [`VerifyError::Manifest`], [`VerifyError::PayloadUnlisted`].
@@ -196,7 +196,8 @@ impl Envelope<Verified> {
         &self.state.manifest
     }
 
-    /// The manifest's digest: the name of the release. The same with text and without, whoever signed.
+    /// The manifest's digest, which is the name of the release. It is the same with and without text, whoever
+    /// signed.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.digest

@@ -1,4 +1,4 @@
-//! Adding signatures to an envelope, also ones that were made elsewhere.
+//! Adds signatures to an envelope: new ones, and ones that were made elsewhere.
 
 use alloc::vec::Vec;
 
@@ -7,12 +7,12 @@ use crate::cose::{Algorithm, Sign1, Signature, SignatureError, SigningKey, sign_
 use crate::ids::KeyId;
 use crate::limits::{AUTH_BLOCKS_MAX, ENVELOPE_BYTES_MAX};
 
-/// What an authentication block says about itself. Nothing of it is verified.
+/// The content of an authentication block. Nothing of it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthenticationBlock {
     /// COSE algorithm number.
     pub algorithm: Option<i64>,
-    /// Key id, as found.
+    /// Key id, if the block has one.
     pub key_id: Option<Vec<u8>>,
     /// The tagged COSE_Sign1.
     pub bytes: Vec<u8>,
@@ -22,7 +22,7 @@ impl Envelope<Unverified> {
     /// The bytes that a release key signs with `algorithm`: the Sig_structure over the bytes of the digest.
     ///
     /// # Errors
-    /// [`VerifyError::Digest`] where the digest is not the manifest's, so that nobody signs what they do not
+    /// [`VerifyError::Digest`] if the digest is not the manifest's, so that nobody signs what they do not
     /// see (draft-ietf-suit-manifest-37 section 8.3).
     pub fn authentication_tbs(&self, algorithm: Algorithm) -> Result<Vec<u8>, VerifyError> {
         self.check_digest()?;
@@ -45,7 +45,7 @@ impl Envelope<Unverified> {
     /// Adds an authentication block: a tagged COSE_Sign1 with detached payload. Its signature is not verified.
     ///
     /// # Errors
-    /// [`VerifyError::Unauthentic`] where it is none of our profile; [`VerifyError::Full`] where the envelope
+    /// [`VerifyError::Unauthentic`] if it is none of our profile; [`VerifyError::Full`] if the envelope
     /// would have too many blocks or bytes. The envelope is then as it was.
     pub fn attach(&mut self, block: Vec<u8>) -> Result<(), VerifyError> {
         let sign1 = Sign1::decode(&block).map_err(SignatureError::from)?;
@@ -71,7 +71,7 @@ impl Envelope<Unverified> {
         self.attach_signature(public.algorithm(), public.id(), &key.sign(&message))
     }
 
-    /// What the blocks say about themselves, for people who inspect.
+    /// The content of the blocks, for people who inspect.
     ///
     /// # Errors
     /// [`VerifyError::Unauthentic`] for a block that is none of our profile.

@@ -1,4 +1,4 @@
-//! The steps that make an envelope trusted (SPEC section 5.2), in this order:
+//! Verifies an envelope (SPEC section 5.2), in these steps:
 //!
 //! 1. the digest in the authentication covers the manifest with its byte string head;
 //! 2. every authentication block is a COSE_Sign1 of our profile;
@@ -6,8 +6,8 @@
 //! 4. only now the manifest is decoded;
 //! 5. every severed member that is here matches its digest in the manifest, and nothing else is here.
 //!
-//! Step 2 is strict: a block that we cannot judge refuses the envelope. It costs nothing, since blocks are not
-//! signed and a publisher can send the same release with fewer.
+//! Step 2 is strict: the envelope is refused if it has a block that we cannot judge. This costs nothing,
+//! because blocks are not signed, and a publisher can send the same release with fewer of them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -27,7 +27,7 @@ impl Envelope<Unverified> {
     }
 
     /// Verifies the envelope against `keys`, of which at least `threshold` must have signed. A threshold of 0
-    /// counts as 1: what nobody signed is never verified.
+    /// counts as 1, so that an envelope that nobody signed is never verified.
     ///
     /// # Errors
     /// As [`Envelope::verify`].
@@ -68,7 +68,7 @@ impl Envelope<Unverified> {
         }
         Err(match failure {
             _ if blocks.is_empty() => VerifyError::Unsigned,
-            // Nobody's signature counts: say what is wrong with the first.
+            // No signature counts. The error says what is wrong with the first one.
             Some(error) if counted.is_empty() => error.into(),
             _ => SignatureError::Threshold { got: counted.len(), want: threshold }.into(),
         })
@@ -89,7 +89,7 @@ fn signer<'k>(
         }
         match block.verify_detached(accept, key, signed) {
             Ok(()) => return Ok(key),
-            // A key of another type says less than one that fits and did not sign.
+            // A key that fits and did not sign makes a better error than a key of another type.
             Err(error) if result != Err(SignatureError::Mismatch) => result = Err(error),
             Err(_) => {}
         }

@@ -1,6 +1,6 @@
-//! Writes the manifests that we publish: the templates of SPEC section 5.4.
+//! Writes the manifests that we publish, by the templates of SPEC section 5.4.
 //!
-//! One image fits every slot:
+//! If one image fits every slot:
 //!
 //! ```text
 //! components [['app']]
@@ -9,7 +9,7 @@
 //! validate   3 15          invoke  23 2          set-version [1, 4, 2]
 //! ```
 //!
-//! Where there are patches, the running image is a second component, and one patch after the other is tried
+//! If there are patches, the running image is a second component, and one patch after the other is tried
 //! before the full payload:
 //!
 //! ```text
@@ -21,9 +21,9 @@
 //! validate   12 0, 3 15    invoke  12 0, 23 2    set-version [1, 4, 2]
 //! ```
 //!
-//! Images that are bound to a slot (code that runs in place) take the draft's A/B template: the slot is chosen
-//! by a try-each in the shared sequence, which sets digest and size, and once more in install, which sets URI
-//! and descriptor. The text is always severed, so that a service can drop it before it publishes.
+//! Images that are bound to a slot (code that runs in place) take the draft's A/B template. A try-each in the
+//! shared sequence chooses the slot and sets digest and size; another one in install sets URI and descriptor.
+//! The text is always severed, so that a service can remove it before it publishes.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,8 +31,8 @@ use alloc::vec::Vec;
 use thiserror::Error;
 
 use super::{
-    Codec, Command, ComponentId, Condition, Content, ImageId, Index, Manifest, ManifestError, Parameter,
-    Policy, Sequence, Severable, Text, TransferDescriptor,
+    Codec, Command, ComponentId, ComponentIndex, Condition, Content, ImageId, Manifest, ManifestError,
+    Parameter, ReportPolicy, Sequence, Severable, Text, TransferDescriptor,
 };
 use crate::ids::{ClassId, Digest, VendorId};
 use crate::limits::PATCHES_MAX;
@@ -70,20 +70,20 @@ pub struct Image {
     pub digest: Digest,
     /// Bytes of the image, at least 1.
     pub size: u64,
-    /// Where its payload is; [`TransferDescriptor::uri`] unless there is a reason for another.
+    /// The address of its payload: [`TransferDescriptor::uri`], if there is no reason for another one.
     pub uri: String,
     /// How its payload is transferred.
     pub transfer: TransferDescriptor,
-    /// Shorter ways to the image, the one to try first in front: at most [`PATCHES_MAX`].
+    /// Patches that make the image, in the order in which devices try them: at most [`PATCHES_MAX`].
     pub patches: Vec<PatchSource>,
 }
 
 /// A payload that makes an image of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchSource {
-    /// The image that has to run for it.
+    /// The image that it starts from, which has to run.
     pub base: ImageId,
-    /// Where it is; [`TransferDescriptor::uri`] unless there is a reason for another.
+    /// Its address: [`TransferDescriptor::uri`], if there is no reason for another one.
     pub uri: String,
     /// How it is transferred: [`TransferDescriptor::patch`] with [`RUNNING_COMPONENT`] as its base component.
     pub transfer: TransferDescriptor,
@@ -119,7 +119,7 @@ pub enum ReleaseError {
         /// Most patches.
         limit: usize,
     },
-    /// Among the patches something that is none, or a patch as the full payload.
+    /// One of the patches is no patch, or the full payload is a patch.
     #[error("codec {} in the place of a {}", .got.name(), if *.patch { "patch" } else { "full payload" })]
     Codec {
         /// The codec found.
@@ -127,7 +127,8 @@ pub enum ReleaseError {
         /// Whether it stands among the patches.
         patch: bool,
     },
-    /// Patches for images that are bound to a slot: what runs is always bound to the other one.
+    /// There are patches for images that are bound to a slot. The running image is always bound to the other
+    /// slot, so that no patch would fit.
     #[error("images that are bound to a slot can't have patches")]
     PatchPerSlot,
     /// A value is outside its range, or a device would refuse the result.
@@ -182,13 +183,14 @@ impl PatchSource {
         Self { base, uri: transfer.uri(), transfer }
     }
 
-    /// `12 1, 20 {3: digest, 14: size}, 3 5`, then the patch. Another base is no failure worth a record.
+    /// `12 1, 20 {3: digest, 14: size}, 3 5`, then the patch. That another image runs is an ordinary case, so
+    /// no failure is recorded.
     fn way(&self) -> Sequence {
         let base = [Parameter::ImageDigest(self.base.digest), Parameter::ImageSize(self.base.size)];
         let mut commands = Vec::from([
             select(u64::from(RUNNING_COMPONENT)),
             Command::OverrideParameters(base.into()),
-            Command::Condition(Condition::ImageMatch, Policy::ON_SUCCESS),
+            Command::Condition(Condition::ImageMatch, ReportPolicy::ON_SUCCESS),
         ]);
         let source = [Parameter::Uri(self.uri.clone()), Parameter::FetchArguments(self.transfer)];
         commands.extend(way(source));
@@ -197,10 +199,10 @@ impl PatchSource {
 }
 
 impl ReleaseManifest {
-    /// Writes the manifest and judges it as a device will.
+    /// Writes the manifest and checks it as a device will.
     ///
     /// # Errors
-    /// [`ReleaseError`] where a value is outside its range.
+    /// [`ReleaseError`] if a value is outside its range.
     pub fn build(&self) -> Result<Manifest, ReleaseError> {
         let mut shared = Vec::from([
             Command::OverrideParameters(Vec::from([
@@ -212,7 +214,7 @@ impl ReleaseManifest {
         ]);
         let mut install = Vec::new();
         let mut validate = Vec::from([condition(Condition::ImageMatch)]);
-        let mut invoke = Vec::from([Command::Invoke(Policy::ON_FAILURE)]);
+        let mut invoke = Vec::from([Command::Invoke(ReportPolicy::ON_FAILURE)]);
         let mut components = Vec::from([ComponentId::app()]);
         match &self.images {
             Images::Any(image) if !image.patches.is_empty() => {
@@ -232,7 +234,7 @@ impl ReleaseManifest {
                     parameters.extend(image.identity());
                 }
                 install.push(Command::OverrideParameters(image.source().into()));
-                install.extend([Command::Fetch(Policy::ON_FAILURE), condition(Condition::ImageMatch)]);
+                install.extend([Command::Fetch(ReportPolicy::ON_FAILURE), condition(Condition::ImageMatch)]);
             }
             Images::PerSlot([(slot, one), (other_slot, other)]) => {
                 if slot == other_slot {
@@ -245,7 +247,7 @@ impl ReleaseManifest {
                 other.check()?;
                 shared.push(per_slot([(*slot, one.identity()), (*other_slot, other.identity())]));
                 install.push(per_slot([(*slot, one.source()), (*other_slot, other.source())]));
-                install.extend([Command::Fetch(Policy::ON_FAILURE), condition(Condition::ImageMatch)]);
+                install.extend([Command::Fetch(ReportPolicy::ON_FAILURE), condition(Condition::ImageMatch)]);
             }
         }
         let manifest = Manifest::new(Content {
@@ -267,11 +269,11 @@ impl ReleaseManifest {
 }
 
 fn condition(condition: Condition) -> Command {
-    Command::Condition(condition, Policy::ALL)
+    Command::Condition(condition, ReportPolicy::ALL)
 }
 
 fn select(component: u64) -> Command {
-    Command::SetComponentIndex(Index::One(component))
+    Command::SetComponentIndex(ComponentIndex::One(component))
 }
 
 /// `12 0, 20 {21: uri, 25: descriptor}, 21 2, 3 15`.
@@ -279,18 +281,18 @@ fn way(source: [Parameter; 2]) -> [Command; 4] {
     [
         select(APP_COMPONENT),
         Command::OverrideParameters(source.into()),
-        Command::Fetch(Policy::ON_FAILURE),
+        Command::Fetch(ReportPolicy::ON_FAILURE),
         condition(Condition::ImageMatch),
     ]
 }
 
-/// `15 [<<20 {5: slot}, 5 5, 20 {...}>>, <<20 {5: other}, 5 5, 20 {...}>>]`: what goes with the slot that will
-/// be written. A slot that is not the one is no failure worth a record.
+/// `15 [<<20 {5: slot}, 5 5, 20 {...}>>, <<20 {5: other}, 5 5, 20 {...}>>]`: chooses by the slot that will be
+/// written. That a branch is for the other slot is an ordinary case, so no failure is recorded.
 fn per_slot(choices: [(u64, [Parameter; 2]); 2]) -> Command {
     let branches = choices.map(|(slot, parameters)| {
         Sequence(Vec::from([
             Command::OverrideParameters(Vec::from([Parameter::ComponentSlot(slot)])),
-            Command::Condition(Condition::ComponentSlot, Policy::ON_SUCCESS),
+            Command::Condition(Condition::ComponentSlot, ReportPolicy::ON_SUCCESS),
             Command::OverrideParameters(parameters.into()),
         ]))
     });

@@ -1,4 +1,4 @@
-//! What a manifest's commands act on.
+//! Components: what a manifest's commands act on.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -35,7 +35,7 @@ impl ComponentId {
         Self(Box::from([Box::from(b"app".as_slice())]))
     }
 
-    /// The image that runs, as what a patch starts from: `['app', 'run']`. Only ever read.
+    /// The image that runs, as the base of a patch: `['app', 'run']`. It is only read.
     #[must_use]
     pub fn app_running() -> Self {
         Self(Box::from([Box::from(b"app".as_slice()), Box::from(b"run".as_slice())]))
@@ -65,7 +65,7 @@ impl ComponentId {
     }
 }
 
-/// Parts with slashes between them; what is no printable character as hexadecimal.
+/// Writes the parts with slashes between them, and a part that is not printable in hexadecimal.
 impl fmt::Display for ComponentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, part) in self.parts().enumerate() {

@@ -1,7 +1,7 @@
 //! The numbers of the SUIT documents, each group with its source.
 //!
-//! They are kept apart by document, because those of update management are not registered yet and may move.
-//! Old numbers (install was 17, process-dependency 18) are nowhere: they must not be read by accident.
+//! They are separated by document, because those of update management are not registered yet and may change.
+//! Old numbers (install was 17, process-dependency 18) are left out, so that nobody uses them by accident.
 
 /// The envelope's tag (draft-ietf-suit-manifest-37 section 8.2).
 pub const TAG_ENVELOPE: u64 = 107;
@@ -22,7 +22,7 @@ pub mod manifest {
     pub const SEQUENCE_NUMBER: i64 = 2;
     /// What all sections share.
     pub const COMMON: i64 = 3;
-    /// Where the full manifest can be had.
+    /// The URI of the full manifest.
     pub const REFERENCE_URI: i64 = 4;
     /// Commands that check the installed image.
     pub const VALIDATE: i64 = 7;
@@ -213,7 +213,7 @@ pub mod update_management {
 /// Parameter 19 of draft-ietf-suit-firmware-encryption-26: encryption info.
 pub const PARAMETER_ENCRYPTION_INFO: i64 = 19;
 
-/// What a command does, in the drafts' words; `custom` or `unknown` where there is none.
+/// What a command does, in the drafts' words; `custom` or `unknown` if there is none.
 #[must_use]
 pub const fn command_name(label: i64) -> &'static str {
     match label {
@@ -251,7 +251,7 @@ pub const fn command_name(label: i64) -> &'static str {
     }
 }
 
-/// What a parameter is, in the drafts' words; `custom` or `unknown` where there is none.
+/// What a parameter is, in the drafts' words; `custom` or `unknown` if there is none.
 #[must_use]
 pub const fn parameter_name(label: i64) -> &'static str {
     match label {

@@ -84,7 +84,7 @@ impl fmt::Display for Section {
 pub enum Severable<T> {
     /// In the manifest.
     Inline(T),
-    /// In the envelope, which can lose it without a harm to the signature.
+    /// In the envelope. It can be removed there, and the signature stays valid.
     Severed {
         /// Covers the envelope's byte string with its head.
         digest: Digest,
@@ -94,7 +94,7 @@ pub enum Severable<T> {
 }
 
 impl<T> Severable<T> {
-    /// The member, where it is here.
+    /// The member, if it is present.
     #[must_use]
     pub fn get(&self) -> Option<&T> {
         match self {
@@ -136,7 +136,7 @@ pub struct Content {
     pub components: Vec<ComponentId>,
     /// Runs before every section.
     pub shared: Sequence,
-    /// Where a manifest with all its members can be had.
+    /// The URI of a manifest with all its members.
     pub reference_uri: Option<String>,
     /// The version that the release sets.
     pub set_version: Option<Vec<i64>>,
@@ -155,10 +155,10 @@ pub struct Content {
 }
 
 impl Content {
-    /// The section's sequence: `None` where the manifest has no such section.
+    /// The section's sequence: `None` if the manifest has no such section.
     ///
     /// # Errors
-    /// [`ManifestError::SectionMissing`] where it was severed and dropped.
+    /// [`ManifestError::SectionMissing`] if it was severed and dropped.
     pub fn section(&self, section: Section) -> Result<Option<&Sequence>, ManifestError> {
         let severable = match section {
             Section::Shared => return Ok(Some(&self.shared)),

@@ -1,7 +1,8 @@
-//! How a payload is transferred: our content of parameter 25, fetch arguments.
+//! The transfer descriptor, which says how a payload is transferred. It is our content of parameter 25, fetch
+//! arguments.
 //!
-//! The drafts leave parameter 25 to the implementation, so that nothing of a payload's description needs a
-//! private number (SPEC section 5.3).
+//! The drafts leave the content of parameter 25 to the implementation, so that the description of a payload needs no
+//! private numbers (SPEC section 5.3).
 //!
 //! ```cddl
 //! transfer-descriptor = {
@@ -22,14 +23,14 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{Digest, PayloadTag};
 use crate::limits::{COMPONENTS_MAX, DECODER_MEMORY_BYTES_MAX, DICTIONARY_BYTES_MAX};
 
-/// What was done to an image before it was cut into chunks.
+/// The coding of an image before it is cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// Nothing: the payload is the image.
     Raw = 0,
     /// Compressed with LZMA; the payload begins with a [`LzmaHeader`](super::LzmaHeader).
     Lzma = 1,
-    /// Made into a patch on an earlier image.
+    /// Made into a patch to an earlier image.
     Patch = 2,
 }
 
@@ -74,7 +75,8 @@ impl Codecs {
     }
 }
 
-/// The memory that a payload's decoder needs, so that a device can refuse before the first chunk.
+/// The memory that a payload's decoder needs. It is signed, so that a device can refuse before it fetches the
+/// first chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderMemory {
     /// Bytes in all, the dictionary included; at most [`DECODER_MEMORY_BYTES_MAX`].

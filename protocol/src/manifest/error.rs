@@ -1,4 +1,5 @@
-//! Why a manifest is not run, or did not run to its end, and what a SUIT report calls that.
+//! Errors: why a manifest is not run, or did not run to its end, and the reason that a SUIT report has for
+//! it.
 
 use core::fmt;
 
@@ -62,19 +63,19 @@ pub enum ManifestError {
         /// COSE algorithm number.
         alg: i64,
     },
-    /// Nothing that the drafts know.
+    /// The drafts do not have this.
     #[error("{feature} is unknown")]
     Unknown {
         /// What it is.
         feature: Feature,
     },
-    /// In our profile, but this version does not execute it. Never skipped.
+    /// It is in our profile, but this version does not execute it. It is never skipped.
     #[error("{feature} is not executed by this version")]
     NotExecuted {
         /// What it is.
         feature: Feature,
     },
-    /// Known from the drafts and left out of our profile.
+    /// The drafts have this, but our profile does not.
     #[error("{feature} is not in the profile")]
     NotInProfile {
         /// What it is.
@@ -88,7 +89,7 @@ pub enum ManifestError {
         /// The command's label.
         command: i64,
     },
-    /// Soft failure set where no try-each or run-sequence encloses it.
+    /// Soft failure is set although no try-each or run-sequence encloses the command.
     #[error("soft failure is set outside of try each and run sequence in {section}")]
     SoftFailureOutside {
         /// Which section.
@@ -102,7 +103,8 @@ pub enum ManifestError {
         /// How many components there are.
         components: usize,
     },
-    /// A command before which no component is chosen on every way to it. Only with more than one component.
+    /// There is a way to this command on which no component was chosen. This occurs only with more than one
+    /// component.
     #[error("no component is chosen for command {command} ({}) in {section}", command_name(*.command))]
     IndexUnset {
         /// Which section.
@@ -120,13 +122,13 @@ pub enum ManifestError {
         /// Index of the component.
         component: usize,
     },
-    /// A patch that starts from something else than the image that runs.
+    /// A patch starts from something else than the running image.
     #[error("a patch starts from component {component}, which is not the image that runs")]
     PatchBase {
         /// Index of the component.
         component: u8,
     },
-    /// A patch may be fetched although its base was not compared with what runs.
+    /// A patch may be fetched although its base was not compared with the running image.
     #[error("a patch is fetched in {section} where its base is not always matched")]
     BaseUnmatched {
         /// Which section.
@@ -175,10 +177,11 @@ pub enum ManifestError {
     },
 }
 
-/// Why a manifest's procedure ended early. Repeating it with the same inputs gives the same.
+/// Why a manifest's procedure ended early. The same inputs always give the same result.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RunError {
-    /// A condition did not hold and nothing made that soft. In a try-each it is that of the last branch.
+    /// A condition did not hold, and the failure was not soft. In a try-each this is the condition of the
+    /// last branch.
     #[error("condition {command} ({}) in {section} does not hold", command_name(*.command))]
     Condition {
         /// Which section.
@@ -251,8 +254,8 @@ pub enum ReportReason {
 }
 
 impl ManifestError {
-    /// Whether the fault stands in what was signed. Severed members are sent beside it: they can be spoiled
-    /// on the way, and fetched again.
+    /// Whether the fault is in the signed bytes. Severed members are not among these: they can be spoilt on
+    /// the way, and fetched again.
     #[must_use]
     pub const fn is_signed(&self) -> bool {
         !matches!(

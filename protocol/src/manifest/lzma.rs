@@ -8,12 +8,12 @@
 //! | 6..14 | bytes of the image, u64 little-endian, at least 1 |
 //! | 14.. | one LZMA stream (LZMA 1) without end marker; nothing follows it |
 //!
-//! From byte 1 on this is an ordinary `.lzma` file with a known size, which other tools unpack. There is no
-//! checksum: the signed index proves every byte that arrives, the signed digest the image that comes out.
+//! From byte 1 on this is an ordinary `.lzma` file with a known size, which other tools can decompress. It has no
+//! checksum: the signed index proves every byte that arrives, and the signed digest proves the image that comes out.
 //!
-//! A filter makes the targets of calls and jumps absolute, so that those to one place look alike; it works
-//! from position 0 of the image, keeps its size and needs no memory to speak of. Machine code shrinks by
-//! another 4 to 8 % (measured on firmware of five architectures).
+//! A filter makes the targets of calls and jumps absolute, so that all calls of one function look alike. It works from
+//! position 0 of the image, does not change its size, and needs almost no memory. Machine code becomes another 4 to
+//! 8 % smaller (measured on firmware of five architectures).
 
 use alloc::vec::Vec;
 
@@ -21,7 +21,8 @@ use super::DecoderMemory;
 use crate::codec::DecodeError;
 use crate::limits::DICTIONARY_BYTES_MAX;
 
-/// What was done to an image before it was compressed. The numbers are those of the `.xz` format.
+/// The branch filter that was run over an image before it was compressed. The numbers are those of the `.xz`
+/// format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// Nothing.
@@ -73,7 +74,7 @@ pub struct LzmaProperties {
     pub pb: u8,
 }
 
-/// Most of lc + lp: more costs memory and gains nothing.
+/// Most of lc + lp. More would cost memory and gain nothing.
 const LITERAL_BITS_MAX: u8 = 4;
 /// Most of pb.
 const POSITION_BITS_MAX: u8 = 4;
@@ -85,7 +86,7 @@ impl LzmaProperties {
         (self.pb * 5 + self.lp) * 9 + self.lc
     }
 
-    /// Reads a properties byte; `None` where it goes beyond what is allowed here.
+    /// Reads a properties byte; `None` if it goes beyond what is allowed here.
     #[must_use]
     pub const fn from_byte(byte: u8) -> Option<Self> {
         let properties = Self { lc: byte % 9, lp: byte / 9 % 5, pb: byte / 45 };
@@ -100,13 +101,13 @@ impl LzmaProperties {
 /// The head of a payload of codec 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LzmaHeader {
-    /// To be undone after decompression.
+    /// The filter, which has to be undone after decompression.
     pub filter: Filter,
     /// How the stream is modelled.
     pub properties: LzmaProperties,
     /// Bytes of the dictionary.
     pub dictionary_bytes: u32,
-    /// Bytes that come out.
+    /// Bytes of the image that comes out.
     pub image_size: u64,
 }
 
@@ -133,7 +134,8 @@ impl LzmaHeader {
         }
     }
 
-    /// Whether the payload keeps to what was signed: the image's size, and no more memory than announced.
+    /// Whether the payload is as signed: it has the image's size and needs no more memory than the descriptor
+    /// says.
     #[must_use]
     pub fn fits(&self, signed: &DecoderMemory, image_size: u64) -> bool {
         let needed = self.decoder();

@@ -1,10 +1,10 @@
 //! The SUIT manifest: what a release is, for whom, and the commands that install it (SPEC section 5).
 //!
-//! [`Manifest`] decodes and encodes; [`Manifest::walk`] judges every command before anything runs;
-//! [`Interpreter`] runs what the walk let through; [`ReleaseManifest`] writes the manifests that we publish.
-//! Who signed it is the envelope's matter: only a verified envelope gives a manifest to an interpreter.
+//! [`Manifest`] decodes and encodes. [`Manifest::walk`] checks every command before anything runs. [`Interpreter`] runs
+//! a manifest that passed this check. [`ReleaseManifest`] writes the manifests that we publish. The envelope verifies
+//! signatures: an interpreter takes a manifest only from a verified envelope.
 //!
-//! The format is draft-ietf-suit-manifest-37 in a closed profile. What is in the profile and not yet executed
+//! The format is draft-ietf-suit-manifest-37 in a closed profile. A command that is in the profile but not executed yet
 //! is refused by name, never skipped.
 
 mod build;
@@ -30,7 +30,7 @@ pub use error::{Feature, ManifestError, ReportReason, RunError};
 pub use lzma::{Filter, LzmaHeader, LzmaProperties};
 pub use parameter::Parameter;
 pub use run::{FetchPlan, Identity, Interpreter, Procedure, Step};
-pub use sequence::{Command, Condition, Index, Policy, Sequence};
+pub use sequence::{Command, ComponentIndex, Condition, ReportPolicy, Sequence};
 pub use text::{LanguageText, Summary, Text};
 pub use version::{VersionError, parse_version, version_text};
 
@@ -45,8 +45,8 @@ use parameter::Values;
 
 /// A manifest with its exact bytes.
 ///
-/// Decoding and encoding again gives the same bytes for everything that decodes. Members that were severed
-/// are there once the envelope that carries them has been verified.
+/// Decoding it and encoding it again gives the same bytes. Severed members are there as soon as the envelope
+/// that carries them has been verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     bytes: Vec<u8>,
@@ -56,11 +56,11 @@ pub struct Manifest {
 /// One payload that a manifest may fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// Where it is.
+    /// Its address.
     pub uri: String,
     /// How it is transferred.
     pub transfer: TransferDescriptor,
-    /// For a patch the image that it starts from: the one described last before it.
+    /// For a patch, the image that it starts from: the one that the commands before it described last.
     pub base: Option<ImageId>,
 }
 
@@ -77,7 +77,7 @@ impl Manifest {
     /// Makes a manifest of `content`, with those severed members that it carries.
     ///
     /// # Errors
-    /// [`ManifestError`] where `content` goes beyond what [`Manifest::decode`] takes.
+    /// [`ManifestError`] if `content` goes beyond what [`Manifest::decode`] takes.
     pub fn new(content: Content) -> Result<Self, ManifestError> {
         let mut manifest = Self::decode(&content.encode())?;
         for (key, member) in content.members() {
@@ -169,8 +169,8 @@ impl Manifest {
     /// Adds a member that was severed: `content` of the envelope's byte string under `key`.
     ///
     /// # Errors
-    /// [`ManifestError::MemberUnlisted`] where the manifest severs nothing under `key`,
-    /// [`ManifestError::MemberMismatch`] where the digest differs, [`ManifestError::Malformed`].
+    /// [`ManifestError::MemberUnlisted`] if the manifest severs nothing under `key`,
+    /// [`ManifestError::MemberMismatch`] if the digest differs, [`ManifestError::Malformed`].
     pub(crate) fn attach_member(&mut self, key: i64, content: &[u8]) -> Result<(), ManifestError> {
         let digest = digest_of_wrapped(content);
         match key {
@@ -183,7 +183,7 @@ impl Manifest {
         }
     }
 
-    /// Forgets the text, where it was severed.
+    /// Removes the text, if it was severed.
     pub(crate) fn drop_text(&mut self) {
         if let Some(Severable::Severed { member, .. }) = &mut self.content.text {
             *member = None;

@@ -1,4 +1,4 @@
-//! Parameters: what commands take as their input.
+//! Parameters, the inputs of commands.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,11 +27,11 @@ pub enum Parameter {
     SoftFailure(bool),
     /// Bytes of the image, at least 1.
     ImageSize(u64),
-    /// Where the payload is: 1 to 256 visible ASCII characters.
+    /// The address of the payload: 1 to 256 visible ASCII characters.
     Uri(String),
     /// How the payload is transferred.
     FetchArguments(TransferDescriptor),
-    /// Anything else, to be judged by the static walk: label and encoded value.
+    /// Any other parameter, with its label and its encoded value. The static walk judges it.
     Other(i64, Vec<u8>),
 }
 
@@ -136,7 +136,7 @@ impl Values {
     }
 }
 
-/// Reads a URI: visible ASCII, as RFC 3986 has it, so that no control character ever gets further.
+/// Reads a URI. As in RFC 3986 it is visible ASCII, so that no control character gets any further.
 pub(super) fn read_uri(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     let uri = reader.text("URI", URI_BYTES_MAX)?;
     if uri.is_empty() || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -1,9 +1,9 @@
 //! The command interpreter: runs a verified manifest, step by step, for a host that does the work.
 //!
-//! It is a stack machine that owns what is left to run and consumes it, so that it ends after at most as many
-//! commands as the manifest has, whatever the answers are. [`Interpreter::step`] runs until something outside
-//! is needed, [`Interpreter::answer`] says how that went. Power cuts need no record of it: a manifest runs
-//! again from its start, and what is installed already is found by its digest.
+//! It is a stack machine that owns the commands that are left and consumes them. So it ends after at most as
+//! many commands as the manifest has, whatever the answers are. [`Interpreter::step`] runs until the host has
+//! to do something, and [`Interpreter::answer`] says how that went. Nothing of it has to survive a power cut:
+//! the manifest runs again from its start, and an image that is installed already is found by its digest.
 
 use alloc::string::String;
 use alloc::vec::{IntoIter, Vec};
@@ -12,20 +12,21 @@ use super::consts::command::{FETCH, IMAGE_MATCH, TRY_EACH};
 use super::consts::parameter as label;
 use super::parameter::Values;
 use super::{
-    Codec, Command, Condition, ImageId, Index, ManifestError, Parameter, RUNNING_COMPONENT, RunError,
-    Section, Sequence, TransferDescriptor,
+    Codec, Command, ComponentIndex, Condition, ImageId, ManifestError, Parameter, RUNNING_COMPONENT,
+    RunError, Section, Sequence, TransferDescriptor,
 };
 use crate::envelope::{Envelope, Verified};
 use crate::ids::{ClassId, Digest, VendorId};
 
-/// What the device is, for the conditions that ask.
+/// The device's own identity, for the conditions that ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Its maker.
     pub vendor: VendorId,
     /// Its class.
     pub class: ClassId,
-    /// The slot that an update would be written to; for [`Procedure::Invoke`] the one that would be started.
+    /// The slot that an update would be written to; for [`Procedure::Invoke`], the slot that would be
+    /// started.
     pub target_slot: u64,
 }
 
@@ -50,11 +51,11 @@ impl Procedure {
 /// What the interpreter needs next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Fetch a payload into a component. Answer whether the component was written; a failure ends the
-    /// procedure. Where a patch does not apply, answer `true`: the image match that follows fails softly.
+    /// Fetch a payload into a component. Answer whether the component was written; `false` ends the
+    /// procedure. If a patch cannot be used, answer `true`: the image match that follows then fails softly.
     Fetch(FetchPlan),
-    /// Hash the first `size` bytes of a component. Answer whether the condition holds, which it never does
-    /// for a component that can't be read.
+    /// Hash the first `size` bytes of a component. Answer whether the condition holds. It never holds for a
+    /// component that can't be read.
     ImageMatch {
         /// Index of the component.
         component: usize,
@@ -67,7 +68,8 @@ pub enum Step {
     },
     /// The procedure succeeded. Nothing is left to answer.
     Done {
-        /// Whether the manifest wants the image started: an intent to record, not an order to obey at once.
+        /// Whether the manifest wants the image to be started. The host records this and does not start the
+        /// image at once.
         invoke: bool,
     },
 }
@@ -81,11 +83,11 @@ pub struct FetchPlan {
     pub image_digest: Digest,
     /// Bytes of the image.
     pub image_size: u64,
-    /// Where the payload is.
+    /// The address of the payload.
     pub uri: String,
     /// How it is transferred and decoded.
     pub transfer: TransferDescriptor,
-    /// For a patch the image that it starts from: the one that the running slot was found to hold.
+    /// For a patch, the image that it starts from: the one that the running slot was found to hold.
     pub base: Option<ImageId>,
 }
 
@@ -101,13 +103,13 @@ pub struct Interpreter {
     /// Parameters of each component.
     values: Vec<Values>,
     component: usize,
-    /// What the component that runs was found to hold.
+    /// The image that the running component was found to hold.
     matched: Option<ImageId>,
-    state: State,
+    state: RunState,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum RunState {
     Running,
     /// Waits for the answer to this step.
     Asked(Step),
@@ -137,7 +139,7 @@ impl Interpreter {
     /// Judges the manifest of `envelope` and starts its procedure.
     ///
     /// # Errors
-    /// Those of [`Manifest::walk`](super::Manifest::walk), and [`ManifestError::SectionMissing`] where a
+    /// Those of [`Manifest::walk`](super::Manifest::walk), and [`ManifestError::SectionMissing`] if a
     /// section of the procedure was severed and dropped.
     pub fn new(
         envelope: &Envelope<Verified>,
@@ -162,27 +164,27 @@ impl Interpreter {
             values: content.components.iter().map(|_| Values::default()).collect(),
             component: 0,
             matched: None,
-            state: State::Running,
+            state: RunState::Running,
         })
     }
 
     /// Runs until something outside is needed or the procedure ends. Gives the same again until it is answered.
     ///
     /// # Errors
-    /// [`RunError`] where the procedure has failed.
+    /// [`RunError`] if the procedure has failed.
     pub fn step(&mut self) -> Result<Step, RunError> {
         loop {
             match &self.state {
-                State::Running => self.advance(),
-                State::Asked(step) => return Ok(step.clone()),
-                State::Ended(result) => return result.clone(),
+                RunState::Running => self.advance(),
+                RunState::Asked(step) => return Ok(step.clone()),
+                RunState::Ended(result) => return result.clone(),
             }
         }
     }
 
     /// Says how the last [`Step::Fetch`] or [`Step::ImageMatch`] went. An answer to nothing is ignored.
     pub fn answer(&mut self, success: bool) {
-        let State::Asked(step) = &self.state else {
+        let RunState::Asked(step) = &self.state else {
             debug_assert!(false, "an answer without a question");
             return;
         };
@@ -195,7 +197,7 @@ impl Interpreter {
             }
             _ => {}
         }
-        self.state = State::Running;
+        self.state = RunState::Running;
         match (success, fetched) {
             (true, _) => {}
             (false, true) => self.end(Err(RunError::Fetch { section: self.section })),
@@ -234,13 +236,13 @@ impl Interpreter {
         let label = command.label();
         let result = match command {
             Command::Condition(condition, _) => self.check(condition),
-            Command::SetComponentIndex(Index::One(index)) => {
+            Command::SetComponentIndex(ComponentIndex::One(index)) => {
                 // The walk has checked the range.
                 self.component = usize::try_from(index).unwrap_or(usize::MAX);
                 Ok(())
             }
             // The walk allows it with one component only, which is then every one.
-            Command::SetComponentIndex(Index::All) => {
+            Command::SetComponentIndex(ComponentIndex::All) => {
                 self.component = 0;
                 Ok(())
             }
@@ -261,7 +263,7 @@ impl Interpreter {
                 self.end(Ok(Step::Done { invoke: true }));
                 Ok(())
             }
-            Command::SetComponentIndex(Index::List(_)) | Command::Other(..) => {
+            Command::SetComponentIndex(ComponentIndex::List(_)) | Command::Other(..) => {
                 Err(RunError::NotExecuted { command: label })
             }
         };
@@ -287,7 +289,7 @@ impl Interpreter {
             }
             Condition::Abort => false,
             Condition::ImageMatch | Condition::ImageNotMatch => {
-                self.state = State::Asked(Step::ImageMatch {
+                self.state = RunState::Asked(Step::ImageMatch {
                     component: self.component,
                     digest: self.value(command, label::IMAGE_DIGEST, |values| values.image_digest)?,
                     size: self.value(command, label::IMAGE_SIZE, |values| values.image_size)?,
@@ -320,7 +322,7 @@ impl Interpreter {
             let transfer_size = plan.transfer.layout.transfer_size();
             return Err(RunError::TransferSize { transfer_size, image_size: plan.image_size });
         }
-        self.state = State::Asked(Step::Fetch(plan));
+        self.state = RunState::Asked(Step::Fetch(plan));
         Ok(())
     }
 
@@ -378,6 +380,6 @@ impl Interpreter {
 
     fn end(&mut self, result: Result<Step, RunError>) {
         self.frames.clear();
-        self.state = State::Ended(result);
+        self.state = RunState::Ended(result);
     }
 }

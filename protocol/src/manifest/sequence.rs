@@ -15,7 +15,7 @@ use super::parameter::{Parameter, read_parameters, write_parameters};
 use crate::codec::{DecodeError, Item, Reader, Writer};
 use crate::limits::{COMPONENTS_MAX, ENVELOPE_BYTES_MAX, SECTION_COMMANDS_MAX, SEQUENCE_DEPTH_MAX};
 
-/// A test that ends its sequence where it fails.
+/// A test. If it fails, it ends its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// The device is of the vendor.
@@ -61,9 +61,9 @@ impl Condition {
 
 /// When to record a command in a report: bits 0 to 3 (draft-ietf-suit-manifest-37 section 8.4.7). A hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy(u8);
+pub struct ReportPolicy(u8);
 
-impl Policy {
+impl ReportPolicy {
     /// Record everything.
     pub const ALL: Self = Self(15);
     /// Record a success, with system information.
@@ -91,7 +91,7 @@ impl Policy {
 
 /// Which components the following commands act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Index {
+pub enum ComponentIndex {
     /// One.
     One(u64),
     /// Every one.
@@ -104,22 +104,22 @@ pub enum Index {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A test.
-    Condition(Condition, Policy),
+    Condition(Condition, ReportPolicy),
     /// Directive 12.
-    SetComponentIndex(Index),
+    SetComponentIndex(ComponentIndex),
     /// Directive 15: the first branch that succeeds, or nothing if that is allowed.
     TryEach {
         /// At least two.
         branches: Vec<Sequence>,
-        /// Whether it succeeds where no branch does.
+        /// Whether the try-each succeeds if no branch does.
         or_nothing: bool,
     },
     /// Directive 20: at least one parameter, each once.
     OverrideParameters(Vec<Parameter>),
     /// Directive 21.
-    Fetch(Policy),
+    Fetch(ReportPolicy),
     /// Directive 23.
-    Invoke(Policy),
+    Invoke(ReportPolicy),
     /// Directive 32.
     RunSequence(Sequence),
     /// Anything else, to be judged by the static walk: label and encoded argument.
@@ -148,9 +148,9 @@ impl Command {
             Self::Condition(_, policy) | Self::Fetch(policy) | Self::Invoke(policy) => {
                 writer.uint(u64::from(policy.bits()))
             }
-            Self::SetComponentIndex(Index::One(index)) => writer.uint(*index),
-            Self::SetComponentIndex(Index::All) => writer.bool(true),
-            Self::SetComponentIndex(Index::List(list)) => {
+            Self::SetComponentIndex(ComponentIndex::One(index)) => writer.uint(*index),
+            Self::SetComponentIndex(ComponentIndex::All) => writer.bool(true),
+            Self::SetComponentIndex(ComponentIndex::List(list)) => {
                 list.iter().fold(writer.array(list.len()), |writer, index| writer.uint(*index))
             }
             Self::TryEach { branches, or_nothing } => {
@@ -210,7 +210,7 @@ impl Sequence {
         lists
     }
 
-    /// Recursion ends where decoding did: after [`SEQUENCE_DEPTH_MAX`] levels.
+    /// Recursion ends after [`SEQUENCE_DEPTH_MAX`] levels, because decoding refuses deeper nesting.
     fn collect_parameter_lists<'s>(&'s self, lists: &mut Vec<&'s [Parameter]>) {
         for command in &self.0 {
             match command {
@@ -241,23 +241,23 @@ fn read_command(
     budget: &mut usize,
 ) -> Result<Command, ManifestError> {
     if let Some(condition) = Condition::from_label(label) {
-        return Ok(Command::Condition(condition, Policy::decode(reader)?));
+        return Ok(Command::Condition(condition, ReportPolicy::decode(reader)?));
     }
     Ok(match label {
         SET_COMPONENT_INDEX => Command::SetComponentIndex(read_index(reader)?),
         TRY_EACH => read_try_each(reader, depth, budget)?,
         OVERRIDE_PARAMETERS => Command::OverrideParameters(read_parameters(reader)?),
-        FETCH => Command::Fetch(Policy::decode(reader)?),
-        INVOKE => Command::Invoke(Policy::decode(reader)?),
+        FETCH => Command::Fetch(ReportPolicy::decode(reader)?),
+        INVOKE => Command::Invoke(ReportPolicy::decode(reader)?),
         RUN_SEQUENCE => Command::RunSequence(read_nested(reader, depth, budget)?),
         other => Command::Other(other, reader.item()?.to_vec()),
     })
 }
 
-fn read_index(reader: &mut Reader<'_>) -> Result<Index, DecodeError> {
+fn read_index(reader: &mut Reader<'_>) -> Result<ComponentIndex, DecodeError> {
     match reader.peek()? {
         Item::Bool => match reader.bool("component index")? {
-            true => Ok(Index::All),
+            true => Ok(ComponentIndex::All),
             false => Err(DecodeError::value("component index")),
         },
         Item::Array => {
@@ -265,9 +265,12 @@ fn read_index(reader: &mut Reader<'_>) -> Result<Index, DecodeError> {
             if count == 0 {
                 return Err(DecodeError::value("component indices"));
             }
-            (0..count).map(|_| reader.uint("component index")).collect::<Result<_, _>>().map(Index::List)
+            (0..count)
+                .map(|_| reader.uint("component index"))
+                .collect::<Result<_, _>>()
+                .map(ComponentIndex::List)
         }
-        _ => reader.uint("component index").map(Index::One),
+        _ => reader.uint("component index").map(ComponentIndex::One),
     }
 }
 

@@ -1,10 +1,11 @@
-//! The static walk: every command of every section is judged before the first one runs.
+//! The static walk checks every command of every section before the first one runs.
 //!
-//! An unknown command inside a try-each would otherwise quietly become "next alternative"; the drafts say that
-//! it excludes the manifest. Three passes, so that the first complaint is the plainest: what is asked for at
-//! all, where it stands, and whether every command has its input on every way that leads to it.
+//! Otherwise an unknown command inside a try-each would only make the next branch run, without a word. The drafts say
+//! that a manifest with such a command must be refused. The walk makes three passes, so that the simplest error is
+//! reported first: which commands there are, where they stand, and whether every command has its input on every way
+//! that leads to it.
 //!
-//! The walk recurses into nested sequences, whose depth decoding has bounded.
+//! The walk recurses into nested sequences. Decoding has bounded their depth.
 
 use super::consts::command::{CHECK_CONTENT, COPY, DEVICE_IDENTIFIER, SWAP, WRITE};
 use super::consts::parameter::{
@@ -13,12 +14,12 @@ use super::consts::parameter::{
 };
 use super::consts::{CUSTOM_BELOW, PARAMETER_ENCRYPTION_INFO, trust_domains, update_management};
 use super::{
-    Codec, Command, ComponentId, Condition, Content, Feature, Index, Manifest, ManifestError, Parameter,
-    RUNNING_COMPONENT, Section, Sequence,
+    Codec, Command, ComponentId, ComponentIndex, Condition, Content, Feature, Manifest, ManifestError,
+    Parameter, RUNNING_COMPONENT, Section, Sequence,
 };
 
 impl Manifest {
-    /// Judges the whole manifest, with those severed members that are here.
+    /// Checks the whole manifest, with those severed members that are present.
     ///
     /// The authoring tool calls it before signing, the interpreter before running.
     ///
@@ -30,7 +31,7 @@ impl Manifest {
     /// [`ManifestError::NotValidated`].
     pub fn walk(&self) -> Result<(), ManifestError> {
         let content = self.content();
-        // A severed section that was dropped can't run, so that there is nothing to judge.
+        // A severed section that was removed can't run, so that there is nothing to check.
         let sections = || {
             Section::ALL.into_iter().filter_map(|section| Some((section, content.section(section).ok()??)))
         };
@@ -92,10 +93,10 @@ fn check_features(sequence: &Sequence) -> Result<(), ManifestError> {
     for command in &sequence.0 {
         match command {
             Command::Condition(..) | Command::Fetch(_) | Command::Invoke(_) => {}
-            Command::SetComponentIndex(Index::List(_)) => {
+            Command::SetComponentIndex(ComponentIndex::List(_)) => {
                 return Err(ManifestError::NotInProfile { feature: Feature::IndexList });
             }
-            Command::SetComponentIndex(Index::One(_) | Index::All) => {}
+            Command::SetComponentIndex(ComponentIndex::One(_) | ComponentIndex::All) => {}
             Command::TryEach { branches, .. } => branches.iter().try_for_each(check_features)?,
             Command::RunSequence(nested) => check_features(nested)?,
             Command::OverrideParameters(parameters) => parameters.iter().try_for_each(check_parameter)?,
@@ -188,10 +189,10 @@ fn check_places(
             return Err(ManifestError::Misplaced { section, command: command.label() });
         }
         match command {
-            Command::SetComponentIndex(Index::One(index)) if *index >= components as u64 => {
+            Command::SetComponentIndex(ComponentIndex::One(index)) if *index >= components as u64 => {
                 return Err(ManifestError::IndexRange { index: *index, components });
             }
-            Command::SetComponentIndex(Index::All) if components > 1 => {
+            Command::SetComponentIndex(ComponentIndex::All) if components > 1 => {
                 return Err(ManifestError::NotExecuted { feature: Feature::IndexAll });
             }
             Command::OverrideParameters(parameters)
@@ -264,7 +265,7 @@ impl Facts {
 #[derive(Clone, Copy)]
 struct Known {
     facts: Facts,
-    /// The component that commands act on; `None` where it depends on the way, or nothing has chosen it.
+    /// The component that commands act on; `None` if it differs between the ways to here, or if none was chosen.
     component: Option<usize>,
     /// With one component it is always that one.
     only_one: bool,
@@ -303,7 +304,7 @@ impl Known {
         Self { component: self.only_one.then_some(0), ..self }
     }
 
-    /// What is known where two ways meet.
+    /// Merges what is known on two ways that meet.
     fn or(self, other: Self) -> Self {
         Self {
             facts: Facts(self.facts.0 & other.facts.0),
@@ -319,13 +320,13 @@ impl Known {
     }
 }
 
-/// What is known where a sequence has succeeded.
+/// What is known after a sequence has succeeded.
 struct Followed {
-    /// `None` where it never succeeds.
+    /// `None` if it never succeeds.
     known: Option<Known>,
     /// Whether a failed condition may end it early and still count as success of a run-sequence.
     soft: bool,
-    /// The components for which it describes a patch anywhere, also where another payload replaces it later.
+    /// The components for which the sequence describes a patch anywhere, even if another payload replaces it later.
     /// Whoever leaves the sequence early may leave that patch behind.
     patches: Components,
 }
@@ -346,7 +347,7 @@ fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Follow
                 known.facts.add(Facts::matched(known.component_of(section, command)?));
             }
             Command::Condition(condition, _) => known.facts.add(Facts::checked(*condition)),
-            Command::SetComponentIndex(Index::One(index)) => {
+            Command::SetComponentIndex(ComponentIndex::One(index)) => {
                 known.component = usize::try_from(*index).ok();
             }
             Command::OverrideParameters(parameters) => {

@@ -1,7 +1,7 @@
 //! Chunks and index pages on their way to a device (SPEC sections 7.3 and 7.4).
 //!
-//! These messages do not name the device: they are byte-identical for all, so that the service frames them
-//! once. Their content is proved by the signed manifest, not by the message.
+//! These messages do not name the device. They are the same bytes for all devices, so that the service makes
+//! them only once. The signed manifest proves their content; the message itself proves nothing.
 
 use alloc::vec::Vec;
 

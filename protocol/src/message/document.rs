@@ -1,7 +1,7 @@
 //! The signed documents that the service publishes and keeps retained (SPEC sections 4.4 to 4.6).
 //!
-//! Each says inside the signature for whom it is (prefix, and device or group) and which version it is, so
-//! that a broker can neither hand it to somebody else nor bring an old one back.
+//! Each says inside the signature for whom it is (prefix, and device or group) and which version it is. So a
+//! broker can neither give it to somebody else nor replace it by an older one.
 
 use alloc::vec::Vec;
 
@@ -19,7 +19,7 @@ pub struct Validity {
     pub version: u64,
     /// When it was signed.
     pub issued: UnixTime,
-    /// From when on nothing may begin because of it.
+    /// When it expires. After that nothing may begin because of it.
     pub expires: UnixTime,
 }
 
@@ -112,7 +112,8 @@ impl Campaign {
     }
 }
 
-/// The groups of one device, and perhaps a release for it alone: a COSE_Sign1 by a campaign key.
+/// The groups of one device, and perhaps a release for it alone: the payload of a COSE_Sign1 by a campaign
+/// key.
 ///
 /// ```cddl
 /// assignment = { 1: prefix: tstr, 2: device: tstr, 3: version: uint, 4: issued: uint, 5: expires: uint,
@@ -185,7 +186,7 @@ impl Assignment {
     }
 }
 
-/// What is current, for everybody: the payload of a COSE_Sign1 by a beacon key.
+/// Says what is current, for everybody: the payload of a COSE_Sign1 by a beacon key.
 ///
 /// ```cddl
 /// beacon = { 1: prefix: tstr, 3: version: uint, 4: issued: uint, 5: expires: uint,

@@ -1,4 +1,5 @@
-//! Hello and its answer: what correctness rests on (SPEC section 7.1).
+//! Hello and its answer (SPEC section 7.1). A device acts on documents only after an answer to its own hello,
+//! so that correctness depends on these two messages.
 
 use alloc::vec::Vec;
 
@@ -8,7 +9,7 @@ use crate::ids::{ClassId, DeviceId, GroupName, Nonce, ShortDigest};
 use crate::limits::{DEVICE_ID_MAX, GROUP_NAME_MAX, GROUPS_MAX, MESSAGE_BYTES_MAX, SIGNED_BYTES_MAX};
 use crate::time::UnixTime;
 
-/// A group and the version of its campaign document; 0 where there is none.
+/// A group and the version of its campaign document; 0 if there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupVersion {
     /// The group.
@@ -17,7 +18,8 @@ pub struct GroupVersion {
     pub version: u64,
 }
 
-/// Who a device is and what it has. Once per connection and after each report, until answered.
+/// Says who a device is and what it has. A device sends it once per connection and after each report, and
+/// again until it is answered.
 ///
 /// ```cddl
 /// hello = head(1) .cat [ versions: uint, message-max: uint, memory-max: uint, codecs: uint,
@@ -36,9 +38,9 @@ pub struct Hello {
     pub codecs: u64,
     /// The hardware.
     pub class: ClassId,
-    /// The running image's digest, shortened; zero where unknown.
+    /// The running image's digest, shortened; zero if unknown.
     pub running: ShortDigest,
-    /// The running release's sequence number; 0 where unknown.
+    /// The running release's sequence number; 0 if unknown.
     pub sequence: u64,
     /// Version of the root held.
     pub root: u64,
@@ -107,7 +109,7 @@ pub struct HelloAnswer {
     pub assignment: u64,
     /// Current version of the campaign of each of the device's groups.
     pub groups: Vec<GroupVersion>,
-    /// The report that hello named, where the service has it.
+    /// The report that hello named, if the service has it.
     pub report: Option<ShortDigest>,
 }
 

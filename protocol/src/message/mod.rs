@@ -1,8 +1,8 @@
 //! Every message and every signed document (SPEC sections 4 and 7).
 //!
-//! Unsigned messages start with one byte: version in the high nibble, kind in the low one. Signed documents
-//! start with a CBOR tag, and carry version and kind in their protected header. [`Request`] is what a device
-//! sends on `q`, [`Answer`] what it gets on `c`.
+//! An unsigned message starts with one byte, which has the version in its high nibble and the kind in its low
+//! one. A signed document starts with a CBOR tag, and has version and kind in its protected header.
+//! [`Request`] is a message that a device sends on `q`, [`Answer`] one that it gets on `c`.
 
 mod chunk;
 mod document;

@@ -1,4 +1,4 @@
-//! What a campaign orders: which release, for whom, when (SPEC section 4.5).
+//! Orders, which say which release is for whom, and when (SPEC section 4.5).
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{CampaignId, ClassId, Digest};
@@ -10,7 +10,7 @@ use crate::time::UnixTime;
 pub enum CampaignState {
     /// Devices update.
     Active = 0,
-    /// Devices that have not started the new image give up.
+    /// Devices that have not installed the new image yet call the deployment off.
     Aborted = 1,
 }
 
@@ -63,8 +63,9 @@ pub struct Order {
 }
 
 impl Order {
-    /// Where the order stands among those of a device's groups, by which the highest rules (SPEC section 4.5):
-    /// priority, then the version of its document, then its campaign's id, so that two never stand level.
+    /// The rank of the order among those of a device's groups; the highest one counts (SPEC section 4.5).
+    /// Priority decides, then the version of the document, then the campaign's id, so that two orders never
+    /// have the same rank.
     #[must_use]
     pub const fn rank(&self, version: u64) -> (u64, u64, CampaignId) {
         (self.priority, version, self.campaign)

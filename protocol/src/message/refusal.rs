@@ -1,4 +1,4 @@
-//! Not now, or not at all (SPEC section 7.6).
+//! Refusals: the service does not send what was asked for, for now or at all (SPEC section 7.6).
 
 use alloc::vec::Vec;
 
@@ -7,7 +7,8 @@ use crate::codec::{DecodeError, Item, Reader, Writer};
 use crate::ids::PayloadTag;
 use crate::limits::RETRY_AFTER_MAX_S;
 
-/// Why the service does not send what was asked for. Unsigned, so it can delay a device and no more.
+/// Why the service does not send what was asked for. A refusal is not signed, so it may delay a device and
+/// nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCode {
     /// Too much to do: ask again later.
@@ -40,7 +41,7 @@ impl RefusalCode {
         Self::Malformed,
     ];
 
-    /// The words for it.
+    /// The code in words.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -67,8 +68,8 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// When to ask again, in seconds, at most an hour.
     pub retry_after_s: Option<u32>,
-    /// The payload whose chunks or pages were asked for: a request may be answered when the device has gone on
-    /// to another payload.
+    /// The payload whose chunks or pages were asked for. By it a device recognises a late refusal, which
+    /// comes when it asks for another payload already.
     pub payload: Option<PayloadTag>,
 }
 
@@ -87,7 +88,7 @@ impl Refusal {
         writer.into_bytes()
     }
 
-    /// Reads the body; a wait beyond an hour is cut to an hour.
+    /// Reads the body. A wait beyond an hour becomes an hour.
     pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("refusal", body, 16)?;
         let number = reader.uint("refusal code")?;

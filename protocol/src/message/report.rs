@@ -1,4 +1,5 @@
-//! What a device signs: its enrolment, and what became of each deployment (SPEC sections 4.7 and 4.8).
+//! The objects that a device signs: its enrolment, and a report on each deployment (SPEC sections 4.7 and
+//! 4.8).
 
 use alloc::vec::Vec;
 
@@ -83,7 +84,7 @@ failure_codes! {
     NoRoom = 7, "no-room";
     /// The medium failed.
     Storage = 8, "storage";
-    /// Every chunk is right and the image is not: two chunks share a digest.
+    /// Every chunk is right, but the image is wrong: two chunks have the same digest.
     Collision = 9, "collision";
     /// The payload could not be decoded.
     Decode = 10, "decode";
@@ -107,7 +108,7 @@ failure_codes! {
     Hook = 19, "hook";
     /// The person at the device asked for it.
     Local = 20, "local";
-    /// A patch did not become the image; where the outcome is good, another payload did.
+    /// A patch did not give the image. If the outcome is good, another payload did.
     Patch = 21, "patch";
 }
 
@@ -119,7 +120,7 @@ impl FailureCode {
     }
 }
 
-/// What became of a deployment: the payload of a COSE_Sign1 by the device's key.
+/// Says how a deployment ended: the payload of a COSE_Sign1 by the device's key.
 ///
 /// ```cddl
 /// report = { 1: device: tstr, 2: number: uint, 3: campaign: bstr .size 8, 4: attempt: uint,
@@ -140,15 +141,15 @@ pub struct Report {
     pub release: Digest,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why, where it did not end in a confirmed image.
+    /// Why it did not end in a confirmed image, or that a patch failed before it did.
     pub failure: Option<FailureCode>,
     /// Digest of the image that runs now, shortened.
     pub running: ShortDigest,
     /// Sequence number of the release that runs now.
     pub sequence: u64,
-    /// The device's clock, a lower bound.
+    /// The device's clock, which is a lower bound of the time.
     pub time: UnixTime,
-    /// Payload bytes received, with everything received twice.
+    /// Payload bytes received; bytes that were received twice count twice.
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
     pub bytes_twice: u64,

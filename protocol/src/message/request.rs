@@ -1,4 +1,4 @@
-//! What a device asks for (SPEC sections 7.3 to 7.5).
+//! The requests of a device (SPEC sections 7.3 to 7.5).
 
 use alloc::vec::Vec;
 
@@ -9,7 +9,7 @@ use crate::limits::{CHUNKS_MAX, REQUEST_BITMAP_BYTES_MAX, REQUEST_BYTES_MAX, REQ
 
 /// Asks for chunks of one payload: a range, or the holes in it. At most 32 bytes.
 ///
-/// It is the acknowledgement of what came before; what an earlier request asked for is still sent.
+/// It acknowledges what came before. The service still sends what an earlier request asked for.
 ///
 /// ```cddl
 /// chunk-request = head(2) .cat payload-tag .cat seq<first: uint, count: 1..128, per-message: 1..64,
@@ -25,7 +25,7 @@ pub struct ChunkRequest {
     pub count: u32,
     /// Consecutive chunks that one message should carry, 1 to 64.
     pub per_message: u32,
-    /// Where not all of the range is wanted: bit n (bit 0 of byte 0 first) asks for chunk `first + n`.
+    /// Is there if not all of the range is wanted: bit n (bit 0 of byte 0 first) asks for chunk `first + n`.
     pub wanted: Option<Vec<u8>>,
 }
 
@@ -81,7 +81,7 @@ impl ChunkRequest {
 
     /// The runs of consecutive chunks that answer the request, one message each.
     ///
-    /// Runs end at multiples of `per_message`, whatever the first chunk is, so that devices that ask for
+    /// Whatever the first chunk is, runs end at multiples of `per_message`, so that devices that ask for
     /// different ranges get the same messages.
     pub fn runs(&self) -> impl Iterator<Item = (ChunkIndex, u32)> + '_ {
         let mut at = 0;

@@ -1,4 +1,5 @@
-//! How far a deployment is (SPEC section 7.7). Unsigned and lossy: for people who watch, never for decisions.
+//! Says how far a deployment is (SPEC section 7.7). A status is not signed and may get lost, so it is for
+//! people who watch, and nothing may be decided by it.
 
 use alloc::vec::Vec;
 
@@ -163,15 +164,15 @@ pub struct Status {
     pub attempt: u64,
     /// What the device does.
     pub state: State,
-    /// While deferred: for what.
+    /// What the device waits for, while it is deferred.
     pub deferred: Option<DeferReason>,
-    /// After a failure: why.
+    /// Why the deployment failed, after a failure.
     pub failure: Option<FailureCode>,
     /// Chunks held.
     pub chunks_held: u32,
-    /// Chunks of the payload; 0 where not known yet.
+    /// Chunks of the payload; 0 if not known yet.
     pub chunks: u32,
-    /// Payload bytes received, with everything received twice.
+    /// Payload bytes received; bytes that were received twice count twice.
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
     pub bytes_twice: u64,

@@ -1,14 +1,15 @@
-//! Copies of the old image: a mode for each block, then chunk by chunk predicted, corrected, learned from.
+//! Codes copies of the old image. Each block has a mode; each chunk is predicted and corrected, and then
+//! learned from.
 
 use super::correction::Chunk;
 use super::engine::{CHOICE_LIMIT, Copying, Engine, MODE_CHOICES};
-use super::predict::{self, CHUNK, CHUNK_BYTES, MARGIN, Mode, Prediction, Scene, Span, View};
+use super::predict::{self, CHUNK, CHUNK_BYTES, MARGIN, Mode, Prediction, Resolver, Span, View};
 use super::range::Coder;
 use super::script::{BLOCK_BYTES, Script};
 use super::{Architecture, Base, DecodeFailure};
 
 impl Engine {
-    /// A chunk of a copy.
+    /// Codes a chunk of a copy.
     pub(super) fn copy<C: Coder, S: Script, B: Base>(
         &mut self,
         coder: &mut C,
@@ -26,8 +27,8 @@ impl Engine {
         let span = Span { old, new: at, len };
         let (bytes, start) = self.around(base, span).map_err(DecodeFailure::Base)?;
         let view = View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
-        let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
-        predict::predict(&scene, self.mode, span, &mut walk, &mut self.prediction);
+        let resolver = Resolver { region: &self.region, map: &self.map, table: &self.table, old: view };
+        predict::predict(&resolver, self.mode, span, &mut walk, &mut self.prediction);
         let mut plain = [0; CHUNK];
         for (place, offset) in plain.iter_mut().zip(0..len) {
             *place = view.byte(old + offset).unwrap_or(0);
@@ -87,7 +88,7 @@ impl Engine {
         Ok((bytes, start))
     }
 
-    /// Says how the block that begins here is predicted.
+    /// Codes the mode in which the block that begins here is predicted.
     fn choose_mode<C: Coder, S: Script, B: Base>(
         &mut self,
         coder: &mut C,
@@ -119,7 +120,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes of a block that a mode would get wrong.
+    /// Counts the bytes of a block that a mode would get wrong.
     fn wrong<S: Script, B: Base>(
         &self,
         script: &S,
@@ -136,8 +137,8 @@ impl Engine {
             let (bytes, start) = self.around(base, span)?;
             let view =
                 View { bytes: bytes.get(..span_bytes(self.base_len, span)).unwrap_or_default(), start };
-            let scene = Scene { region: &self.region, map: &self.map, table: &self.table, old: view };
-            predict::predict(&scene, mode, span, &mut walk, &mut prediction);
+            let resolver = Resolver { region: &self.region, map: &self.map, table: &self.table, old: view };
+            predict::predict(&resolver, mode, span, &mut walk, &mut prediction);
             let predicted = prediction.bytes.iter().zip(0..len);
             count += predicted.map(|(byte, at)| u32::from(*byte != script.byte(new + at))).sum::<u32>();
             done += len;

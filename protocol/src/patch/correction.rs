@@ -1,21 +1,22 @@
-//! What a prediction got wrong: unit by unit whether it is right, and where not, which bytes and what they are.
+//! Codes corrections: for each unit, whether its prediction is wrong; for a wrong unit, which bytes are wrong
+//! and what they are.
 
 use super::literal::{hash, spread};
 use super::model::{Mixer, Slots};
 use super::predict::CHUNK;
 use super::range::Coder;
 
-/// What surrounds a chunk that was copied and predicted.
+/// A chunk that was copied and predicted, with what surrounds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk<'c> {
     /// Bytes, at most [`CHUNK`].
     pub(super) len: usize,
     /// Place in the new image of the first.
     pub(super) at: u32,
-    /// As predicted, and for each what it is part of.
+    /// The predicted bytes, and for each the label of the reference that it is part of.
     pub(super) predicted: &'c [u8; CHUNK],
     pub(super) kinds: &'c [u8; CHUNK],
-    /// As they were.
+    /// The bytes of the old image.
     pub(super) old: &'c [u8; CHUNK],
     /// Bytes of a unit: 2 or 4.
     pub(super) unit: usize,
@@ -30,7 +31,7 @@ pub(super) struct Chunk<'c> {
 
 const FLAG_INPUTS: usize = 6;
 const BYTE_INPUTS: usize = 6;
-/// Observations that count.
+/// Limit of the number of observations that count (SPEC section 5.5).
 const FLAG_LIMIT: u32 = 250;
 const BYTE_LIMIT: u32 = 14;
 
@@ -42,11 +43,11 @@ pub(super) struct Corrections {
     unit_mixer: Mixer<FLAG_INPUTS>,
     byte_mixer: Mixer<3>,
     value_mixer: Mixer<BYTE_INPUTS>,
-    /// For each of the last units whether it was right.
+    /// For each of the last units, whether it was wrong.
     history: u32,
-    /// Units since one was wrong.
+    /// Number of right units since one was wrong.
     run: u32,
-    /// What was last added to a predicted byte, by place in the unit.
+    /// The value that was last added to a predicted byte, for each place in a unit.
     deltas: [u8; 4],
 }
 
@@ -86,7 +87,8 @@ impl Corrections {
         (&mut self.history, &mut self.run, &mut self.deltas)
     }
 
-    /// Codes a chunk: `bytes` is what it should become, and what it became.
+    /// Codes a chunk. In an encoder `bytes` has what the chunk should become; a decoder puts the result
+    /// there.
     pub(super) fn code(&mut self, coder: &mut impl Coder, chunk: &Chunk<'_>, bytes: &mut [u8; CHUNK]) {
         let mut before = chunk.before;
         let mut at = 0;
@@ -220,7 +222,7 @@ fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
-/// 0 to 7: how large, roughly.
+/// The rough size of a number, as 0 to 7.
 fn bucket(value: u32) -> u32 {
     (32 - value.leading_zeros()).div_ceil(2).min(7)
 }

@@ -1,11 +1,11 @@
-//! From patch bytes to image bytes.
+//! Decodes patch bytes into image bytes.
 
 use super::engine::Engine;
 use super::range::{RangeDecoder, RangeState, START_BYTES, TAIL_BYTES_MAX};
 use super::script::Nothing;
 use super::{DecodeFailure, Header, PatchError};
 
-/// The old image, read at random.
+/// The old image, which can be read in any order.
 pub trait Base {
     /// Why it could not be read.
     type Error;
@@ -31,9 +31,10 @@ impl Base for &[u8] {
     }
 }
 
-/// Bytes of input that have to be at hand for one step, unless the input ends.
+/// Bytes of input that have to be there for one step, unless the input ends.
 ///
-/// A chunk of 64 bytes takes at most 64 x 9 + 32 decisions of at most 12 bits each, anything else fewer.
+/// A chunk of 64 bytes takes at most 64 x 9 + 32 decisions of at most 12 bits each; every other step takes
+/// fewer.
 pub const INPUT_MARGIN: usize = 1024;
 
 /// Decodes one patch.
@@ -69,7 +70,7 @@ impl Decoder {
         }
     }
 
-    /// What the patch says of itself.
+    /// The header of the patch.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
@@ -89,13 +90,13 @@ impl Decoder {
 
     /// Decodes into `out`; returns how many bytes of `input` were used and of `out` were filled.
     ///
-    /// `input` goes on where the last call stopped using it. Where it is not the `last`, up to
-    /// [`INPUT_MARGIN`] bytes of it stay unused: they have to be there again in the next call, with what follows.
-    /// `(_, 0)` with room in `out` means that more input is needed, or that the image is complete.
+    /// `input` has to begin with the first byte that the last call did not use. If it is not the `last` one, up to
+    /// [`INPUT_MARGIN`] bytes of it stay unused; they have to be there again in the next call, with the bytes that
+    /// follow. `(_, 0)` with room in `out` means that more input is needed, or that the image is complete.
     ///
     /// # Errors
-    /// [`DecodeFailure`]. The decoder is of no use afterwards; where the old image was to blame, decoding can go on
-    /// from a saved state.
+    /// [`DecodeFailure`]. The decoder cannot be used afterwards. If the old image could not be read, decoding
+    /// can go on from a saved state.
     pub fn decode<B: Base>(
         &mut self,
         input: &[u8],
@@ -112,7 +113,7 @@ impl Decoder {
             }
             let rest = input.get(used..).unwrap_or_default();
             let Some(range) = self.range else {
-                // An encoder leaves zeros at the end out, also these.
+                // An encoder leaves out zeros at the end, which may be these.
                 let mut start = [0; START_BYTES];
                 for (place, byte) in start.iter_mut().zip(rest) {
                     *place = *byte;
@@ -164,7 +165,7 @@ impl Decoder {
 
     /// Checks the end: the image is complete and nothing of the patch is left, of which `unused` bytes were not used.
     ///
-    /// A patch has one encoding of its end, so that bytes added to it, also zeros, are found.
+    /// There is only one way to end a patch, so that bytes added to it are found, even zeros.
     ///
     /// # Errors
     /// [`PatchError::Truncated`], [`PatchError::Trailing`].
@@ -172,7 +173,7 @@ impl Decoder {
         if !self.is_complete() {
             return Err(PatchError::Truncated { produced: self.produced() });
         }
-        // As many zeros as may be left out were.
+        // The encoder left out as many zeros as it may.
         let trimmed = self.last_byte != 0 || self.beyond == TAIL_BYTES_MAX;
         let ends = trimmed && self.range.is_some_and(|range| range.is_end());
         if unused > 0 || !ends { Err(PatchError::Trailing) } else { Ok(()) }

@@ -1,8 +1,9 @@
-//! What encoder and decoder do alike: one step after the other, each a few decisions and a few bytes of the image.
+//! What encoder and decoder have in common: they code the image step by step. A step is a few decisions and a few
+//! bytes.
 //!
-//! The image is a row of regions. A region begins with what predictions go by and with its match map; then, from
-//! entry to entry of the map, bytes are copied, predicted and corrected, and what lies between entries is told byte
-//! by byte, by matches in the dictionary, and by copies that were not worth an entry.
+//! The image is a row of regions. A region begins with what predictions need, and with its match map. Then the bytes
+//! of each entry of the map are copied, predicted and corrected. The bytes between entries are coded as literals, as
+//! matches in the dictionary, and as copies that were not worth an entry.
 
 use alloc::vec::Vec;
 use core::mem::take;
@@ -21,7 +22,7 @@ use super::table::Table;
 use super::window::Window;
 use super::{Architecture, Base, DecodeFailure, Header, PatchError};
 
-/// What the next step begins with.
+/// The part of a region that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Region,
@@ -44,11 +45,11 @@ pub(super) struct Copying {
     pub(super) old: u32,
     pub(super) done: u32,
     pub(super) left: u32,
-    /// Where the next instruction begins in the old image.
+    /// The place in the old image at which the next instruction begins.
     pub(super) walk: u32,
 }
 
-/// The coder's whole state but the range coder's.
+/// The whole state of an encoder or decoder, except for that of the range coder.
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) base_len: u32,
@@ -64,9 +65,10 @@ pub struct Engine {
     pub(super) next_entry: u32,
     pub(super) copying: Copying,
     pub(super) mode: Mode,
-    /// From the new image to the old one as in the last copy.
+    /// Place in the old image minus place in the new one, in the last copy.
     pub(super) shift: i64,
-    /// Bytes since the last copy that were as the old image has them, of the last three.
+    /// How many of the last literals, at most three, were the byte of the old image that the last copy would
+    /// go on with.
     pub(super) right: u8,
     /// The last three operations, 2 bits each.
     pub(super) ops: u8,
@@ -78,9 +80,9 @@ pub struct Engine {
     pub(super) corrections: Corrections,
     pub(super) literals: Literals,
     pub(super) prediction: Prediction,
-    /// What of the old image was read last, for literals.
+    /// The bytes of the old image that were read last for literals.
     nearby: Nearby,
-    /// Output that nobody has taken yet.
+    /// Bytes of the image that nobody has taken yet.
     pub(super) ready: Vec<u8>,
 }
 
@@ -101,7 +103,7 @@ pub(super) const CHOICE_LIMIT: u32 = 60;
 pub(super) const STEP_BYTES_MAX: usize = MATCH_BYTES_MAX as usize;
 
 impl Engine {
-    /// Makes everything that `header` asks for.
+    /// Allocates everything that `header` asks for.
     #[must_use]
     pub fn new(header: &Header) -> Self {
         let tuning = &header.tuning;
@@ -139,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// Bytes of memory besides what the header's sizes say: the decoder itself, numbers, choices, mixers, buffers.
+    /// Bytes of memory that do not depend on the header: the decoder itself, numbers, choices, mixers, buffers.
     pub(super) const FIXED_BYTES: usize = Numbers::BYTES
         + (size_of::<u32>() << CHOICES_LOG2)
         + Literals::FIXED_BYTES
@@ -158,14 +160,14 @@ impl Engine {
     /// Whether the image is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        // A region has bytes: there are no segments and entries to come behind the last one.
+        // A region has at least one byte, so that no segments and entries follow when the image is complete.
         self.produced == self.image_len
     }
 
     /// Does one step; what it adds to the image is in `ready`.
     ///
     /// # Errors
-    /// [`DecodeFailure`]: the patch wants what it may not, or the old image cannot be read.
+    /// [`DecodeFailure`] if the patch asks for something that is out of range, or if the old image cannot be read.
     pub fn step<C: Coder, S: Script, B: Base>(
         &mut self,
         coder: &mut C,
@@ -215,7 +217,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The next segment, of the old image before the new one.
+    /// Codes the next segment. Those of the old image come before those of the new one.
     fn load_segment(&mut self, coder: &mut impl Coder, script: &mut impl Script) {
         let Region { old, new, .. } = &mut self.region;
         let of_new = old.len() >= usize::from(self.segments[0]);
@@ -248,7 +250,7 @@ impl Engine {
         }
     }
 
-    /// An entry as what differs from the end of the one before.
+    /// Codes an entry as differences to the end of the entry before.
     fn load_entry(&mut self, coder: &mut impl Coder, script: &mut impl Script) -> Result<(), PatchError> {
         let entry = script.entry();
         let before = self.map.entries.last().copied();
@@ -257,7 +259,7 @@ impl Engine {
         let numbers = &mut self.numbers;
         let gap = numbers.code(coder, Number::Gap, entry.new.wrapping_sub(new_end));
         let wanted = i64::from(entry.old) - old_end;
-        // What stands between has often taken the place of as many bytes.
+        // The bytes between two entries have often replaced as many bytes of the old image.
         let straight = numbers.flag(coder, Number::OldSkip, 0, wanted == i64::from(gap));
         let skip =
             if straight { i64::from(gap) } else { numbers.code_signed(coder, Number::OldSkip, wanted) };
@@ -274,7 +276,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What stands between two entries, or the next entry, or the next region.
+    /// Codes an operation between two entries, or begins the next entry or the next region.
     fn between<C: Coder, S: Script, B: Base>(
         &mut self,
         coder: &mut C,
@@ -330,7 +332,7 @@ impl Engine {
             let expected = i64::from(self.produced) + self.shift;
             let skip = numbers.code_signed(coder, Number::CopySkip, i64::from(old) - expected);
             let len = numbers.code(coder, Number::CopyBytes, len);
-            // What is out of range fails where it is used.
+            // A value that is out of range fails later, when it is used.
             (3, Op::Copy { old: u32::try_from(expected + skip).unwrap_or(u32::MAX), len })
         } else if choose(coder, 2, matches!(op, Op::Repeat { .. })) {
             let len = if let Op::Repeat { len } = op { len } else { 1 };
@@ -357,7 +359,7 @@ impl Engine {
         self.produced += 1;
     }
 
-    /// Bytes from the dictionary.
+    /// Codes a match: bytes from the dictionary.
     fn repeat(&mut self, len: u32, room: u32) -> Result<(), PatchError> {
         if len > room || len > MATCH_BYTES_MAX || !self.window.reaches(self.last_distance) {
             return Err(self.range("match"));
@@ -393,7 +395,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The byte of the old image that would come here if the last copy went on.
+    /// The expected byte: the one of the old image that would come here if the last copy went on.
     fn expected<B: Base>(&mut self, base: &mut B) -> Result<Option<u8>, B::Error> {
         let Some(at) =
             u32::try_from(i64::from(self.produced) + self.shift).ok().filter(|at| *at < self.base_len)

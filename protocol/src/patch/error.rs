@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::codec::DecodeError;
 
-/// What is wrong with a patch. Always the patch's fault.
+/// What is wrong with a patch. It is always the patch's fault, never the host's.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum PatchError {
     /// The header is not one.
@@ -24,7 +24,7 @@ pub enum PatchError {
         /// Bytes of the image that there are.
         produced: u64,
     },
-    /// The patch does not end where its image does: bytes follow, or it is spoilt.
+    /// The image is complete, but the patch does not end there: more bytes follow, or it is spoilt.
     #[error("the patch does not end where its image does")]
     Trailing,
     /// A copy goes beyond the old image, or output beyond the image.
@@ -40,7 +40,7 @@ pub enum PatchError {
     State,
 }
 
-/// Why decoding stopped: the patch, or what the host's old image answered.
+/// Why decoding stopped: the patch is wrong, or the host could not read the old image.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum DecodeFailure<E> {
     /// The patch is wrong.

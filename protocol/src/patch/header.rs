@@ -1,4 +1,4 @@
-//! The first bytes of a patch.
+//! The header of a patch.
 
 use alloc::vec::Vec;
 
@@ -11,10 +11,10 @@ use crate::ids::Digest;
 use crate::limits::{PATCH_DICTIONARY_LOG2, PATCH_IMAGE_BYTES_MAX, PATCH_MODELS_LOG2};
 use crate::manifest::{DecoderMemory, ImageId};
 
-/// Whose machine code an image holds mostly.
+/// The architecture of most machine code in an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Architecture {
-    /// None that is known, or no code.
+    /// An unknown architecture, or no code.
     #[default]
     None = 0,
     /// ARM, 64 bit.
@@ -60,9 +60,9 @@ pub struct Tuning {
     pub dictionary_log2: u8,
     /// log2 of the models of literals.
     pub literals_log2: u8,
-    /// log2 of the models of whether predictions are right.
+    /// log2 of the number of models that decide whether a prediction is right.
     pub flags_log2: u8,
-    /// log2 of the models of what wrong predictions should have been.
+    /// log2 of the number of models for the right bytes of wrong predictions.
     pub bytes_log2: u8,
     /// Most entries of a match map, at most 65,535.
     pub map_entries: u32,
@@ -70,7 +70,7 @@ pub struct Tuning {
     pub table_entries: u32,
 }
 
-/// What a patch says before its first coded byte.
+/// The header, which stands before the first coded byte of a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The old image.

@@ -1,16 +1,17 @@
-//! Bytes that nothing predicts: eight decisions each, by several contexts.
+//! Codes literals: bytes that nothing predicts. Each is eight decisions, whose probabilities come from
+//! several contexts.
 
 use super::model::{Mixer, Slots};
 use super::range::Coder;
 
-/// What a byte that is not copied is coded by.
+/// The contexts by which a literal is coded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Surroundings {
     /// The eight bytes before, the nearest in the lowest 8 bits.
     pub(super) before: u64,
     /// Place in the new image.
     pub(super) at: u32,
-    /// The byte of the old image that would follow the last copy, and how many of the last such bytes were right.
+    /// The expected byte, and how many of the last expected bytes were right.
     pub(super) expected: u8,
     pub(super) right: u8,
 }
@@ -24,7 +25,7 @@ pub(super) struct Literals {
     mixer: Mixer<INPUTS>,
 }
 
-/// Observations that count.
+/// Limit of the number of observations that count (SPEC section 5.5).
 const LIMIT: u32 = 14;
 /// log2 of the number of sets of weights.
 const SETS_LOG2: u8 = 7;
@@ -67,13 +68,13 @@ impl Literals {
     }
 }
 
-/// What a node of the tree of a byte's bits adds to a context, in 32 bits on every device.
+/// The number that a node in the tree of a byte's bits adds to a context. It has 32 bits on every device.
 pub(super) fn spread(node: usize) -> usize {
     let wide = u32::try_from(node).unwrap_or(0).wrapping_mul(0x9e35_79b1);
     (wide.wrapping_mul(0x1_0001) ^ wide >> 15) as usize
 }
 
-/// A number that spreads over all of its low bits.
+/// Hashes a context into a number whose low bits depend on all of its bits.
 pub(super) fn hash(which: u64, value: u64) -> usize {
     let mixed = (value ^ which << 56).wrapping_add(which).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     usize::try_from((mixed ^ mixed >> 29) >> 20 & 0xffff_ffff).unwrap_or(0)

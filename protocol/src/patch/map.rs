@@ -1,4 +1,4 @@
-//! The match map: where the bytes of the old image went.
+//! The match map, which says where the bytes of the old image went.
 
 use alloc::vec::Vec;
 
@@ -21,14 +21,14 @@ pub(super) struct Mapped {
     pub(super) inside: bool,
 }
 
-/// The entries of a region, in the order of the new image, and their order in the old one.
+/// The entries of a region: sorted by the new image, with an index sorted by the old one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Map {
     pub(super) entries: Vec<Entry>,
     by_old: Vec<u16>,
 }
 
-/// Entries before a place that are looked at for one that holds it.
+/// Number of entries before a place that are searched for one that holds the place.
 const LOOK_BACK: usize = 12;
 
 impl Map {
@@ -46,7 +46,7 @@ impl Map {
         self.by_old.clear();
     }
 
-    /// To be called when the entries are complete.
+    /// Sorts the index. It has to be called when the entries are complete.
     pub(super) fn sort(&mut self) {
         self.by_old.clear();
         self.by_old.extend((0..self.entries.len()).filter_map(|at| u16::try_from(at).ok()));
@@ -59,7 +59,8 @@ impl Map {
         self.entries.get(usize::from(*self.by_old.get(at)?)).copied()
     }
 
-    /// Where the byte at `old` went: with the entry that holds it, else with the nearer of its neighbours.
+    /// Finds where the byte at `old` went: it moves with the entry that holds it, else with the nearer of its
+    /// neighbours.
     pub(super) fn find(&self, old: u32) -> Mapped {
         let after = self
             .by_old

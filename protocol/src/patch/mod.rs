@@ -1,8 +1,8 @@
-//! The patch format: an image as what differs from an earlier one (SPEC section 5.5).
+//! The patch format, which describes an image by its differences to an earlier one (SPEC section 5.5).
 //!
-//! [`Header`] says from what to what and how much memory it takes; [`Decoder`] turns patch bytes, in order, into
-//! image bytes, in order, and reads the old image at random. It has no I/O: the host feeds it, gives it room for
-//! output, and answers what it reads through [`Base`]. Its whole state is plain data ([`Decoder::save`]).
+//! [`Header`] names both images and says how much memory a decoder needs. [`Decoder`] turns patch bytes into image
+//! bytes, both from start to end, and reads the old image in any order. It has no I/O: the host feeds it, gives it
+//! room for output, and lets it read the old image through [`Base`]. Its whole state can be saved ([`Decoder::save`]).
 
 mod copy;
 mod correction;

@@ -1,8 +1,9 @@
-//! Adaptive probabilities and how several of them are mixed into one.
+//! Adaptive probabilities, and mixers that combine several of them into one.
 //!
-//! Probabilities are those that a decision is true. Mixing is logistic (Mahoney, "Adaptive Weighing of Context
-//! Models for Lossless Data Compression", 2005): each model's probability becomes ln(p / (1 - p)), these are summed
-//! with weights that follow the error. All arithmetic is in integers, so that every device gets the same.
+//! A probability is that of a decision being true. Mixing is logistic (Mahoney, "Adaptive Weighing of Context
+//! Models for Lossless Data Compression", 2005): each model's probability becomes ln(p / (1 - p)), and these
+//! are summed with weights that are corrected by the error. All arithmetic is in integers, so that every
+//! device gets the same result.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -77,7 +78,7 @@ fn squash(x: i32) -> u32 {
     squash_by(&SQUASH, x.clamp(-STRETCH_MAX, STRETCH_MAX)).clamp(P_MIN, 65_536 - P_MIN)
 }
 
-/// Smallest probability that is coded with.
+/// Smallest probability that a decision is coded with.
 const P_MIN: u32 = 24;
 
 fn stretch(p: u32) -> i32 {
@@ -98,8 +99,9 @@ const fn rates() -> [u16; 256] {
     rates
 }
 
-/// A probability that learns: fast at first, then ever slower down to a limit.
-pub(super) trait Slot: Copy {
+/// A probability that learns from decisions (a slot of SPEC section 5.5): fast at first, then ever more
+/// slowly, down to a limit.
+pub(super) trait Probability: Copy {
     /// One half, nothing seen yet.
     const NEW: Self;
 
@@ -111,7 +113,7 @@ pub(super) trait Slot: Copy {
 }
 
 /// 22 bits of probability, 10 of observations: for what is nearly certain.
-impl Slot for u32 {
+impl Probability for u32 {
     const NEW: Self = 1 << 31;
 
     fn p(self) -> u32 {
@@ -129,7 +131,7 @@ impl Slot for u32 {
 }
 
 /// 12 bits of probability, 4 of observations: for the many contexts of literals.
-impl Slot for u16 {
+impl Probability for u16 {
     const NEW: Self = 1 << 15;
 
     fn p(self) -> u32 {
@@ -146,13 +148,13 @@ impl Slot for u16 {
     }
 }
 
-/// As many slots as a power of two, found by any number.
+/// A set of slots. Their number is a power of two, and any number can be used as an index.
 #[derive(Clone, Debug)]
 pub(super) struct Slots<S> {
     slots: Vec<S>,
 }
 
-impl<S: Slot> Slots<S> {
+impl<S: Probability> Slots<S> {
     pub(super) fn new(log2: u8) -> Self {
         Self { slots: vec![S::NEW; 1 << log2] }
     }
@@ -198,7 +200,7 @@ impl<const N: usize> Mixer<N> {
         clippy::indexing_slicing,
         reason = "the number of sets is a power of two and the index masked by it"
     )]
-    pub(super) fn bit<S: Slot>(
+    pub(super) fn bit<S: Probability>(
         &mut self,
         coder: &mut impl Coder,
         slots: &mut Slots<S>,

@@ -1,14 +1,15 @@
-//! Numbers: how many bits they have by a tree of decisions, then the bits, the first and the last by models.
+//! Codes numbers: first the number of their bits, by a tree of decisions, then the bits. Only the first and
+//! the last bits have models.
 
 use super::model::Slots;
 use super::range::Coder;
 
-/// What is counted; each has its own models.
+/// What a number counts. Each kind of number has its own models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     /// Bytes of a region.
     RegionBytes,
-    /// Segments, and everything that is said of one.
+    /// Segments, and everything that describes one.
     Segments,
     /// An address or an offset of a segment, in two halves.
     SegmentHigh,
@@ -19,7 +20,7 @@ pub(super) enum Number {
     Gap,
     OldSkip,
     EntryBytes,
-    /// The same of a copy that is not in the map.
+    /// The same for a copy that is not in the map.
     CopySkip,
     CopyBytes,
     /// A match in the dictionary: bytes, and how far back, for short and for long ones.
@@ -44,7 +45,7 @@ const _: () = assert!(SIGN + 4 <= KIND_SLOTS);
 const SLOTS_LOG2: u8 = 12;
 const _: () = assert!(KINDS * KIND_SLOTS == 1 << SLOTS_LOG2);
 
-/// Observations that count.
+/// Limit of the number of observations that count (SPEC section 5.5).
 const LIMIT: u32 = 15;
 
 /// The models of all numbers.

@@ -1,11 +1,11 @@
-//! The range coder's decoding half, and what encoder and decoder have in common.
+//! The decoding half of the range coder, and what encoder and decoder have in common.
 //!
 //! The coder is that of LZMA (carry-less on this side: 32 bits of range, bytes shifted in below 2^24), with
 //! probabilities of 16 bits.
 
-/// Codes one decision after the other: a decoder gives what the patch says, an encoder writes what it is told.
+/// Codes one decision after the other: a decoder reads it from the patch, an encoder writes the one that it is given.
 ///
-/// Everything that models the format is written once, over this trait, so that both sides cannot differ.
+/// All code that models the format uses this trait, so that encoder and decoder cannot differ.
 pub trait Coder {
     /// Codes one decision, which is true with a probability of `p` / 65,536 (1 to 65,535). A decoder ignores `bit`.
     fn bit(&mut self, p: u32, bit: bool) -> bool;
@@ -15,7 +15,7 @@ pub trait Coder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RangeState {
     range: u32,
-    /// What was read, from the start of the range on.
+    /// The value that was read, minus the start of the range.
     code: u32,
     /// The start of the range, as the encoder has it.
     low: u32,
@@ -47,7 +47,7 @@ impl RangeState {
     }
 }
 
-/// The value that ends a stream: of those in the last range the one with the most zeros behind it.
+/// The value that ends a stream: of those in the last range, the one with the most zero bits at its end.
 #[must_use]
 pub fn last_value(low: u64, range: u32) -> u64 {
     let end = low + u64::from(range) - 1;

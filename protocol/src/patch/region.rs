@@ -1,4 +1,5 @@
-//! A part of the new image with one kind of code and one set of addresses: a file, or what is between files.
+//! Regions: parts of the new image with one architecture and one set of addresses. A region is a file, or
+//! what lies between files.
 
 use alloc::vec::Vec;
 
@@ -6,29 +7,29 @@ use super::Architecture;
 use super::numbers::{Number, Numbers};
 use super::range::Coder;
 
-/// Bytes of an image that lie one after the other both in the image and in memory.
+/// A segment: bytes that lie one after the other both in the image and in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
-    /// Of the first byte, from the start of the image.
+    /// Offset of the first byte from the start of the image.
     pub offset: u32,
-    /// Of the first byte, when the code runs.
+    /// Address of the first byte when the code runs.
     pub address: u64,
     /// Bytes.
     pub len: u32,
 }
 
-/// What predictions in one part of the new image go by.
+/// What predictions in one region of the new image need to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Region {
     /// Bytes of the new image.
     pub len: u32,
-    /// Whose code it holds.
+    /// Architecture of its code.
     pub architecture: Architecture,
     /// Whether pointers have 8 bytes instead of 4.
     pub wide: bool,
-    /// Where the old image has what this part is made from; at most [`SEGMENTS_MAX`].
+    /// The segments of the old image that this region is made from; at most [`SEGMENTS_MAX`].
     pub old: Vec<Segment>,
-    /// The same of the new image.
+    /// The segments of the new image; at most [`SEGMENTS_MAX`].
     pub new: Vec<Segment>,
     /// High bytes of 32-bit addresses that are not in the image (RAM of a microcontroller); 0 is none.
     pub memory: [u8; 2],
@@ -40,8 +41,8 @@ pub struct Region {
 pub const SEGMENTS_MAX: usize = 32;
 
 impl Region {
-    /// Codes everything but the segments, of which it says how many there are in each image. What comes out may be
-    /// anything, and is the caller's to check.
+    /// Codes everything but the segments themselves, of which it codes the number in each image. A decoder's
+    /// result may have any values; the caller has to check them.
     pub(super) fn code_head(&self, coder: &mut impl Coder, numbers: &mut Numbers) -> (Self, [u8; 2]) {
         let small =
             |coder: &mut _, numbers: &mut Numbers, value: u32| numbers.code(coder, Number::Segments, value);
@@ -79,7 +80,7 @@ impl Region {
         })
     }
 
-    /// Where the images end in memory: what lies behind, moves with the end.
+    /// The addresses at which the images end in memory. Data that lies behind the end moves with it.
     pub(super) fn ends(&self) -> Option<(u64, u64)> {
         let end = |segments: &[Segment]| {
             segments.iter().map(|segment| segment.address.wrapping_add(segment.len.into())).max()
@@ -96,7 +97,8 @@ fn address(segments: &[Segment], offset: u32) -> Option<u64> {
 }
 
 impl Segment {
-    /// Codes a segment as what differs from its like in the old image; `before` are the one before it and its like.
+    /// Codes a segment as differences to the segment with the same number in the old image. `before` are the
+    /// same two segments for the number before.
     pub(super) fn code(
         self,
         like: Self,

@@ -1,10 +1,10 @@
-//! What an encoder says, step by step, and that a decoder says nothing.
+//! Edit scripts. An encoder follows one step by step; a decoder follows the patch and has an empty one.
 
 use super::map::Entry;
 use super::predict::Mode;
 use super::region::{Region, Segment};
 
-/// What stands between two entries of the map.
+/// An operation: a step between two entries of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// One byte.
@@ -35,9 +35,11 @@ pub const MATCH_BYTES_MAX: u32 = 256;
 /// Bytes of the new image that are predicted in one mode.
 pub const BLOCK_BYTES: u32 = 256;
 
-/// What an encoder wants said. A decoder's says nothing: what comes out is what the patch says.
+/// The edit script: the regions, entries, operations and modes that an encoder has chosen.
+/// [`Engine`](super::Engine) asks for them in order and codes them. In a decoder the answers do not matter,
+/// because the patch decides.
 pub trait Script {
-    /// Whether it has anything to say.
+    /// Whether this is an encoder's script, which chooses something.
     const CHOOSES: bool;
 
     /// The region that begins at byte `at` of the image.
@@ -59,7 +61,7 @@ pub trait Script {
     fn byte(&self, at: u32) -> u8;
 }
 
-/// The decoder's script.
+/// The empty script of a decoder.
 pub(super) struct Nothing;
 
 impl Script for Nothing {

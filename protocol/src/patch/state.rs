@@ -1,7 +1,7 @@
-//! The decoder's state as bytes, to go on from after a restart.
+//! Saves the decoder's state as bytes, and goes on from it after a restart.
 //!
-//! Everything that decides what comes next, part after part: numbers little-endian, lists behind their length. One
-//! walk over the parts writes and reads, so that neither can forget one.
+//! A state has everything that decides what comes next, field after field. Numbers are little-endian, and lists stand
+//! behind their length. The same walk over the fields writes and reads them, so that neither can forget one.
 
 use alloc::vec::Vec;
 
@@ -13,12 +13,12 @@ use super::range::RangeState;
 use super::region::{SEGMENTS_MAX, Segment};
 use super::{Architecture, Header, PatchError};
 
-/// First byte of a state; another format has another.
+/// First byte of a state. Every format has a first byte of its own.
 const FORMAT: u8 = 1;
 
-/// What is done with each part.
-trait Part {
-    /// Bytes that stand for as many bytes of the decoder.
+/// Visits each field of the state, to write it or to read it.
+trait Visitor {
+    /// Visits bytes that are saved as they are.
     fn bytes(&mut self, bytes: &mut [u8]) -> Option<()>;
 
     fn number(&mut self, number: &mut u64) -> Option<()> {
@@ -59,7 +59,7 @@ trait Part {
         })
     }
 
-    /// A list of at most `most` items; reading makes as many as there are to be.
+    /// Visits a list of at most `most` items. When reading, it makes as many as the state has.
     fn list<T: Default + Clone>(
         &mut self,
         list: &mut Vec<T>,
@@ -77,7 +77,7 @@ trait Part {
 /// Writes.
 struct Save(Vec<u8>);
 
-impl Part for Save {
+impl Visitor for Save {
     fn bytes(&mut self, bytes: &mut [u8]) -> Option<()> {
         self.0.extend_from_slice(bytes);
         Some(())
@@ -87,10 +87,10 @@ impl Part for Save {
 /// Reads.
 struct Load<'s>(&'s [u8]);
 
-impl Part for Load<'_> {
+impl Visitor for Load<'_> {
     fn bytes(&mut self, bytes: &mut [u8]) -> Option<()> {
-        let (part, rest) = self.0.split_at_checked(bytes.len())?;
-        bytes.copy_from_slice(part);
+        let (first, rest) = self.0.split_at_checked(bytes.len())?;
+        bytes.copy_from_slice(first);
         self.0 = rest;
         Some(())
     }
@@ -113,7 +113,8 @@ impl Decoder {
 
     /// Goes on from a saved state of the same patch.
     ///
-    /// Whether the state is whole, is the host's to check; one that is not may give another image, and nothing worse.
+    /// The host has to check that the state is whole. One that is not may give another image, and does
+    /// nothing worse.
     ///
     /// # Errors
     /// [`PatchError::State`].
@@ -130,7 +131,7 @@ impl Decoder {
     }
 }
 
-/// Whether everything that a step relies on holds.
+/// Whether the state fulfils everything that a step relies on.
 fn is_sound(engine: &Engine) -> bool {
     let Copying { old, left, .. } = engine.copying;
     let ends_in = |start: u32, len: u32, end: u32| start.checked_add(len).is_some_and(|at| at <= end);
@@ -159,99 +160,101 @@ fn is_sound(engine: &Engine) -> bool {
     output && copying && in_order && in_images && to_come && counted
 }
 
-/// Goes over everything.
-fn walk<P: Part>(decoder: &mut Decoder, part: &mut P) -> Option<()> {
-    part.number(&mut decoder.consumed)?;
+/// Visits all fields.
+fn walk<P: Visitor>(decoder: &mut Decoder, visitor: &mut P) -> Option<()> {
+    visitor.number(&mut decoder.consumed)?;
     let mut beyond = decoder.beyond as u64;
-    part.number(&mut beyond)?;
+    visitor.number(&mut beyond)?;
     decoder.beyond = usize::try_from(beyond).ok()?;
-    part.byte(&mut decoder.last_byte)?;
+    visitor.byte(&mut decoder.last_byte)?;
     let mut has_range = u8::from(decoder.range.is_some());
-    part.byte(&mut has_range)?;
+    visitor.byte(&mut has_range)?;
     let mut range = decoder.range.unwrap_or_default().parts();
-    part.smalls(&mut range)?;
+    visitor.smalls(&mut range)?;
     decoder.range = (has_range != 0).then(|| RangeState::from_parts(range));
-    // What was given out is not needed any more.
+    // Bytes that were given out are not needed any more.
     decoder.engine.ready.drain(..decoder.given);
     decoder.given = 0;
     let engine = &mut decoder.engine;
-    part.list(&mut engine.ready, super::engine::STEP_BYTES_MAX, |part, byte| part.byte(byte))?;
+    visitor.list(&mut engine.ready, super::engine::STEP_BYTES_MAX, |visitor, byte| visitor.byte(byte))?;
     let mut phase = engine.phase as u8;
-    part.byte(&mut phase)?;
+    visitor.byte(&mut phase)?;
     engine.phase = Phase::from_number(phase)?;
     for number in
         [&mut engine.produced, &mut engine.region_end, &mut engine.next_entry, &mut engine.last_distance]
     {
-        part.small(number)?;
+        visitor.small(number)?;
     }
     let Copying { old, done, left, walk } = &mut engine.copying;
     for number in [old, done, left, walk] {
-        part.small(number)?;
+        visitor.small(number)?;
     }
     let mut mode = engine.mode as u8;
-    part.byte(&mut mode)?;
+    visitor.byte(&mut mode)?;
     engine.mode = Mode::ALL.get(usize::from(mode)).copied()?;
-    part.signed(&mut engine.shift)?;
-    part.byte(&mut engine.right)?;
-    part.byte(&mut engine.ops)?;
-    region(engine, part)?;
-    part.list(&mut engine.map.entries, engine.map_room as usize, |part, entry: &mut Entry| {
-        [&mut entry.old, &mut entry.new, &mut entry.len].into_iter().try_for_each(|number| part.small(number))
+    visitor.signed(&mut engine.shift)?;
+    visitor.byte(&mut engine.right)?;
+    visitor.byte(&mut engine.ops)?;
+    region(engine, visitor)?;
+    visitor.list(&mut engine.map.entries, engine.map_room as usize, |visitor, entry: &mut Entry| {
+        [&mut entry.old, &mut entry.new, &mut entry.len]
+            .into_iter()
+            .try_for_each(|number| visitor.small(number))
     })?;
     if engine.phase == Phase::Body {
         engine.map.sort();
     }
     let (bytes, written) = engine.window.parts_mut();
-    part.bytes(bytes)?;
-    part.small(written)?;
+    visitor.bytes(bytes)?;
+    visitor.small(written)?;
     let (sorted, recent, oldest, room) = engine.table.parts_mut();
-    part.list(sorted, room as usize, |part, (old, new)| {
-        part.small(old)?;
-        part.small(new)
+    visitor.list(sorted, room as usize, |visitor, (old, new)| {
+        visitor.small(old)?;
+        visitor.small(new)
     })?;
-    part.list(recent, room as usize, |part, old| part.small(old))?;
-    part.small(oldest)?;
-    part.halves(engine.numbers.all_mut())?;
-    part.smalls(engine.choices.all_mut())?;
+    visitor.list(recent, room as usize, |visitor, old| visitor.small(old))?;
+    visitor.small(oldest)?;
+    visitor.halves(engine.numbers.all_mut())?;
+    visitor.smalls(engine.choices.all_mut())?;
     let (flags, bytes) = engine.corrections.slots_mut();
-    part.smalls(flags)?;
-    part.halves(bytes)?;
+    visitor.smalls(flags)?;
+    visitor.halves(bytes)?;
     let (history, run, deltas) = engine.corrections.scalars_mut();
-    part.small(history)?;
-    part.small(run)?;
-    part.bytes(deltas)?;
-    weights(engine.corrections.weights_mut(), part)?;
+    visitor.small(history)?;
+    visitor.small(run)?;
+    visitor.bytes(deltas)?;
+    weights(engine.corrections.weights_mut(), visitor)?;
     let (slots, mixer) = engine.literals.state();
-    part.halves(slots)?;
-    weights(mixer, part)
+    visitor.halves(slots)?;
+    weights(mixer, visitor)
 }
 
-fn region<P: Part>(engine: &mut Engine, part: &mut P) -> Option<()> {
+fn region<P: Visitor>(engine: &mut Engine, visitor: &mut P) -> Option<()> {
     let region = &mut engine.region;
-    part.small(&mut region.len)?;
-    part.small(&mut region.entries)?;
+    visitor.small(&mut region.len)?;
+    visitor.small(&mut region.entries)?;
     let mut architecture = region.architecture as u32;
-    part.small(&mut architecture)?;
+    visitor.small(&mut architecture)?;
     region.architecture = Architecture::from_number(architecture)?;
     let mut wide = u8::from(region.wide);
-    part.byte(&mut wide)?;
+    visitor.byte(&mut wide)?;
     region.wide = wide != 0;
-    part.bytes(&mut region.memory)?;
-    part.bytes(&mut engine.segments)?;
+    visitor.bytes(&mut region.memory)?;
+    visitor.bytes(&mut engine.segments)?;
     for segments in [&mut region.old, &mut region.new] {
-        part.list(segments, SEGMENTS_MAX, |part, segment: &mut Segment| {
-            part.small(&mut segment.offset)?;
-            part.number(&mut segment.address)?;
-            part.small(&mut segment.len)
+        visitor.list(segments, SEGMENTS_MAX, |visitor, segment: &mut Segment| {
+            visitor.small(&mut segment.offset)?;
+            visitor.number(&mut segment.address)?;
+            visitor.small(&mut segment.len)
         })?;
     }
     Some(())
 }
 
-fn weights<'w, P: Part>(weights: impl Iterator<Item = &'w mut i32>, part: &mut P) -> Option<()> {
+fn weights<'w, P: Visitor>(weights: impl Iterator<Item = &'w mut i32>, visitor: &mut P) -> Option<()> {
     for weight in weights {
         let mut bits = weight.cast_unsigned();
-        part.small(&mut bits)?;
+        visitor.small(&mut bits)?;
         *weight = bits.cast_signed();
     }
     Some(())

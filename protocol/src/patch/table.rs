@@ -1,4 +1,4 @@
-//! Words that changed: what an old value became, and what its neighbours probably become.
+//! The table of changed words. It tells what an old value became, and what values near it probably become.
 
 use alloc::vec::Vec;
 
@@ -12,9 +12,9 @@ pub(super) struct Table {
     room: u32,
 }
 
-/// Values farther apart than this have nothing to do with each other.
+/// Values that differ by this or more are not taken for neighbours.
 const NEAR: u32 = 1 << 16;
-/// The latest values that are looked at, and how near they are to be.
+/// Number of latest values that are looked at, and how near they have to be.
 const LATEST: usize = 24;
 const LATEST_NEAR: u32 = 400;
 
@@ -31,13 +31,13 @@ impl Table {
         (&mut self.sorted, &mut self.recent, &mut self.oldest, self.room)
     }
 
-    /// What `old` became, where that was seen.
+    /// What `old` became, if the table has it.
     pub(super) fn exact(&self, old: u32) -> Option<u32> {
         let at = self.sorted.binary_search_by_key(&old, |(key, _)| *key).ok()?;
         self.sorted.get(at).map(|(_, new)| *new)
     }
 
-    /// What `old` becomes if it moves like the next lower value that is known; itself where none is near.
+    /// What `old` becomes if it moves like the next lower value that is known. If none is near, it stays.
     pub(super) fn near(&self, old: u32) -> u32 {
         let after = self.sorted.partition_point(|(key, _)| *key <= old);
         match after.checked_sub(1).and_then(|at| self.sorted.get(at)) {
@@ -46,7 +46,8 @@ impl Table {
         }
     }
 
-    /// What `old` becomes if it moves like the latest of the known values that are near it; itself where none is.
+    /// What `old` becomes if it moves like the latest of the known values that are near it. If none is near,
+    /// it stays.
     pub(super) fn like_latest(&self, old: u32) -> u32 {
         let (older, newer) = self.recent.split_at_checked(self.oldest as usize).unwrap_or_default();
         let latest = older.iter().rev().chain(newer.iter().rev()).take(LATEST);
@@ -64,7 +65,7 @@ impl Table {
         (old - key < reach).then_some((key, new))
     }
 
-    /// Learns what `old` became; the oldest makes room.
+    /// Learns what `old` became. If the table is full, the oldest pair is dropped.
     pub(super) fn learn(&mut self, old: u32, new: u32) {
         match self.sorted.binary_search_by_key(&old, |(key, _)| *key) {
             Ok(at) => {

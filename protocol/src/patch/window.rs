@@ -25,7 +25,8 @@ impl Window {
         self.written = self.written.wrapping_add(1);
     }
 
-    /// The byte that was written `distance` before the next one; 1 is the last. Zero where there is none.
+    /// The byte that was written `distance` before the next one; 1 is the last one. It is zero if there is
+    /// none.
     pub(super) fn back(&self, distance: u32) -> u8 {
         let mask = self.bytes.len() - 1;
         self.bytes.get(self.written.wrapping_sub(distance) as usize & mask).copied().unwrap_or(0)

@@ -1,10 +1,10 @@
-//! Token buckets: what bounds everything that a device, a campaign or the whole fleet can cost.
+//! Token buckets. They bound everything that a device, a campaign or the whole fleet can cost.
 
 use crate::time::Instant;
 
 /// A token bucket: holds up to `burst` tokens and gains a fixed number of them over time.
 ///
-/// Levels are kept in fractions of a token fine enough that slow rates stay exact over months.
+/// Levels are counted in small fractions of a token, so that slow rates stay exact over months.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     level: u128,
@@ -38,7 +38,7 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// Takes `count` tokens if they are there. A demand above the burst is met by a full bucket.
+    /// Takes `count` tokens if they are there. If `count` is above the burst, a full bucket is enough.
     pub fn take(&mut self, now: Instant, count: u64) -> bool {
         let enough = self.wait_ms(now, count) == 0;
         if enough {
@@ -47,7 +47,7 @@ impl Bucket {
         enough
     }
 
-    /// Milliseconds until `count` tokens will be there; 0 where they are.
+    /// Milliseconds until `count` tokens will be there; 0 if they are there already.
     pub fn wait_ms(&mut self, now: Instant, count: u64) -> u64 {
         self.fill(now);
         let missing = (u128::from(count) * TOKEN).min(self.burst).saturating_sub(self.level);

@@ -1,4 +1,4 @@
-//! What goes into a [`ServerSession`](super::ServerSession) and what comes out.
+//! Inputs and outputs of a [`ServerSession`](super::ServerSession).
 
 use alloc::vec::Vec;
 
@@ -72,7 +72,7 @@ pub struct LivePayload {
     pub layout: Layout,
 }
 
-/// Something happened outside. Feeding it never fails.
+/// Something that happened outside. A session accepts every input.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
     /// A message of the device arrived; its bytes are not verified.
@@ -102,7 +102,8 @@ pub enum Output {
     Campaign(GroupName),
     /// Send the envelope of this release.
     Manifest(Digest),
-    /// Send these chunks, one message a run, if the host admits it; else refuse.
+    /// Send these chunks, one message for each run, if admission (SPEC section 9.4) allows it; otherwise
+    /// refuse.
     Chunks {
         /// Of which payload.
         payload: PayloadTag,

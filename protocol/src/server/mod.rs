@@ -1,8 +1,9 @@
 //! The service's side of the protocol for one device, as a machine without I/O (SPEC section 9).
 //!
-//! Nothing here has to survive: a session is made when a device speaks and may be dropped at any time; what
-//! it counts only bounds what one device can cost. What the service knows of the device is passed in with
-//! every input as a [`DeviceView`]; what is to be sent comes out, by name where the bytes are shared.
+//! Nothing here has to survive a restart: a session is made when a device speaks, and may be dropped at any
+//! time. Its counters only bound what one device can cost. With every input the host passes in what the
+//! service knows of the device, as a [`DeviceView`]. The outputs say what to send; bytes that many devices
+//! share, such as chunks, are only named, and the host has them.
 
 mod bucket;
 mod io;
@@ -30,7 +31,8 @@ use crate::topic::Channel;
 #[derive(Debug)]
 pub struct ServerSession {
     device: DeviceId,
-    /// Hello answers, refusals, documents: everything that costs a signature or more bytes than it took.
+    /// Limits hello answers, refusals, documents and pages: every answer that costs a signature, or more
+    /// bytes than its request.
     answers: Bucket,
     served: Vec<Served>,
     /// A hello that names a report which is being stored.
@@ -40,7 +42,7 @@ pub struct ServerSession {
     outputs: VecDeque<Output>,
 }
 
-/// What one device got of one payload today.
+/// How much of one payload the device got today.
 #[derive(Debug)]
 struct Served {
     payload: PayloadTag,
@@ -51,15 +53,15 @@ struct Served {
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// How long a hello waits for the report that it names.
 const REPORT_WAIT_MS: u64 = 3_000;
-/// Answers that one device may get at once, and one more every so often.
+/// Answers that one device may get at once, and the time after which it may get one more.
 const ANSWERS_BURST: u64 = 24;
 const ANSWER_EVERY_MS: u64 = 2_000;
-/// Payloads whose bytes are counted per device: more than one release has, so that nobody who turns from one to the
-/// next is forgotten.
+/// Payloads whose bytes are counted per device. They are more than one release has, so that a device cannot
+/// reset a count by asking for the other payloads of its release.
 const PAYLOADS_MAX: usize = 16;
-/// What a device is told to wait that asks too much.
+/// The wait that a device is told which is over its quota.
 const QUOTA_RETRY_S: u32 = 3600;
-/// What a device is told to wait that is not accepted yet.
+/// The wait that a device is told which is not accepted yet.
 const PENDING_RETRY_S: u32 = 30;
 
 impl ServerSession {
@@ -233,7 +235,7 @@ impl ServerSession {
         }
     }
 
-    /// The payload, where it belongs to the device's live deployment.
+    /// The payload, if it belongs to the device's live release.
     fn live<'v>(
         &mut self,
         now: Instant,
@@ -248,13 +250,14 @@ impl ServerSession {
         live
     }
 
-    /// What is asked for is not (or no longer) this device's: it learns why from a hello answer, signed.
+    /// Refuses a request for something that does not belong, or no longer belongs, to this device. The device
+    /// then says hello and learns the signed reason from the answer.
     fn not_yours(&mut self, now: Instant, payload: Option<PayloadTag>) {
         self.tell(Event::Rejected { reason: Reason::NotLive });
         self.refuse(now, RefusalCode::NotYours, None, payload);
     }
 
-    /// Counts payload bytes; `false` where the day's quota would be exceeded.
+    /// Counts payload bytes; `false` if the day's quota would be exceeded.
     fn count(&mut self, now: Instant, payload: PayloadTag, bytes: u64, quota: u64) -> bool {
         self.served.retain(|served| now.millis_since(served.since) < DAY_MS);
         if let Some(served) = self.served.iter_mut().find(|served| served.payload == payload) {

@@ -1,15 +1,16 @@
-//! A disk with a durable and a live image, that forgets at a power cut what it was not told to flush.
+//! A simulated disk. At a power cut it forgets what was not flushed. It has two contents: the durable one, and the live
+//! one that reads see.
 //!
-//! Writes go to a cache of 512-byte sectors in the order they came. A flush of an area makes its sectors
-//! durable. A power cut lets none, some or most of the others survive, in any combination, or tears one.
-//! Every operation that changes something is counted, over all areas, so that a test can cut the power at each
-//! of them; faults are scheduled by the number of the call. A flush that fails leaves behind what Linux leaves
-//! behind: pages that read as written, are not durable and will not be written by the next flush.
+//! Writes go to a cache of 512-byte sectors, in their order. A flush of an area makes its sectors durable. At a power
+//! cut none, some or most of the other sectors survive, in any combination, or one is torn. Every operation that
+//! changes something is counted, over all areas, so that a test can cut the power at each of them. Faults are planned
+//! by the number of the call. A flush that fails leaves the same behind as on Linux: pages that read as written, are
+//! not durable, and are not written by the next flush either.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::disk_image::{Change, DISK_SECTOR_BYTES, Extent, Image};
+use super::disk_image::{Change, DISK_SECTOR_BYTES, DiskImage, Extent};
 use crate::disk::{Area, Disk, DiskError};
 use crate::retry::Jitter;
 
@@ -27,10 +28,10 @@ pub enum Survival {
 }
 
 impl Survival {
-    /// Every way.
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::None, Self::Some, Self::Most, Self::Torn];
 
-    /// The word for it.
+    /// The name, for messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,7 +43,7 @@ impl Survival {
     }
 }
 
-/// What goes wrong at a call.
+/// A kind of fault at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskFault {
     /// No room. Counts the calls that need room: writes and reservations.
@@ -51,17 +52,17 @@ pub enum DiskFault {
     Failed,
 }
 
-/// A fault to come.
+/// A fault that is planned.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     fault: DiskFault,
     /// The call, from 1.
     at: u64,
-    /// Every call from there on, instead of that one.
+    /// Whether the fault hits every call from there on, instead of that one only.
     sticky: bool,
 }
 
-/// What an operation did, in the order of the operations.
+/// One operation of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskStep {
     /// Room was made: allocated, and made durable.
@@ -79,7 +80,7 @@ pub enum DiskStep {
     },
     /// What was written became durable.
     Flush(Area),
-    /// The cache was dropped. Changes nothing and is no place to cut.
+    /// The cache was dropped. This changes nothing, so a power cut here would be no case of its own.
     DropCache(Area),
 }
 
@@ -93,8 +94,8 @@ struct Pending {
 /// A disk with a durable and a live image.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
-    durable: Image,
-    live: Image,
+    durable: DiskImage,
+    live: DiskImage,
     pending: Vec<Pending>,
     operations: u64,
     calls: u64,
@@ -127,7 +128,7 @@ impl SimDisk {
         self.capacity = bytes;
     }
 
-    /// Puts `bytes` durably into `area`, as a factory does. Counts as nothing.
+    /// Puts `bytes` durably into `area`, as a factory does. This is not counted as an operation.
     pub fn install(&mut self, area: Area, bytes: &[u8]) {
         let extent = Extent::of(bytes);
         *self.durable.of(area) = extent.clone();
@@ -146,7 +147,7 @@ impl SimDisk {
         self.install(area, &alloc::vec![0; len]);
     }
 
-    /// Flips one bit of `area` on the medium, as bit rot does. Nothing where there is no such bit.
+    /// Flips one bit of `area` on the medium, as bit rot does. If there is no such bit, nothing happens.
     pub fn flip(&mut self, area: Area, bit: u64) {
         let mut bytes = self.durable_content(area);
         if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| bytes.get_mut(at)) {
@@ -155,13 +156,13 @@ impl SimDisk {
         }
     }
 
-    /// What is durable of `area`. Counts as nothing.
+    /// The durable content of `area`. This is not counted as an operation.
     #[must_use]
     pub fn durable_content(&self, area: Area) -> Vec<u8> {
         self.durable.get(area).to_vec()
     }
 
-    /// What reads of `area` give, durable or not. Counts as nothing.
+    /// The content of `area` as reads give it, durable or not. This is not counted as an operation.
     #[must_use]
     pub fn content(&self, area: Area) -> Vec<u8> {
         self.live.get(area).to_vec()
@@ -199,33 +200,34 @@ impl SimDisk {
         self.trace.as_deref().unwrap_or_default()
     }
 
-    /// Power will go during the operation with this number, from 1: it is begun and not finished.
+    /// The power will be cut during the operation with this number, from 1: it is begun and not finished.
     pub fn crash_at(&mut self, operation: u64) {
         self.crash_at = Some(operation);
     }
 
-    /// Whether power is gone.
+    /// Whether the power is cut.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead
     }
 
-    /// `fault` will happen at the `at`th call that it can hit, from 1; with `sticky` at every one from there on.
+    /// `fault` will happen at the `at`th call that it can hit, from 1; if `sticky`, at every one from there
+    /// on.
     pub fn fail_at(&mut self, fault: DiskFault, at: u64, sticky: bool) {
         self.schedule = Some(Schedule { fault, at, sticky });
     }
 
-    /// Power will go during the `operation`th operation after the first fault, from 1.
+    /// The power will be cut during the `operation`th operation after the first fault, from 1.
     pub fn crash_after_fault(&mut self, operation: u64) {
         self.crash_after_fault = Some(operation);
     }
 
-    /// No more faults.
+    /// Removes all planned faults.
     pub fn heal(&mut self) {
         self.schedule = None;
     }
 
-    /// Faults that happened.
+    /// Number of faults that happened.
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.faults
@@ -237,8 +239,8 @@ impl SimDisk {
         self.pending.len()
     }
 
-    /// Power goes, if it has not gone already, and comes back: of what was not flushed, `survival` survives,
-    /// chosen by `seed`. Counters start again.
+    /// Cuts the power, if it is not cut already, and switches it on again. `survival` says how much of what
+    /// was not flushed survives; `seed` chooses which. Counters start again.
     pub fn power_cut(&mut self, survival: Survival, seed: u64) {
         let pending = core::mem::take(&mut self.pending);
         let mut jitter = Jitter::new(seed);
@@ -261,8 +263,8 @@ impl SimDisk {
         self.kill();
     }
 
-    /// The process that used the disk was killed, the power stayed: everything written is still in the cache.
-    /// Counters start again.
+    /// The process that used the disk is killed, but the power stays on: everything written is still in the
+    /// cache. Counters start again.
     pub fn kill(&mut self) {
         self.operations = 0;
         self.calls = 0;
@@ -272,7 +274,7 @@ impl SimDisk {
         self.dead = false;
     }
 
-    /// Begins an operation that changes something. `Err` where power goes during it.
+    /// Begins an operation that changes something. It gives `Err` if the power is cut during it.
     fn operate(&mut self, area: Area, begin: impl FnOnce(&mut Self)) -> Result<(), DiskError> {
         self.operations += 1;
         self.dead = self.crash_at.is_some_and(|at| at <= self.operations);
@@ -338,7 +340,8 @@ impl SimDisk {
         }
     }
 
-    /// A flush that fails: about half is durable, nothing is pending any more, and reads do not show it.
+    /// Does a flush that fails. About half of the sectors become durable, nothing is pending any more, and
+    /// reads do not show any of this.
     fn sync_badly(&mut self, area: Area) {
         let mut jitter = Jitter::new(self.calls);
         for pending in self.pending.extract_if(.., |pending| pending.area == area) {
@@ -361,7 +364,7 @@ impl Disk for SimDisk {
         if self.dead { Err(DiskError::Failed { area }) } else { Ok(self.live.get(area).len) }
     }
 
-    /// Two operations: the room is allocated, then made durable.
+    /// Counts as two operations: the room is allocated, then this is made durable.
     fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
         let have = self.live.get(area).len;
         if !self.dead && have >= len {
@@ -401,7 +404,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    /// A write that meets a fault is a short one: the first half is in the cache.
+    /// A write that a fault hits is a short one: its first half is in the cache.
     fn write(&mut self, area: Area, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let fault = self.call(area, true)?;
         self.check_range(area, offset, bytes.len())?;

@@ -1,4 +1,4 @@
-//! The bytes of a [`SimDisk`](super::SimDisk), sector by sector, shared between copies.
+//! The content of a [`SimDisk`](super::SimDisk), sector by sector. Copies of it share their sectors.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 use crate::disk::Area;
 use crate::retry::Jitter;
 
-/// Bytes of a sector: what a power cut keeps or loses as a whole, unless it tears it.
+/// Bytes of a sector. A power cut keeps or loses a sector as a whole, or tears it.
 pub(super) const DISK_SECTOR_BYTES: usize = 512;
-/// What a torn sector is torn between: 8 bytes.
+/// A sector is torn at a multiple of this many bytes.
 const TEAR_BYTES: usize = 8;
 
 type Sector = [u8; DISK_SECTOR_BYTES];
 
 /// The content of all areas.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Image {
+pub(super) struct DiskImage {
     areas: [Extent; Area::ALL.len()],
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Change {
     Sector(usize, Arc<Sector>),
 }
 
-impl Image {
+impl DiskImage {
     pub(super) fn get(&self, area: Area) -> &Extent {
         self.areas.get(area as usize).expect("one extent an area")
     }
@@ -97,8 +97,8 @@ impl Extent {
         }
     }
 
-    /// Makes a change durable, or with `tear` a part of it. A sector beyond the end is lost: without the new
-    /// length there is nowhere to keep it.
+    /// Makes a change durable, or with `tear` a part of it. A sector beyond the end is lost, because without
+    /// the new length there is no place to keep it.
     pub(super) fn apply(&mut self, change: Change, tear: Option<&mut Jitter>) {
         match change {
             Change::Len(len) => self.set_len(len),

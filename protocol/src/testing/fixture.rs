@@ -1,4 +1,5 @@
-//! Keys, releases and signed documents to test with. The keys are derived from constants: for tests only.
+//! Keys, releases and signed documents to test with. The keys are derived from constants, so they are for
+//! tests only.
 
 use alloc::vec::Vec;
 
@@ -14,7 +15,7 @@ use crate::message::{Assignment, Beacon, Campaign, CampaignState, HelloAnswer, O
 use crate::time::UnixTime;
 use crate::trust::{RoleKeys, Root};
 
-/// The keys of all roles and of one device, and who is who.
+/// The keys of all roles and of one device, and the names of the device, its maker and its group.
 #[derive(Clone, Debug)]
 pub struct Fixture {
     /// Signs roots.
@@ -56,7 +57,7 @@ pub struct Release {
     pub layout: Layout,
     /// Its index.
     pub index: Index,
-    /// Shorter ways to it.
+    /// Patches that make the image.
     pub patches: Vec<Part>,
 }
 
@@ -71,7 +72,7 @@ pub struct Part {
     pub index: Index,
 }
 
-/// A patch as a test has it.
+/// A patch that a test gives to a release.
 #[derive(Clone, Debug)]
 pub struct FixturePatch {
     /// The image that it starts from.
@@ -97,7 +98,7 @@ impl Release {
         PayloadTag::of(&self.index.digest)
     }
 
-    /// Everything that it may be transferred as.
+    /// All payloads of the release: the full one and the patches.
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
         let image = Part { bytes: self.payload.clone(), layout: self.layout, index: self.index.clone() };
@@ -105,7 +106,7 @@ impl Release {
     }
 }
 
-/// What a test wants to say in an order; the rest follows from the release.
+/// The parts of an order that a test chooses. The rest follows from the release.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderOptions {
     /// Version of the document.
@@ -116,7 +117,7 @@ pub struct OrderOptions {
     pub state: CampaignState,
     /// First byte of the campaign's id.
     pub campaign: u8,
-    /// Withdrawn below.
+    /// The minimum sequence: releases below it are withdrawn.
     pub min_sequence: u64,
     /// Life time after [`Fixture::issued`], in seconds.
     pub life_s: u64,

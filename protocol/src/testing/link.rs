@@ -1,4 +1,5 @@
-//! A link in virtual time: delay, rate, duplicates, reordering across topics, corruption, cuts.
+//! A simulated link in virtual time. It has delay, rate, duplicates, reordering across topics, corruption and
+//! cuts.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -27,7 +28,7 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
-/// How bad the link is. Probabilities in thousandths.
+/// How bad the link is. Probabilities are in thousandths.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// Shortest and longest delay of a packet, in milliseconds.
@@ -51,9 +52,9 @@ pub struct SeededLink {
     jitter: Jitter,
     under_way: BTreeMap<(Instant, u64), Packet>,
     count: u64,
-    /// When the last packet of each direction (and channel, where they reorder) arrives.
+    /// The time at which the last packet of each direction (and channel, if channels reorder) arrives.
     last: Vec<(Direction, Option<Channel>, Instant)>,
-    /// When the downlink is free again.
+    /// The time at which the downlink is free again.
     free_at: Instant,
 }
 
@@ -123,7 +124,7 @@ impl SeededLink {
         at
     }
 
-    /// When the next packet arrives.
+    /// The time at which the next packet arrives.
     #[must_use]
     pub fn next_arrival(&self) -> Option<Instant> {
         self.under_way.keys().next().map(|(at, _)| *at)

@@ -1,8 +1,8 @@
-//! A medium in memory that obeys a session: what was not flushed is gone after a power cut.
+//! A medium in memory that carries out what a session wants. After a power cut, what was not flushed is gone.
 //!
-//! Chunks of an image go straight into the target slot, those of a patch aside until it is applied; the boot
-//! control is a few fields. The real thing, with
-//! sectors, sits in the agent and is cut at every operation there. This one is for tests of the sessions.
+//! Chunks of an image go straight into the target slot; those of a patch are kept apart until it is applied. The boot
+//! control is a few fields. This medium is for tests of the sessions. The real one, with sectors, is in the agent,
+//! where tests cut the power at every operation.
 
 mod apply;
 
@@ -35,21 +35,21 @@ pub struct RamMedium {
     pub fault: Option<StoreFailure>,
     /// Health checks answer this.
     pub health: Option<InstallFailure>,
-    /// Flushes are left out, to see that tests notice.
+    /// Flushes are left out, so that a test can show that this is noticed.
     pub without_flush: bool,
-    /// Times a record was saved.
+    /// Number of times that a record was saved.
     pub saves: u64,
     /// Checkpoints that were saved.
     pub checkpoints: u64,
-    /// Patches find no room, as if there were none but in the slots.
+    /// Patches find no room, as if only the slots had room.
     pub without_staging: bool,
     /// Applying a patch fails with this while it is set.
     pub apply_fault: Option<InstallFailure>,
     /// Reading this slot fails.
     pub unreadable: Option<Place>,
-    /// Times the running slot was hashed.
+    /// Number of times that the running slot was hashed.
     pub running_hashed: u64,
-    /// Patches that were applied, whatever came of it.
+    /// Number of patches that were applied, with or without success.
     pub applied: u64,
 }
 
@@ -72,16 +72,16 @@ struct TrialBoot {
 #[derive(Clone, Debug)]
 struct Open {
     opening: Opening,
-    /// Where a patch is kept; `None` for chunks that go straight into the slot.
+    /// The chunks of a patch; `None` if chunks go straight into the slot.
     staging: Option<Vec<u8>>,
     pages: Vec<(PageNumber, Vec<u8>)>,
-    /// Written and perhaps lost in a power cut.
+    /// Chunks that were written and may be lost in a power cut.
     unflushed: Vec<(ChunkIndex, Vec<u8>)>,
     checkpoint: Option<Checkpoint>,
     asked: ChunkIndex,
 }
 
-/// What carrying out a [`StoreOp`] gives.
+/// The result of carrying out a [`StoreOp`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// For most operations.
@@ -175,7 +175,7 @@ impl RamMedium {
         };
     }
 
-    /// Power goes: what was not flushed is lost.
+    /// Cuts the power: what was not flushed is lost.
     pub fn power_cut(&mut self) {
         let target = self.target();
         let [first, second] = &mut self.slots;

@@ -1,6 +1,8 @@
-//! A device and its service, joined by a link with faults, in virtual time. `host` is what the device runs on.
+//! A device and its service, joined by a link with faults, in virtual time. `host` is what the device's
+//! session runs on, `service` what the service's session runs on.
 
 mod host;
+mod service;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -10,7 +12,6 @@ use super::fixture::{Fixture, OrderOptions, Release};
 use super::link::{Direction, Faults, Packet, SeededLink};
 use super::medium::RamMedium;
 use super::recording::Recorder;
-use super::shelf::Shelf;
 use crate::device::{DeviceSession, Event, Input, Output, Record, SessionConfig};
 use crate::ids::PayloadTag;
 use crate::manifest::Codecs;
@@ -20,13 +21,15 @@ use crate::server::{Document, Event as ServerEvent, GroupDocument, Input as Serv
 use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
 
-/// A look at, and a hand on, every packet: what comes out is what goes on.
+pub use service::ServiceData;
+
+/// A function that sees every packet of the link and returns the packets that go on instead of it.
 pub type Tap = Box<dyn FnMut(Instant, Packet) -> Vec<Packet>>;
 
 /// What a [`Pair`] starts with.
 #[derive(Clone, Debug)]
 pub struct PairOptions {
-    /// Replays the same run.
+    /// Seed of the run. The same seed gives the same run.
     pub seed: u64,
     /// How bad the link is.
     pub faults: Faults,
@@ -68,12 +71,12 @@ pub enum Verdict {
     TimeUp,
 }
 
-/// Two sessions and all that is between and below them.
+/// A session of a device and one of a service, with the link between them and the hosts below them.
 pub struct Pair {
     /// Keys and names.
     pub fixture: Fixture,
     /// What the service has.
-    pub shelf: Shelf,
+    pub service: ServiceData,
     /// The device's medium.
     pub medium: RamMedium,
     /// The device's session.
@@ -84,21 +87,22 @@ pub struct Pair {
     pub server_events: Vec<ServerEvent>,
     /// Payload bytes that the service sent.
     pub served_bytes: u64,
-    /// The same by payload.
+    /// Payload bytes that the service sent, by payload.
     pub served: BTreeMap<PayloadTag, u64>,
     /// Link cuts and power cuts that happened.
     pub cuts: (u64, u64),
     /// The virtual clock.
     pub now: Instant,
-    /// A hand on every packet.
+    /// Sees and may change every packet.
     pub tap: Option<Tap>,
-    /// Everything that was fed to the device, where recording is on.
+    /// Everything that was fed to the device, if recording is on.
     pub recorder: Option<Recorder>,
-    /// Everything that the device wanted, with its time, where it is kept.
+    /// Every output of the device, with its time, if a test wants them to be kept.
     pub wanted: Option<Vec<(Instant, Output)>>,
-    /// Times that the device was woken because it wanted to be.
+    /// Number of times that the device was woken at its own request.
     pub wakes: u64,
-    /// Gives the device answers to operations that it never asked for, before each that it did.
+    /// Whether the device gets an answer to an operation that it never asked for, before each answer that it
+    /// did ask for.
     pub stray_answers: bool,
     pub(super) options: PairOptions,
     pub(super) server: ServerSession,
@@ -147,7 +151,7 @@ impl Pair {
         let link = SeededLink::new(options.faults, jitter.next_u64());
         let mut pair = Self {
             fixture,
-            shelf: Shelf {
+            service: ServiceData {
                 root_version: 1,
                 releases: Vec::new(),
                 assignment: None,
@@ -183,7 +187,7 @@ impl Pair {
         };
         if pair.options.accepted {
             let bytes = pair.fixture.assignment(1, core::slice::from_ref(&pair.fixture.group), None);
-            pair.shelf.assignment = Some((1, bytes));
+            pair.service.assignment = Some((1, bytes));
         }
         pair.power_cut_at = pair.after(pair.options.power_cut_every_ms);
         pair
@@ -201,23 +205,23 @@ impl Pair {
     /// Rolls out `release` to the device's group.
     pub fn roll_out(&mut self, release: Release, options: OrderOptions) {
         let document = self.fixture.campaign(&release, options);
-        self.shelf.releases.push(release);
-        self.shelf.live = Some(self.shelf.releases.len() - 1);
+        self.service.releases.push(release);
+        self.service.live = Some(self.service.releases.len() - 1);
         self.put_campaign(options.version, document);
     }
 
     /// Publishes a campaign document of the device's group.
     pub fn put_campaign(&mut self, version: u64, document: Vec<u8>) {
         let group = self.fixture.group.clone();
-        self.shelf.campaigns.retain(|(known, _)| known.group != group);
+        self.service.campaigns.retain(|(known, _)| known.group != group);
         let head = GroupDocument { group: group.clone(), document: Document { version } };
-        self.shelf.campaigns.push((head, document.clone()));
+        self.service.campaigns.push((head, document.clone()));
         self.publish_retained(Channel::Group(group), document);
     }
 
     /// Publishes a new assignment of the device.
     pub fn put_assignment(&mut self, version: u64, document: Vec<u8>) {
-        self.shelf.assignment = Some((version, document.clone()));
+        self.service.assignment = Some((version, document.clone()));
         self.publish_retained(Channel::Assignment, document);
     }
 
@@ -274,11 +278,11 @@ impl Pair {
         self.run(limit_ms, |pair| {
             pair.device.state() == state
                 && pair.device.record().reports.is_empty()
-                && !pair.shelf.reports.is_empty()
+                && !pair.service.reports.is_empty()
         })
     }
 
-    /// One happening.
+    /// Handles the next event of the world: a packet, a timeout or a cut.
     fn turn(&mut self) {
         if self.power_cut_at.is_some_and(|at| at <= self.now) {
             self.power_cut_at = self.after(self.options.power_cut_every_ms);
@@ -311,7 +315,7 @@ impl Pair {
         self.wake();
     }
 
-    /// The connection breaks; the device comes back some seconds later.
+    /// Breaks the connection; the device comes back some seconds later.
     pub fn cut(&mut self) {
         self.cut_at = None;
         if !self.connected {
@@ -324,14 +328,14 @@ impl Pair {
         self.feed(Input::Disconnected);
     }
 
-    /// Power goes and comes back.
+    /// Cuts the device's power and switches it on again.
     pub fn power_cut(&mut self) {
         self.cuts.1 += 1;
         self.medium.power_cut();
         self.start_again();
     }
 
-    /// The agent's process is killed and started: what was written is there, the session is new.
+    /// Kills the agent's process and starts it again: what was written is there, but the session is new.
     pub fn kill(&mut self) {
         self.new_session();
     }
@@ -360,7 +364,7 @@ impl Pair {
         self.drain();
     }
 
-    /// The service's process starts again: what it counted is gone.
+    /// Restarts the service's process: what it counted is gone.
     pub fn restart_service(&mut self) {
         self.server = ServerSession::new(self.fixture.device.clone(), self.now);
     }

@@ -1,4 +1,4 @@
-//! Records what a session was fed, and feeds it again: a field bug becomes a test.
+//! Records the inputs of a session, and feeds them again. So a bug in the field becomes a test.
 
 use alloc::vec::Vec;
 
@@ -26,10 +26,11 @@ pub enum Recorded {
     Timeout,
 }
 
-/// Inputs from outside, in order. Answers of the medium are not among them: they come from a medium again.
+/// Inputs from outside, in order. Answers of the medium are not among them, because a medium gives them again
+/// when the recording is replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
-    /// Each input and when it came.
+    /// Each input with its time.
     pub inputs: Vec<(Instant, Recorded)>,
 }
 
@@ -57,7 +58,7 @@ impl Recorder {
         self.recording.inputs.push((now, recorded));
     }
 
-    /// What was noted.
+    /// The recording so far.
     #[must_use]
     pub fn finish(self) -> Recording {
         self.recording
@@ -117,7 +118,7 @@ impl Recording {
             let kind = reader.uint("kind")?;
             let topic = reader.text("channel", 64)?;
             let payload = reader.bytes("payload", usize::MAX)?;
-            let bad = DecodeError::Value { what: "recorded input" };
+            let bad = DecodeError::value("recorded input");
             let recorded = match kind {
                 0 => Recorded::Connected,
                 1 => Recorded::Disconnected,

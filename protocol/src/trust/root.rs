@@ -26,7 +26,7 @@ impl Role {
     /// Every role, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Root, Self::Release, Self::Campaign, Self::Beacon];
 
-    /// The word for it.
+    /// The role's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl Role {
         }
     }
 
-    /// Whether one signature of this role has to be enough, because the object has room for one only.
+    /// Whether one signature of this role has to be enough, because its objects have room for only one.
     #[must_use]
     pub const fn is_online(self) -> bool {
         matches!(self, Self::Campaign | Self::Beacon)
@@ -49,7 +49,8 @@ impl Role {
 pub struct RoleKeys {
     /// Distinct keys that must sign, at least 1.
     pub threshold: usize,
-    /// Rises when the role's keys are replaced after a compromise; versions signed before count no more.
+    /// Rises when the role's keys are replaced after a compromise. Then versions that were signed before do
+    /// not count any more.
     pub epoch: u64,
     /// The keys.
     pub keys: Vec<PublicKey>,
@@ -62,7 +63,7 @@ pub struct Root {
     pub version: u64,
     /// When it was made.
     pub issued: UnixTime,
-    /// When a new one should have been made. Expiry is reported, never a reason to stop verifying releases.
+    /// When a new root should have been made. An expired root is reported, but still verifies releases.
     pub expires: UnixTime,
     /// The keys of each role, in the order of [`Role::ALL`].
     pub roles: [RoleKeys; 4],
@@ -89,8 +90,8 @@ impl Root {
 
     /// Reads a root and checks that its own root keys signed it by their threshold.
     ///
-    /// This makes bytes that were provisioned (or pinned before) usable; it is not what lets a new
-    /// version replace an old one.
+    /// This is for bytes that were provisioned, or pinned before. It is not the check that lets a new version
+    /// replace an old one.
     ///
     /// # Errors
     /// [`TrustError`] says what is wrong; nothing of a refused root is kept.
@@ -115,7 +116,7 @@ impl Root {
     /// Verifies an object of ours that one key of `role` signed, and returns its payload.
     ///
     /// # Errors
-    /// [`SignatureError`]; [`SignatureError::UnknownKey`] where no key of the role matches.
+    /// [`SignatureError`]; [`SignatureError::UnknownKey`] if no key of the role matches.
     pub fn verify_object<'b>(
         &self,
         role: Role,
@@ -177,7 +178,7 @@ impl Root {
     }
 }
 
-/// A role as the root's bytes name it: by ids.
+/// A role as the root's bytes have it: with key ids instead of keys.
 struct NamedRole {
     threshold: u64,
     epoch: u64,

@@ -81,7 +81,7 @@ fn a_chunk_with_one_changed_byte_anywhere_is_not_taken() {
     // A message that ends in the middle of a chunk is not taken beyond its last whole one.
     let mut pair = Pair::with_release(PairOptions::default(), good.clone(), 12);
     pair.run(MINUTE, |pair| pair.device.status().is_some_and(|status| status.chunks_held == 1));
-    let tag = pair.shelf.releases[0].tag();
+    let tag = pair.service.releases[0].tag();
     pair.inject(Channel::Answers, ChunkMessage::encode(tag, ChunkIndex(1), &good[4096..8191]));
     assert_eq!(pair.device.status().map(|status| status.chunks_held), Some(1));
     assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done);

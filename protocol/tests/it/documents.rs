@@ -248,11 +248,11 @@ fn withdrawn_releases_are_refused_everywhere_also_after_a_restart() {
     assert_eq!(pair.device.record().min_sequence, 4);
     pair.power_cut();
     assert_eq!(pair.device.record().min_sequence, 4);
-    pair.shelf.reports.clear();
+    pair.service.reports.clear();
     let served = pair.served_bytes;
     pair.roll_out(old, OrderOptions { version: 2, campaign: 2, ..Default::default() });
     assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done, "{pair:?}");
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Withdrawn));
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Withdrawn));
     assert_eq!(pair.served_bytes, served, "refused before a chunk is requested");
 }
 
@@ -295,13 +295,13 @@ fn a_release_with_an_older_sequence_is_refused_before_a_chunk_is_requested() {
     let new = release(&pair, 5);
     pair.roll_out(new, OrderOptions::default());
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
-    pair.shelf.reports.clear();
+    pair.service.reports.clear();
     pair.power_cut();
     let served = pair.served_bytes;
     let old = release(&pair, 4);
     pair.roll_out(old, OrderOptions { version: 2, campaign: 2, ..Default::default() });
     assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done);
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Rollback));
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Rollback));
     assert_eq!(pair.served_bytes, served);
 }
 
@@ -310,12 +310,12 @@ fn the_same_sequence_with_another_image_is_refused() {
     let mut pair = idle();
     pair.roll_out(release(&pair, 5), OrderOptions::default());
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
-    pair.shelf.reports.clear();
+    pair.service.reports.clear();
     let served = pair.served_bytes;
     let other = pair.fixture.release(image(20_000, 77), 5, 12);
     pair.roll_out(other, OrderOptions { version: 2, campaign: 2, ..Default::default() });
     assert_eq!(pair.run_until(State::Failed, 20 * MINUTE), Verdict::Done);
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Rollback));
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Rollback));
     assert_eq!(pair.served_bytes, served);
 }
 
@@ -326,7 +326,7 @@ fn a_release_that_runs_already_is_confirmed_without_fetching_it() {
     pair.roll_out(release.clone(), OrderOptions::default());
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
     let served = pair.served_bytes;
-    pair.shelf.reports.clear();
+    pair.service.reports.clear();
     pair.roll_out(release, OrderOptions { version: 2, campaign: 2, ..Default::default() });
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
     assert_eq!(pair.served_bytes, served);
@@ -339,7 +339,7 @@ fn a_release_signed_by_another_key_is_refused_before_a_chunk_is_requested() {
     let release = pair.fixture.release_for(pair.fixture.class, &stranger, image(20_000, 1), 1, 12);
     pair.roll_out(release, OrderOptions::default());
     assert_eq!(pair.run_until(State::Failed, DAY), Verdict::Done, "{pair:?}");
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Unauthentic));
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Unauthentic));
     assert_eq!(pair.served_bytes, 0);
 }
 
@@ -352,7 +352,7 @@ fn a_release_for_another_class_is_refused_before_a_chunk_is_requested() {
     // The campaign says that it is for our class: the manifest decides.
     pair.roll_out(release, OrderOptions::default());
     assert_eq!(pair.run_until(State::Failed, DAY), Verdict::Done, "{pair:?}");
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::WrongClass));
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::WrongClass));
     assert_eq!(pair.served_bytes, 0);
 }
 
@@ -405,7 +405,7 @@ fn nothing_depends_on_retained_messages() {
 #[test]
 fn a_root_that_is_newer_than_ours_is_told_and_changes_nothing() {
     let mut pair = idle();
-    pair.shelf.root_version = 2;
+    pair.service.root_version = 2;
     pair.roll_out(release(&pair, 1), OrderOptions::default());
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done);
     assert!(pair.events.iter().any(|(_, event)| *event == Event::RootOutdated { held: 1, current: 2 }));

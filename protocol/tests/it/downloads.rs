@@ -62,7 +62,7 @@ fn chunks_that_got_lost_are_asked_for_again_in_the_same_connection() {
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     assert_eq!((pair.cuts.0, silences(&pair)), (cuts, 1));
     assert_eq!(pair.medium.running_image(), image(LEN, 1));
-    let report = &pair.shelf.reports[0];
+    let report = &pair.service.reports[0];
     assert_eq!(report.bytes_received, LEN as u64, "what was lost was not received");
     assert!(report.bytes_twice > 0, "and was asked for twice");
 }
@@ -104,7 +104,7 @@ fn a_refused_download_pauses_for_as_long_as_it_is_told_and_up_to_a_quarter_more(
         for seed in 0..16 {
             let mut pair = downloading(seed);
             let requests = requests(&mut pair);
-            let payload = Some(pair.shelf.releases[0].tag());
+            let payload = Some(pair.service.releases[0].tag());
             let refusal = Refusal { code, retry_after_s: Some(40), payload };
             let at = pair.now.as_millis();
             pair.inject(Channel::Answers, refusal.encode());
@@ -125,7 +125,7 @@ fn a_refused_download_pauses_for_as_long_as_it_is_told_and_up_to_a_quarter_more(
 fn pauses_in_a_row_that_say_no_time_get_longer() {
     let mut pair = downloading(3);
     let requests = requests(&mut pair);
-    let payload = Some(pair.shelf.releases[0].tag());
+    let payload = Some(pair.service.releases[0].tag());
     for pauses in 0..10 {
         let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: None, payload };
         let (at, before) = (pair.now.as_millis(), requests.borrow().len());
@@ -212,7 +212,7 @@ fn the_service_is_told_of_the_states_that_somebody_who_watches_would_wonder_abou
     use whimbrel_protocol::server::Event as Told;
     let mut pair = Pair::with_release(PairOptions::default(), image(LEN, 1), 12);
     pair.run(5_000, |_| false);
-    let payload = Some(pair.shelf.releases[0].tag());
+    let payload = Some(pair.service.releases[0].tag());
     let busy = Refusal { code: RefusalCode::Busy, retry_after_s: Some(20), payload };
     pair.inject(Channel::Answers, busy.encode());
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);

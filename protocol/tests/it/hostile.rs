@@ -197,7 +197,7 @@ fn forged_refusals_delay_and_end_nothing() {
 fn a_refusal_of_something_else_than_what_is_asked_for_delays_nothing() {
     let mut pair = Pair::with_release(PairOptions::default(), image(200_000, 5), 12);
     assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Downloading), Verdict::Done);
-    let ours = pair.shelf.releases[0].tag();
+    let ours = pair.service.releases[0].tag();
     let refusal = |code, payload| Refusal { code, retry_after_s: None, payload }.encode();
     let earlier = PayloadTag([!ours.0[0], 0, 0, 0]);
     for late in [
@@ -217,10 +217,10 @@ fn a_refusal_of_something_else_than_what_is_asked_for_delays_nothing() {
 #[test]
 fn cross_delivered_chunks_are_refused() {
     let other = Pair::with_release(PairOptions::default(), image(200_000, 6), 12);
-    let foreign = other.shelf.releases[0].clone();
+    let foreign = other.service.releases[0].clone();
     let mut pair = Pair::with_release(PairOptions::default(), image(200_000, 5), 12);
     pair.run(3_000, |_| false);
-    let ours = pair.shelf.releases[0].clone();
+    let ours = pair.service.releases[0].clone();
     for tag in [foreign.tag(), ours.tag()] {
         let first = whimbrel_protocol::ids::ChunkIndex(10);
         let message =

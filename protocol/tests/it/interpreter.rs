@@ -5,8 +5,9 @@ use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::envelope::{Envelope, Verified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
-    Command, Condition, Content, FetchPlan, Identity, ImageId, Index, Interpreter, ManifestError, Parameter,
-    Policy, Procedure, ReleaseManifest, ReportReason, RunError, Section, Severable, Step, TransferDescriptor,
+    Command, ComponentIndex, Condition, Content, FetchPlan, Identity, ImageId, Interpreter, ManifestError,
+    Parameter, Procedure, ReleaseManifest, ReportPolicy, ReportReason, RunError, Section, Severable, Step,
+    TransferDescriptor,
 };
 
 use crate::samples::{
@@ -275,7 +276,7 @@ fn the_shared_sequence_runs_before_each_section() {
 
 #[test]
 fn nothing_runs_after_invoke() {
-    let invoke = Command::Invoke(Policy::ON_FAILURE);
+    let invoke = Command::Invoke(ReportPolicy::ON_FAILURE);
     let content = Content { invoke: Some(sequence(&[invoke, abort(), image_match()])), ..content() };
     let (asked, end) = run_with(&verified(content), &identity(), Procedure::Invoke, |_| true);
     assert_eq!((asked, end), (vec![matches(1)], Ok(Step::Done { invoke: true })));
@@ -287,7 +288,7 @@ fn nothing_runs_after_invoke() {
 
 #[test]
 fn every_component_is_the_one_component() {
-    for index in [Index::One(0), Index::All] {
+    for index in [ComponentIndex::One(0), ComponentIndex::All] {
         let install = [Command::SetComponentIndex(index), source(1), fetch()];
         let (asked, end) = run(with_install(&install), &[true, true]);
         assert_eq!((asked, end), (vec![Step::Fetch(plan(1)), matches(1)], DONE));

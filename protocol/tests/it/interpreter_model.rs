@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{
-    Codec, Command, Condition, Content, FetchPlan, Identity, ImageId, Index, Parameter, Policy, Procedure,
-    Section, Sequence, Severable, Step, TransferDescriptor,
+    Codec, Command, ComponentIndex, Condition, Content, FetchPlan, Identity, ImageId, Parameter, Procedure,
+    ReportPolicy, Section, Sequence, Severable, Step, TransferDescriptor,
 };
 
 use crate::interpreter::{identity, run_with, soft};
@@ -64,7 +64,7 @@ impl Model<'_> {
                         return Err(Stop::Condition(condition.label()));
                     }
                 }
-                Command::SetComponentIndex(Index::One(index)) => self.at = *index as usize,
+                Command::SetComponentIndex(ComponentIndex::One(index)) => self.at = *index as usize,
                 Command::SetComponentIndex(_) => self.at = 0,
                 Command::OverrideParameters(parameters) => {
                     let values = &mut self.values[self.at];
@@ -178,10 +178,10 @@ fn likely_sequences(section: Section) -> impl Strategy<Value = Sequence> {
         3 => (0u64..2).prop_map(|slot| set(&[Parameter::ComponentSlot(slot)])),
         2 => any::<u8>().prop_map(|seed| set(&[Parameter::ImageDigest(Digest([seed; 32]))])),
         2 => any::<u8>().prop_map(source),
-        1 => Just(Command::SetComponentIndex(Index::All)),
+        1 => Just(Command::SetComponentIndex(ComponentIndex::All)),
         2 => Just(match section {
             Section::Install => fetch(),
-            Section::Invoke => Command::Invoke(Policy::ON_FAILURE),
+            Section::Invoke => Command::Invoke(ReportPolicy::ON_FAILURE),
             _ => condition(Condition::ImageMatch),
         }),
     ];

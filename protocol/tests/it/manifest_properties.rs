@@ -5,8 +5,8 @@ use whimbrel_protocol::chunk::Layout;
 use whimbrel_protocol::codec::{DecodeError, Reader, Writer};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
-    Codec, Command, ComponentId, Condition, Content, DecoderMemory, Index, LanguageText, Manifest,
-    ManifestError, Parameter, Policy, Sequence, Severable, Text, TransferDescriptor,
+    Codec, Command, ComponentId, ComponentIndex, Condition, Content, DecoderMemory, LanguageText, Manifest,
+    ManifestError, Parameter, ReportPolicy, Sequence, Severable, Text, TransferDescriptor,
 };
 
 fn digests() -> impl Strategy<Value = Digest> {
@@ -52,8 +52,8 @@ fn parameters() -> impl Strategy<Value = Vec<Parameter>> {
     })
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
-    (0u8..16).prop_map(|bits| Policy::from_bits(bits).unwrap())
+fn policies() -> impl Strategy<Value = ReportPolicy> {
+    (0u8..16).prop_map(|bits| ReportPolicy::from_bits(bits).unwrap())
 }
 
 fn conditions() -> impl Strategy<Value = Condition> {
@@ -71,9 +71,9 @@ fn conditions() -> impl Strategy<Value = Condition> {
 pub(crate) fn sequences() -> impl Strategy<Value = Sequence> {
     let leaf = prop_oneof![
         4 => (conditions(), policies()).prop_map(|(condition, policy)| Command::Condition(condition, policy)),
-        1 => any::<u64>().prop_map(|index| Command::SetComponentIndex(Index::One(index))),
-        1 => Just(Command::SetComponentIndex(Index::All)),
-        1 => prop::collection::vec(0u64..9, 1..4).prop_map(|list| Command::SetComponentIndex(Index::List(list))),
+        1 => any::<u64>().prop_map(|index| Command::SetComponentIndex(ComponentIndex::One(index))),
+        1 => Just(Command::SetComponentIndex(ComponentIndex::All)),
+        1 => prop::collection::vec(0u64..9, 1..4).prop_map(|list| Command::SetComponentIndex(ComponentIndex::List(list))),
         4 => parameters().prop_map(Command::OverrideParameters),
         2 => policies().prop_map(Command::Fetch),
         2 => policies().prop_map(Command::Invoke),

@@ -32,8 +32,8 @@ fn rejected(pair: &Pair, want: Reason) -> usize {
 fn put(pair: &mut Pair, release: Release, order: Order) {
     let options = OrderOptions::default();
     let document = pair.fixture.campaign_of(&pair.fixture.group, order, options);
-    pair.shelf.releases.push(release);
-    pair.shelf.live = Some(pair.shelf.releases.len() - 1);
+    pair.service.releases.push(release);
+    pair.service.live = Some(pair.service.releases.len() - 1);
     pair.put_campaign(options.version, document);
 }
 
@@ -55,7 +55,7 @@ fn an_envelope_of_another_validly_signed_release_is_not_taken_for_the_ordered_on
     }));
     pair.roll_out(ordered.clone(), OrderOptions::default());
     // Its payload would be there, too.
-    pair.shelf.releases.extend([alike, newer]);
+    pair.service.releases.extend([alike, newer]);
     assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?}");
     assert_eq!(pair.medium.running_image(), ordered.image);
     assert_eq!(rejected(&pair, Reason::WrongRelease), 3);
@@ -116,7 +116,7 @@ fn a_full_payload_that_the_device_cannot_decode_is_refused_before_a_chunk_is_ask
         pair.roll_out(release, OrderOptions::default());
         let outcome = if fits { State::Confirmed } else { State::Failed };
         assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{codecs:?}: {pair:?}");
-        assert_eq!(pair.shelf.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
+        assert_eq!(pair.service.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
         assert_eq!(pair.served_bytes > 0, fits);
     }
 }
@@ -154,7 +154,7 @@ fn a_full_payload_that_needs_more_memory_than_there_is_is_refused_before_a_chunk
         pair.roll_out(release, OrderOptions::default());
         let outcome = if fits { State::Confirmed } else { State::Failed };
         assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{memory_bytes}: {pair:?}");
-        assert_eq!(pair.shelf.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
+        assert_eq!(pair.service.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
         let fetched =
             |(_, event): &(_, Event)| matches!(event, Event::StateChanged { state: State::Downloading, .. });
         assert_eq!((pair.events.iter().any(fetched), pair.served_bytes > 0), (fits, fits));
@@ -173,7 +173,7 @@ fn a_release_with_another_image_size_or_sequence_number_than_the_order_says_is_r
         put(&mut pair, release, order);
         let outcome = if good { State::Confirmed } else { State::Failed };
         assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{name}: {pair:?}");
-        assert_eq!(pair.shelf.reports[0].failure, (!good).then_some(FailureCode::Unauthentic), "{name}");
+        assert_eq!(pair.service.reports[0].failure, (!good).then_some(FailureCode::Unauthentic), "{name}");
         assert_eq!(pair.served_bytes > 0, good, "{name}");
         assert_eq!(rejected(&pair, Reason::WrongRelease), usize::from(!good), "{name}");
     }

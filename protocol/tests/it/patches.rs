@@ -98,7 +98,7 @@ fn a_device_on_the_base_fetches_the_patch_and_nothing_else() {
         let bytes = update.patch.bytes.len() as u64;
         assert_eq!(pair.served, [(release.patches[1].tag(), bytes)].into());
         assert_eq!((pair.medium.running_hashed, pair.medium.applied), (1, 1));
-        let report = &pair.shelf.reports[0];
+        let report = &pair.service.reports[0];
         assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, None));
         assert_eq!((report.bytes_received, report.bytes_twice), (bytes, 0));
         assert_eq!(failures(&pair), []);
@@ -148,7 +148,7 @@ fn a_base_with_one_flipped_bit_is_none() {
     update.confirmed(&mut pair);
     assert_eq!(pair.served, [(release.tag(), update.new.len() as u64)].into());
     assert_eq!((pair.medium.running_hashed, pair.medium.applied), (1, 0));
-    assert_eq!(pair.shelf.reports[0].failure, None, "a patch for others is no failure");
+    assert_eq!(pair.service.reports[0].failure, None, "a patch for others is no failure");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_patch_that_decodes_to_something_else_is_given_up_for_the_full_payload() {
     assert_eq!(payload, release.patches[0].tag());
     assert!(matches!(why, PatchFailure::Decode | PatchFailure::Mismatch), "{why:?}");
     assert_eq!(ended(&pair), [(Outcome::Confirmed, Some(FailureCode::Patch))]);
-    let report = &pair.shelf.reports[0];
+    let report = &pair.service.reports[0];
     assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, Some(FailureCode::Patch)));
     assert_eq!((report.bytes_received, report.bytes_twice), (patch + full, 0), "the ledger has both");
 }
@@ -238,8 +238,8 @@ fn the_next_patch_is_tried_where_one_fails() {
     update.confirmed(&mut pair);
     assert_eq!(served(&pair, release.tag()), 0, "the full payload is not needed");
     assert_eq!(pair.medium.running_hashed, 1, "both have the same base");
-    assert_eq!(pair.shelf.reports[0].bytes_received, 2 * update.patch.bytes.len() as u64);
-    assert_eq!(pair.shelf.reports[0].failure, Some(FailureCode::Patch));
+    assert_eq!(pair.service.reports[0].bytes_received, 2 * update.patch.bytes.len() as u64);
+    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Patch));
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn where_every_patch_fails_the_full_payload_is_left() {
     update.confirmed(&mut pair);
     assert_eq!(failures(&pair).len(), 8);
     assert!(release.patches.iter().all(|patch| served(&pair, patch.tag()) == patch.bytes.len() as u64));
-    assert_eq!(pair.shelf.reports[0].bytes_received, pair.served_bytes);
+    assert_eq!(pair.service.reports[0].bytes_received, pair.served_bytes);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_patch_that_needs_more_memory_than_there_is_is_not_fetched() {
     assert_eq!(pair.served, [(release.tag(), update.new.len() as u64)].into());
     let why = PatchFailure::Memory { need_bytes: need.into(), limit_bytes: 64 * 1024 };
     assert_eq!(failures(&pair), [(release.patches[0].tag(), why)]);
-    assert_eq!(pair.shelf.reports[0].failure, None, "the patch is good, the device is small");
+    assert_eq!(pair.service.reports[0].failure, None, "the patch is good, the device is small");
     let (mut pair, release) = update.pair(options(65), &[with_need]);
     update.confirmed(&mut pair);
     assert_eq!(served(&pair, release.tag()), 0);
@@ -345,7 +345,7 @@ fn a_patch_that_failed_is_not_fetched_again_whatever_restarts_the_device() {
         update.confirmed(&mut pair);
         assert_eq!(served(&pair, tag), update.patch.bytes.len() as u64, "seed {seed}");
         assert_eq!((failures(&pair).len(), pair.medium.applied), (1, 1), "seed {seed}");
-        let report = &pair.shelf.reports[0];
+        let report = &pair.service.reports[0];
         assert_eq!(report.failure, Some(FailureCode::Patch));
         let full = report.bytes_received - update.patch.bytes.len() as u64;
         let new = update.new.len() as u64;
@@ -387,14 +387,14 @@ fn the_same_images_released_again_with_more_patches_are_no_news_for_a_device_tha
     let (served, hashed) = (pair.served_bytes, pair.medium.running_hashed);
     let again =
         pair.fixture.release_with_patches(update.new.clone(), 1, 10, std::slice::from_ref(&update.patch));
-    assert_ne!(again.digest, pair.shelf.releases[0].digest);
+    assert_ne!(again.digest, pair.service.releases[0].digest);
     let order = OrderOptions { version: 2, campaign: 2, ..OrderOptions::default() };
-    pair.shelf.reports.clear();
+    pair.service.reports.clear();
     pair.roll_out(again, order);
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done, "{pair:?}");
     assert_eq!(ended(&pair), [(Outcome::Confirmed, None); 2]);
     assert_eq!((pair.served_bytes, pair.medium.running_hashed), (served, hashed), "nothing is done for it");
-    assert_eq!(pair.shelf.reports[0].campaign.0, [2; 8]);
+    assert_eq!(pair.service.reports[0].campaign.0, [2; 8]);
     let installs =
         |(_, event): &&(_, Event)| matches!(event, Event::StateChanged { state: State::Installing, .. });
     assert_eq!(pair.events.iter().filter(installs).count(), 1);

@@ -8,7 +8,7 @@ use whimbrel_protocol::envelope::{Envelope, Unverified, Verified};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
     Command, ComponentId, Condition, Content, DecoderMemory, Image, ImageId, Images, Manifest, Parameter,
-    PatchSource, Policy, ReleaseManifest, Sequence, Severable, Summary, Text, TransferDescriptor,
+    PatchSource, ReleaseManifest, ReportPolicy, Sequence, Severable, Summary, Text, TransferDescriptor,
 };
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::trust::{RoleKeys, Root};
@@ -118,11 +118,11 @@ pub(crate) fn verified(content: Content) -> Envelope<Verified> {
 }
 
 pub(crate) fn condition(condition: Condition) -> Command {
-    Command::Condition(condition, Policy::ALL)
+    Command::Condition(condition, ReportPolicy::ALL)
 }
 
 pub(crate) fn fetch() -> Command {
-    Command::Fetch(Policy::ON_FAILURE)
+    Command::Fetch(ReportPolicy::ON_FAILURE)
 }
 
 pub(crate) fn image_match() -> Command {

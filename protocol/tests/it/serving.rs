@@ -93,7 +93,7 @@ fn a_device_never_asks_beyond_the_end() {
         let faults = Faults { delay_ms: (5, 20), rate: 500_000, lose: lossy, ..Faults::default() };
         let options = PairOptions { faults, ..PairOptions::default() };
         let mut pair = Pair::with_release(options, image(size, 3), 10);
-        let layout = pair.shelf.releases[0].layout;
+        let layout = pair.service.releases[0].layout;
         pair.tap = Some(Box::new(move |_, packet| {
             if packet.direction == Direction::Up && packet.channel == Channel::Requests {
                 match Request::decode(&packet.payload).unwrap() {

@@ -46,7 +46,7 @@ fn a_release_reaches_a_device_and_is_confirmed() {
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done, "{pair:?} {:?}", pair.events);
     assert_eq!(pair.medium.running_image(), image(100_000, 1));
     assert_eq!(pair.served_bytes, 100_000, "nothing is fetched twice on a good link");
-    let report = &pair.shelf.reports[0];
+    let report = &pair.service.reports[0];
     assert_eq!((report.outcome, report.failure), (Outcome::Confirmed, None));
     assert_eq!((report.bytes_received, report.bytes_twice), (100_000, 0));
 }
@@ -59,7 +59,7 @@ fn after_each_confirmation_the_next_image_goes_to_the_other_slot() {
         let release = pair.fixture.release(image(9_000, u8::try_from(sequence).unwrap()), sequence, 10);
         let campaign = u8::try_from(sequence).unwrap();
         pair.roll_out(release, OrderOptions { version: sequence, campaign, ..OrderOptions::default() });
-        let reported = |pair: &Pair| pair.shelf.reports.len() as u64 == sequence;
+        let reported = |pair: &Pair| pair.service.reports.len() as u64 == sequence;
         assert_eq!(pair.run(10 * MINUTE, reported), Verdict::Done);
         let after = pair.device.boot();
         assert_eq!((after.target_slot, after.running.sequence), (1 - before, sequence));
@@ -154,7 +154,7 @@ fn after_a_link_cut_only_what_was_in_flight_is_asked_for_again() {
         assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
         let twice = pair.served_bytes - 400_000;
         assert!(held > 0 && twice <= 65_536, "seed {seed}: {twice} after {held}");
-        assert!(pair.shelf.reports[0].bytes_twice >= twice.saturating_sub(65_536));
+        assert!(pair.service.reports[0].bytes_twice >= twice.saturating_sub(65_536));
     }
 }
 
@@ -167,7 +167,7 @@ fn a_killed_agent_goes_on_from_its_journal() {
     }
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     let twice = pair.served_bytes - 400_000;
-    assert!(pair.shelf.reports[0].bytes_twice <= twice, "{} {twice}", pair.shelf.reports[0].bytes_twice);
+    assert!(pair.service.reports[0].bytes_twice <= twice, "{} {twice}", pair.service.reports[0].bytes_twice);
     assert!(twice <= 10 * (65_536 + 65_536), "{twice}");
 }
 
@@ -199,7 +199,7 @@ fn a_chunk_with_a_wrong_digest_is_requested_again() {
     let wrong =
         |(_, event): &&(_, Event)| matches!(event, Event::Rejected { reason: Reason::WrongChunk(_), .. });
     assert_eq!(pair.events.iter().filter(wrong).count(), 3);
-    assert_eq!(pair.shelf.reports[0].bytes_twice, 3 * 4096, "only the bad chunks come twice");
+    assert_eq!(pair.service.reports[0].bytes_twice, 3 * 4096, "only the bad chunks come twice");
 }
 
 #[test]
@@ -226,11 +226,11 @@ fn an_abort_ends_a_download_and_an_empty_retained_message_changes_nothing() {
     pair.inject(Channel::Group(pair.fixture.group.clone()), Vec::new());
     assert_eq!(rejected(&pair, "empty"), 1);
     assert_eq!(pair.device.state(), State::Downloading);
-    let release = pair.shelf.releases[0].clone();
+    let release = pair.service.releases[0].clone();
     let options = OrderOptions { version: 2, state: CampaignState::Aborted, ..OrderOptions::default() };
     let document = pair.fixture.campaign(&release, options);
     pair.put_campaign(2, document);
-    pair.shelf.live = None;
+    pair.service.live = None;
     // The download is not subscribed to the group: the next request is refused, and hello brings the news.
     assert_eq!(pair.run_until(State::Cancelled, 5 * MINUTE), Verdict::Done, "{pair:?}");
     assert_eq!(ended(&pair), [(Outcome::Cancelled, Some(FailureCode::Aborted))]);
@@ -244,14 +244,14 @@ fn an_abort_ends_a_download_and_an_empty_retained_message_changes_nothing() {
 fn the_same_payload_ordered_again_is_not_fetched_again() {
     let mut pair = Pair::with_release(PairOptions::default(), image(400_000, 10), 12);
     pair.run(9_000, |_| false);
-    let release = pair.shelf.releases[0].clone();
+    let release = pair.service.releases[0].clone();
     let document =
         pair.fixture.campaign(&release, OrderOptions { version: 2, campaign: 9, ..Default::default() });
     pair.put_campaign(2, document);
     pair.cut();
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     assert!(pair.served_bytes <= 400_000 + 65_536, "{}", pair.served_bytes);
-    assert_eq!(pair.shelf.reports[0].campaign.0, [9; 8], "the report names the campaign that counts");
+    assert_eq!(pair.service.reports[0].campaign.0, [9; 8], "the report names the campaign that counts");
 }
 
 /// Another envelope of a release, which describes its payload by `transfer`: the same sequence number and image under
@@ -278,12 +278,12 @@ fn another_envelope_of_the_image_that_runs_is_confirmed_without_a_fetch() {
     let mut pair = Pair::with_release(PairOptions::default(), image(100_000, 13), 12);
     assert_eq!(pair.run_until(State::Confirmed, 10 * MINUTE), Verdict::Done);
     let (served, boot) = (pair.served_bytes, pair.medium.boot_view());
-    let release = &pair.shelf.releases[0];
+    let release = &pair.service.releases[0];
     let transfer = TransferDescriptor::raw(release.layout, release.index.digest);
     let beside = beside(&pair.fixture, release, transfer);
     pair.roll_out(beside.clone(), OrderOptions { version: 2, campaign: 9, ..Default::default() });
-    pair.run(10 * MINUTE, |pair| pair.shelf.reports.len() == 2);
-    let report = &pair.shelf.reports[1];
+    pair.run(10 * MINUTE, |pair| pair.service.reports.len() == 2);
+    let report = &pair.service.reports[1];
     assert_eq!((report.campaign.0, report.release), ([9; 8], beside.digest));
     assert_eq!((report.outcome, report.bytes_received), (Outcome::Confirmed, 0));
     assert_eq!(
@@ -308,7 +308,7 @@ fn an_image_that_fails_its_health_check_is_reverted_and_not_tried_again() {
     assert_eq!(pair.served_bytes, served, "what reverted here is not fetched again");
     // Until a higher attempt is signed.
     pair.medium.health = None;
-    let release = pair.shelf.releases[0].clone();
+    let release = pair.service.releases[0].clone();
     let again = OrderOptions { version: 2, attempt: 2, ..OrderOptions::default() };
     let document = pair.fixture.campaign(&release, again);
     pair.put_campaign(2, document);
@@ -346,7 +346,7 @@ fn a_full_medium_defers_the_update_and_it_goes_on_when_there_is_room() {
 fn a_flood_of_what_was_not_asked_for_ends_the_connection() {
     let mut pair = Pair::with_release(PairOptions::default(), image(300_000, 14), 12);
     pair.run(6_000, |_| false);
-    let release = pair.shelf.releases[0].clone();
+    let release = pair.service.releases[0].clone();
     let chunk = whimbrel_protocol::message::ChunkMessage::encode(
         release.tag(),
         whimbrel_protocol::ids::ChunkIndex(0),

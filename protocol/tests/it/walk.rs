@@ -3,8 +3,8 @@
 use whimbrel_protocol::codec::{DecodeError, Writer};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{
-    Command, ComponentId, Condition, Content, Feature, Index, Manifest, ManifestError, Parameter, Policy,
-    Section, Sequence, Severable, consts,
+    Command, ComponentId, ComponentIndex, Condition, Content, Feature, Manifest, ManifestError, Parameter,
+    ReportPolicy, Section, Sequence, Severable, consts,
 };
 
 use crate::samples::{
@@ -114,13 +114,13 @@ fn sections_components_and_index_lists_that_are_not_run_are_refused() {
         content.shared.0.insert(0, Command::SetComponentIndex(index));
         walk(content)
     };
-    assert_eq!(index(Index::One(0)), Ok(()));
-    assert_eq!(index(Index::All), Ok(()));
+    assert_eq!(index(ComponentIndex::One(0)), Ok(()));
+    assert_eq!(index(ComponentIndex::All), Ok(()));
     let list = ManifestError::NotInProfile { feature: Feature::IndexList };
-    assert_eq!(index(Index::List(vec![0])), Err(list));
+    assert_eq!(index(ComponentIndex::List(vec![0])), Err(list));
     for beyond in [1, 7, u64::MAX] {
         let error = ManifestError::IndexRange { index: beyond, components: 1 };
-        assert_eq!(index(Index::One(beyond)), Err(error));
+        assert_eq!(index(ComponentIndex::One(beyond)), Err(error));
     }
 }
 
@@ -166,7 +166,7 @@ fn fetch_stands_in_install_and_invoke_in_invoke() {
         let invoke = Content { invoke: Some(sequence(&[command])), ..content() };
         assert_eq!(walk(invoke), misplaced(Section::Invoke, 21));
     }
-    let invoke = Command::Invoke(Policy::ON_FAILURE);
+    let invoke = Command::Invoke(ReportPolicy::ON_FAILURE);
     assert_eq!(walk(with_install(&[run(&invoke)])), misplaced(Section::Install, 23));
     let mut shared = content();
     shared.shared.0.push(invoke.clone());

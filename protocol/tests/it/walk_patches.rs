@@ -2,8 +2,8 @@
 
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::{
-    Command, ComponentId, Condition, Content, Feature, Index, Manifest, ManifestError, Parameter, Policy,
-    Section, Sequence, Severable,
+    Command, ComponentId, ComponentIndex, Condition, Content, Feature, Manifest, ManifestError, Parameter,
+    ReportPolicy, Section, Sequence, Severable,
 };
 
 use crate::samples::{
@@ -16,7 +16,7 @@ fn walk(content: Content) -> Result<(), ManifestError> {
 }
 
 pub(crate) fn select(component: u64) -> Command {
-    Command::SetComponentIndex(Index::One(component))
+    Command::SetComponentIndex(ComponentIndex::One(component))
 }
 
 /// What describes a patch.
@@ -119,11 +119,11 @@ fn every_sequence_chooses_its_component_before_it_does_anything() {
     assert_eq!(walk(shared), index(Section::Shared, 20));
     let validate = Content { validate: Some(sequence(&[image_match()])), ..good.clone() };
     assert_eq!(walk(validate), index(Section::Validate, 3));
-    let invoke = Sequence(vec![Command::Invoke(Policy::ON_FAILURE)]);
+    let invoke = Sequence(vec![Command::Invoke(ReportPolicy::ON_FAILURE)]);
     assert_eq!(walk(Content { invoke: Some(invoke), ..good.clone() }), index(Section::Invoke, 23));
     // There is no command for both.
     let mut all = good;
-    all.shared.0.push(Command::SetComponentIndex(Index::All));
+    all.shared.0.push(Command::SetComponentIndex(ComponentIndex::All));
     assert_eq!(walk(all), Err(ManifestError::NotExecuted { feature: Feature::IndexAll }));
     assert_eq!(install(&[select(2)]), Err(ManifestError::IndexRange { index: 2, components: 2 }));
 }
@@ -136,7 +136,7 @@ fn what_runs_is_only_read() {
     assert_eq!(install(&[select(0), either(&[&to_1, &[select(0)]], false)]), only_read(Section::Install, 21));
     let slot = [select(1), set(&[Parameter::ComponentSlot(0)]), condition(Condition::ComponentSlot)];
     assert_eq!(install(&slot), only_read(Section::Install, 5));
-    let invoke = Some(sequence(&[select(1), Command::Invoke(Policy::ON_FAILURE)]));
+    let invoke = Some(sequence(&[select(1), Command::Invoke(ReportPolicy::ON_FAILURE)]));
     let invoked = walk(Content { invoke, ..two(&[select(0), source(1), fetch()]) });
     assert_eq!(invoked, only_read(Section::Invoke, 23));
     // Writing to it by another command is refused as everywhere.

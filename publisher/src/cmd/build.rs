@@ -16,7 +16,7 @@ use crate::release::{
 use crate::units::{grouped, size};
 
 pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
-    // A folder that cannot be used is told before the work, not after.
+    // The command refuses a folder that cannot be used before the work, not after it.
     let taken = flags.output.join(release::ENVELOPE_FILE);
     if taken.exists() {
         return Err(FileError::Exists { path: taken }.into());
@@ -80,8 +80,8 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     Ok(Screen::warned(fields, warnings).and(&next))
 }
 
-/// What is compressed already. High entropy alone is told where patches are wanted: otherwise that the image does
-/// not shrink says the same.
+/// Warnings about images that are compressed already. High entropy alone leads to a warning only if patches
+/// are wanted: without patches, the warning that the image does not shrink says the same.
 fn packed(images: &ImageSet, bases: &[StoredImage]) -> Result<Vec<String>> {
     let images = match images {
         ImageSet::Any(image) => core::slice::from_ref(image),
@@ -100,7 +100,7 @@ fn packed(images: &ImageSet, bases: &[StoredImage]) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// What was made and is left out, because something else is smaller.
+/// Notes on payloads that were made and left out, because something else is smaller.
 fn of_no_use(image: &BuiltImage) -> Vec<String> {
     let shrinks_not = image.lzma_bytes.map(|lzma_bytes| {
         format!(

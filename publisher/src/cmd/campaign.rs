@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen>
     }
 }
 
-/// The body that orders a campaign; what was not asked for is left to the service.
+/// The body of the request that orders a campaign. For flags that were not given the service has defaults.
 fn order(flags: &CreateFlags) -> Result<CampaignOrder> {
     Ok(CampaignOrder {
         release: release_digest("--release", &flags.release)?,
@@ -55,7 +55,8 @@ fn order(flags: &CreateFlags) -> Result<CampaignOrder> {
     })
 }
 
-/// The digest of the release in a folder, or the digits that were given. `flag` is where they were given.
+/// The digest of the release in a folder, or the digits that were given. `flag` is the flag that had them,
+/// for the error.
 pub(super) fn release_digest(flag: &str, text: &str) -> Result<String> {
     let path = Path::new(text);
     if path.exists() {
@@ -121,7 +122,7 @@ fn fields(campaign: &Campaign) -> Fields {
     fields
 }
 
-/// `[#####...............]`
+/// Draws a progress bar: `[#####...............]`.
 fn gauge(percent: u8) -> String {
     const CELLS: u8 = 20;
     let full: String = (0..CELLS).map(|cell| if cell * 5 < percent { '#' } else { '.' }).collect();
@@ -173,7 +174,7 @@ fn status(context: &Context, client: &Client, flags: &StatusFlags) -> Result<Scr
     }
 }
 
-/// Goes back over the lines shown before, on a terminal; elsewhere what follows just stands below.
+/// On a terminal, removes the lines that were shown before. Elsewhere the new lines stand below the old ones.
 fn rewind(lines: usize) {
     let mut out = std::io::stdout();
     if lines > 0 && out.is_terminal() {
@@ -181,13 +182,13 @@ fn rewind(lines: usize) {
     }
 }
 
-/// Whether nothing is left to watch.
+/// Whether the campaign is over, so that watching it ends.
 fn is_done(campaign: &Campaign) -> bool {
     let devices = &campaign.devices;
     campaign.state != CampaignState::Active || devices.total() > 0 && devices.ended() >= devices.total()
 }
 
-/// The campaign that was created last among those that run, or among all.
+/// The campaign that was created last: among those that run, or among all if none runs.
 fn latest(client: &Client) -> Result<String> {
     let campaigns: Vec<Campaign> = client.get(routes::CAMPAIGNS)?;
     let rank = |campaign: &Campaign| (campaign.state == CampaignState::Active, campaign.created);
@@ -198,7 +199,7 @@ fn latest(client: &Client) -> Result<String> {
     }
 }
 
-/// The campaign, with all its devices where they are wanted.
+/// Fetches the campaign, with all its devices if `devices` says so.
 fn fetch(client: &Client, id: &str, devices: bool) -> Result<Campaign> {
     let mut query = CampaignQuery { devices: devices.then(|| "1".to_owned()), after: None };
     let mut campaign: Campaign = client.get(&routes::campaign(id, &query))?;

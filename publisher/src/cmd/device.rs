@@ -57,8 +57,8 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
             Ok(Screen::of(fields.human(), &device))
         }
         DeviceCommand::Groups { id, groups } => {
-            let wish = Groups { groups: names(&groups) };
-            let device: Device = client.put(&routes::device_groups(&id), &wish)?;
+            let body = Groups { groups: names(&groups) };
+            let device: Device = client.put(&routes::device_groups(&id), &body)?;
             let fields = Fields::new().with("device", id.as_str()).with("groups", joined(&groups));
             Ok(Screen::of(fields.human(), &device))
         }
@@ -83,7 +83,7 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
         let progressed = !page.devices.is_empty() && devices.len() < DEVICES_MAX;
         devices.extend(page.devices);
         match page.next {
-            // A page without devices that promises more would never end.
+            // A page without devices that names a next page would make this loop endless.
             Some(next) if progressed => query.after = Some(DeviceId::new(&next)?.to_string()),
             _ => break,
         }

@@ -37,7 +37,7 @@ fn describe(file: &Path, key: &KeyFile) -> Fields {
     fields
 }
 
-/// Warns where others than its owner may read a private key.
+/// Warns if somebody besides its owner may read a private key.
 pub(super) fn warn_if_open(file: &Path) {
     if let Some(mode) = keys::open_mode(file) {
         warn(&format!(

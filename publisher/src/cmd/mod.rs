@@ -1,4 +1,4 @@
-//! What each command does. A file per family; all that they share is here.
+//! Carries out the commands. Each family of commands has a file; this one has what they share.
 
 mod bases;
 mod build;
@@ -46,7 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     context.show(&screen)
 }
 
-/// What to print, for people and for programs.
+/// The output of a command, for people and for programs.
 pub(crate) struct Screen {
     /// Lines.
     pub(crate) human: String,
@@ -61,7 +61,7 @@ impl From<Fields> for Screen {
 }
 
 impl Screen {
-    /// What the service said, passed on to programs as it is.
+    /// Gives programs the service's answer as it is, and people `human`.
     pub(crate) fn of(human: String, answer: &impl serde::Serialize) -> Self {
         let json = serde_json::to_value(answer).expect("text, numbers and lists of them have a JSON form");
         Self { human, json: json.to_string() }
@@ -82,7 +82,7 @@ impl Screen {
     }
 }
 
-/// What every command has at hand.
+/// What every command can use: the global flags, and what they and the configuration lead to.
 pub(crate) struct Context {
     flags: GlobalFlags,
 }
@@ -98,7 +98,7 @@ impl Context {
         Sources::of_process(self.flags.config.clone().or_else(here), self.flags.set.clone())
     }
 
-    /// What the command line is told, for people and for programs.
+    /// Carries out `whimbrel config`.
     fn settings(&self, command: ConfigCommand) -> Result<Screen> {
         Ok(match command {
             ConfigCommand::Show => {
@@ -141,7 +141,7 @@ impl Context {
         }
     }
 
-    /// As [`Context::root`], where the command cannot do without.
+    /// As [`Context::root`], for commands that need a root.
     pub(crate) fn required_root(&self, flag: Option<&Path>) -> Result<(PathBuf, Root)> {
         self.root(flag)?
             .context("no root is named: give --root FILE, or --config FILE with `root` in [service]")
@@ -152,7 +152,7 @@ impl Context {
         self.flags.json
     }
 
-    /// Prints to standard output. A reader that has seen enough and closed it is no error.
+    /// Prints to standard output. It is no error if the reader has closed it.
     pub(crate) fn show(&self, screen: &Screen) -> Result<()> {
         let mut out = io::stdout().lock();
         let written = if self.flags.json {
@@ -169,12 +169,12 @@ impl Context {
     }
 }
 
-/// Tells people of something that is not an error.
+/// Prints a warning, which is not an error, on standard error.
 pub(crate) fn warn(text: &str) {
     drop(writeln!(io::stderr(), "whimbrel: warning: {}", plain(text)));
 }
 
-/// A bar for `bytes` of work on standard error; invisible where that is no terminal.
+/// A progress bar for `bytes` of work on standard error. It is invisible if that is no terminal.
 pub(crate) fn bar(what: &'static str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{msg:12} [{bar:40}] {binary_bytes}/{binary_total_bytes} {eta}");

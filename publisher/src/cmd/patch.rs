@@ -11,7 +11,7 @@ use crate::patch::{Patch, PatchOptions};
 use crate::release::{Packed, PatchFile, StoredImage, check_patch_memory, compare, encoder_memory_bytes};
 
 pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
-    // A name that cannot be used is told before the work, not after.
+    // The command refuses a name that cannot be used before the work, not after it.
     if let Some(path) = flags.output.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(FileError::Exists { path: path.clone() }.into());
     }

@@ -1,11 +1,11 @@
-//! By which payloads images come, in words.
+//! Says in words by which payloads devices got their images.
 
 use whimbrel_api::{Payload, PayloadShare, WithoutPatch};
 
 use super::table::short;
 use crate::units::grouped;
 
-/// `full`, `patch 1.4.1`, or `patch 9f1c02aa7d3e` where nobody knows a version.
+/// Names a payload: `full`, `patch 1.4.1`, or `patch 9f1c02aa7d3e` if nobody knows a version of the base.
 fn words(payload: &Payload) -> String {
     let base = payload.base_version.clone().or_else(|| payload.base.as_deref().map(short));
     match base {
@@ -14,7 +14,7 @@ fn words(payload: &Payload) -> String {
     }
 }
 
-/// The cell of one device: the payload that it got, and the one that it could not use.
+/// The cell of one device in a table: the payload that it got, and the one that it could not use.
 pub(super) fn cell(payload: Option<&Payload>, given_up: Option<&Payload>) -> String {
     match (payload, given_up) {
         (None, _) => "-".into(),
@@ -23,7 +23,7 @@ pub(super) fn cell(payload: Option<&Payload>, given_up: Option<&Payload>) -> Str
     }
 }
 
-/// The payloads that any device got; `None` where no device got any.
+/// The payloads that any device got; `None` if no device got any.
 pub(super) fn shares(shares: &[PayloadShare]) -> Option<String> {
     let used = shares.iter().filter(|share| share.devices > 0);
     let words: Vec<String> = used
@@ -35,7 +35,7 @@ pub(super) fn shares(shares: &[PayloadShare]) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// What is to be said of devices whose image has no patch, to whoever builds the next envelope of `release`.
+/// The line about devices whose image has no patch, for whoever builds the next envelope of `release`.
 pub(super) fn without_patch(without: &WithoutPatch, release: &str) -> String {
     let devices = match without.devices {
         1 => "1 device runs".to_owned(),
@@ -52,7 +52,7 @@ pub(super) fn without_patch(without: &WithoutPatch, release: &str) -> String {
     format!("{devices} {images} that no patch starts from{saved} (whimbrel release bases {release})")
 }
 
-/// A number of bytes, marked where it is an estimate.
+/// A number of bytes, marked if it is an estimate.
 pub(super) fn approximate(bytes: u64, estimated: bool) -> String {
     format!("{}{}", if estimated { "~" } else { "" }, grouped(bytes))
 }

@@ -46,7 +46,7 @@ fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>) -> Result<Screen> {
     signed_screen(&release, &signed)
 }
 
-/// What was signed, so that whoever signs sees it.
+/// Shows whoever signs what was signed.
 fn signed_screen(release: &ReleaseFolder, signed: &[Signed]) -> Result<Screen> {
     let manifest = release.manifest()?;
     let images = manifest.images().into_iter().map(|image| image.digest.to_hex().into());
@@ -178,7 +178,7 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
         for missing in &stored.missing {
             sent += upload(&client, &release, &missing.index_digest)?;
         }
-        // Once more, so that what is told is what the service has.
+        // The envelope is sent once more, because the answer says what the service has by now.
         stored = client.post_release(release.envelope.bytes())?;
     }
     if stored.state != ReleaseState::Complete {
@@ -194,7 +194,7 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
     Ok(Screen::from(fields).and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
 }
 
-/// Sends the payload with this index digest, after checking that it is the one. Returns its size.
+/// Checks that the file with this index digest has the right payload, and sends it. Returns its size.
 fn upload(client: &Client, release: &ReleaseFolder, index_digest: &str) -> Result<u64> {
     let manifest = release.manifest()?;
     let known = images_of(&manifest)

@@ -1,8 +1,9 @@
-//! Tables for people: what lists print.
+//! Prints lists as tables, for people.
 
 use crate::output::plain;
 
-/// Rows under headings, columns as wide as their widest cell. Without rows `none` stands alone.
+/// Puts rows under headings; columns are as wide as their widest cell. Without rows, the result is only
+/// `none`.
 pub(super) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]], none: &str) -> String {
     if rows.is_empty() {
         return format!("{none}\n");
@@ -29,7 +30,7 @@ fn line<const N: usize>(cells: &[String; N], widths: &[usize; N]) -> String {
     text
 }
 
-/// The first digits of an id, as many as tell a few thousand apart.
+/// The first digits of an id, enough of them to tell a few thousand ids apart.
 pub(super) fn short(id: &str) -> String {
     id.chars().take(SHORT_DIGITS).collect()
 }

@@ -1,7 +1,7 @@
-//! What is not canonical in some CBOR, all of it, with its place.
+//! Finds everything that is not canonical in some CBOR, with its place.
 //!
-//! The strict reader of the protocol stops at the first deviation, which is all that a device needs. Whoever has
-//! to mend the tool that wrote the bytes wants the list.
+//! The protocol's strict reader stops at the first deviation, which is all that a device needs. Whoever has to repair
+//! the tool that wrote the bytes wants the whole list.
 
 use core::fmt;
 
@@ -23,7 +23,7 @@ pub(super) enum Deviation {
     Indefinite,
     /// A map key that is below the one before it.
     Unsorted,
-    /// A map key that stands twice.
+    /// A map key that is there twice.
     Duplicate,
     /// Bytes after the end.
     Trailing,
@@ -31,14 +31,14 @@ pub(super) enum Deviation {
     NotUtf8,
     /// The input ends inside an item.
     Truncated,
-    /// A head that no CBOR has.
+    /// A head that CBOR does not have.
     Reserved,
-    /// Nesting deeper than is looked at.
+    /// Nesting that is deeper than this looks at.
     TooDeep,
 }
 
 impl Deviation {
-    /// Whether the bytes are CBOR in spite of it.
+    /// Whether the bytes are CBOR in spite of this deviation.
     #[must_use]
     pub(super) const fn is_lenient(self) -> bool {
         !matches!(self, Self::Truncated | Self::Reserved | Self::TooDeep)
@@ -67,8 +67,8 @@ const DEPTH_MAX: usize = 64;
 /// Most findings that are kept.
 const FINDINGS_MAX: usize = 32;
 
-/// Lists the deviations of `bytes`, which should be one item. Byte strings that hold one array, map or tag are
-/// looked into, as protected headers and SUIT members are.
+/// Lists the deviations of `bytes`, which should be one item. It looks into byte strings that hold one array,
+/// map or tag, such as protected headers and SUIT members.
 #[must_use]
 pub(super) fn deviations(bytes: &[u8]) -> Vec<Finding> {
     let mut scan = Scan { bytes, at: 0, base: 0, findings: Vec::new() };
@@ -186,7 +186,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Looks into a byte string that may hold CBOR; where it does not, it is just bytes.
+    /// Looks into a byte string that may hold CBOR. If it does not, there is nothing to find.
     fn embedded(&mut self, start: usize, content: &[u8], depth: usize) {
         let mut scan = Scan { bytes: content, at: 0, base: self.base + start, findings: Vec::new() };
         if scan.item(depth).is_ok() && scan.at == content.len() {

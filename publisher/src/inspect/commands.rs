@@ -1,7 +1,7 @@
-//! The commands of a manifest in words, one a line, what is nested set in.
+//! Explains the commands of a manifest in words, one on each line. Nested commands are indented.
 
 use whimbrel_protocol::manifest::consts::{command_name, parameter_name};
-use whimbrel_protocol::manifest::{Command, Condition, Index, Parameter, Sequence};
+use whimbrel_protocol::manifest::{Command, ComponentIndex, Condition, Parameter, Sequence};
 
 /// The lines that explain `sequence`.
 pub(super) fn lines(sequence: &Sequence) -> Vec<String> {
@@ -10,15 +10,17 @@ pub(super) fn lines(sequence: &Sequence) -> Vec<String> {
     lines
 }
 
-/// Recursion ends where decoding did: after three levels.
+/// Recursion ends after three levels, because decoding refuses deeper nesting.
 fn write(lines: &mut Vec<String>, sequence: &Sequence, indent: usize) {
     for command in &sequence.0 {
         let mut line = |text: String| lines.push(format!("{:indent$}{text}", ""));
         match command {
             Command::Condition(condition, _) => line(words(*condition).into()),
-            Command::SetComponentIndex(Index::One(index)) => line(format!("take component {index}")),
-            Command::SetComponentIndex(Index::All) => line("take every component".into()),
-            Command::SetComponentIndex(Index::List(list)) => line(format!("take components {list:?}")),
+            Command::SetComponentIndex(ComponentIndex::One(index)) => line(format!("take component {index}")),
+            Command::SetComponentIndex(ComponentIndex::All) => line("take every component".into()),
+            Command::SetComponentIndex(ComponentIndex::List(list)) => {
+                line(format!("take components {list:?}"))
+            }
             Command::OverrideParameters(parameters) => {
                 parameters.iter().for_each(|parameter| line(format!("set {}", parameter_words(parameter))));
             }

@@ -1,4 +1,4 @@
-//! Signed objects: `root.cbor`, campaigns, assignments, beacons, hello answers, reports, enrolments.
+//! Explains signed objects: `root.cbor`, campaigns, assignments, beacons, hello answers, reports, enrolments.
 
 use whimbrel_protocol::codec::DecodeError;
 use whimbrel_protocol::cose::{Kind, PublicKey, Sign1, SignatureError, Signatures};
@@ -72,7 +72,7 @@ pub(super) fn number_name(number: i64) -> String {
     }
 }
 
-/// Who signed, as far as the root or the object itself can tell.
+/// Says who signed, as far as the root or the object itself tells.
 fn verdict(sign1: &Sign1<'_>, kind: Kind, payload: &[u8], root: Option<&Root>) -> String {
     let by_role = |role: Role| match root.map(|root| root.verify_object(role, kind, sign1)) {
         None => "not checked: no root given".into(),
@@ -173,7 +173,7 @@ fn enrolment(document: &Enrolment) -> Fields {
         .with("key", describe(&document.key))
 }
 
-/// What a campaign orders.
+/// Explains the order of a campaign or an assignment.
 pub(super) fn order(order: &Order) -> Fields {
     let state = match order.state {
         CampaignState::Active => "active",

@@ -1,4 +1,4 @@
-//! SUIT envelopes: what a release is, who signed it, and what it tells a device to do.
+//! Explains SUIT envelopes: what a release is, who signed it, and what it tells a device to do.
 
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::envelope::{Envelope, Unverified, VerifyError};
@@ -97,7 +97,7 @@ pub(super) fn describe_payload(payload: &Payload) -> Fields {
     fields
 }
 
-/// The text in its first language, where it is here. Devices never act on it.
+/// The text in its first language, if the envelope has it. Devices never act on it.
 fn texts(manifest: &Manifest) -> Fields {
     let text: Option<&Text> = manifest.content().text.as_ref().and_then(Severable::get);
     let Some(language) = text.and_then(|text| text.0.first()) else {

@@ -1,6 +1,6 @@
-//! Any CBOR at all, for people: in diagnostic notation (RFC 8949 section 8), and as COSE where it is COSE.
+//! Shows any CBOR to people: in diagnostic notation (RFC 8949 section 8), and as COSE if it is COSE.
 //!
-//! For what the strict reader refuses. Nothing here is ever acted on, and no secret of a key is shown.
+//! This is for bytes that the strict reader refuses. Nothing acts on the result, and no secret of a key is shown.
 
 use core::fmt::Write as _;
 
@@ -18,13 +18,14 @@ const TEXT_MAX: usize = 16 * 1024;
 const BYTES_SHOWN: usize = 64;
 /// The label of the secret of an EC2 or OKP key (RFC 9053 section 7).
 const SECRET_LABEL: i64 = -4;
-/// Label and values of the key types all of whose own members may be secret: RSA and symmetric.
+/// The label of the key type, and the types RSA and symmetric, of which every member of the type's own may be
+/// secret.
 const KEY_TYPE: i64 = 1;
 const OTHER_KEY_TYPES: [i64; 2] = [3, 4];
 /// The tag of a COSE_Sign1.
 const TAG_SIGN1: u64 = 18;
 
-/// Explains `bytes`; `None` where they are no CBOR.
+/// Explains `bytes`; `None` if they are not CBOR.
 #[must_use]
 pub(super) fn explain(bytes: &[u8]) -> Option<Fields> {
     let findings = deviations(bytes);
@@ -85,7 +86,7 @@ fn cose_sign1(value: &Cbor) -> Option<Fields> {
     )
 }
 
-/// The name that IANA gave, out of `Assigned(Name)`.
+/// Takes the name that IANA gave out of `Assigned(Name)`.
 fn name(label: &impl core::fmt::Debug) -> String {
     let text = format!("{label:?}");
     text.strip_prefix("Assigned(").and_then(|text| text.strip_suffix(')')).unwrap_or(&text).into()
@@ -163,7 +164,7 @@ fn separate(out: &mut String, number: usize) {
     }
 }
 
-/// Embedded CBOR as `<<...>>`, long strings cut.
+/// Writes embedded CBOR as `<<...>>`, and cuts long strings.
 fn write_bytes(out: &mut String, bytes: &[u8], depth: usize) {
     let nested = bytes.first().is_some_and(|first| matches!(first >> 5, 4..=6))
         && deviations(bytes).iter().all(|finding| {
@@ -220,7 +221,8 @@ mod tests {
         assert_eq!(explain(&[0x81; 100]), None);
     }
 
-    /// coset recurses into countersignatures; those that ciborium lets through must not get that far.
+    /// coset recurses into countersignatures. Input that is nested too deep for it must be stopped before,
+    /// although ciborium accepts it.
     #[test]
     fn deep_nesting_is_cut_and_never_overflows() {
         for levels in [10, 25, 60, 300, 5000] {

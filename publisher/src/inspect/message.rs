@@ -1,4 +1,4 @@
-//! Unsigned messages, as they travel on the topics `q` and `c`.
+//! Explains unsigned messages, as they travel on the topics `q` and `c`.
 
 use whimbrel_protocol::codec::DecodeError;
 use whimbrel_protocol::ids::Digest;
@@ -11,7 +11,7 @@ use super::Explained;
 use super::document::groups;
 use crate::output::{Fields, Value};
 
-/// Explains a message; `None` where its first byte is none of this version's.
+/// Explains a message; `None` if this version has no message with its first byte.
 pub(super) fn explain(message: &[u8]) -> Option<Explained> {
     let first = *message.first()?;
     let kind = match first {
@@ -72,7 +72,7 @@ fn chunk_request(request: &ChunkRequest) -> Fields {
         .with("messages", wanted)
 }
 
-/// Chunk numbers, first and last.
+/// Writes the numbers of the first and the last chunk.
 fn span(first: u32, count: u32) -> String {
     if count == 1 { first.to_string() } else { format!("{first}-{}", first + count - 1) }
 }

@@ -1,18 +1,19 @@
 //! `whimbrel inspect`: explains any file or message of ours, in words.
 //!
-//! What a thing is shows in its first bytes, so that nobody has to say. The protocol's strict reader explains what
-//! it accepts; what it refuses is shown leniently, with the reason and everything that is not canonical.
-//! Inspecting is not trusting: signatures are judged only where a root is given, and nothing is acted on.
+//! The first bytes tell what a file or message is, so that nobody has to say it. What the protocol's strict
+//! reader accepts is explained. What it refuses is shown as CBOR, with the reason and everything that is not
+//! canonical. An explanation does not mean that the thing can be trusted: signatures are judged only if a
+//! root is given.
 
 mod canonical;
 mod commands;
+mod copies;
 mod document;
 mod envelope;
 mod lenient;
 mod message;
 mod payload;
 mod stored;
-mod twin;
 
 use std::path::Path;
 
@@ -30,13 +31,13 @@ const INPUT_BYTES_MAX: u64 = 1024 * 1024;
 /// Why something cannot be explained.
 #[derive(Debug, Error)]
 pub enum InspectError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A payload whose release is at hand does not fit it.
+    /// A payload does not fit the release that it lies beside.
     #[error(transparent)]
     Release(#[from] ReleaseError),
-    /// It is nothing of ours.
+    /// It is no file or message of Whimbrel.
     #[error(
         "{name} is nothing that Whimbrel writes or sends: a release, root, key, payload, patch, journal, record, signed \
          document or message, in bytes or in hexadecimal, would be right"
@@ -51,7 +52,7 @@ pub enum InspectError {
         /// The file's name.
         name: String,
     },
-    /// There is nothing.
+    /// The file is empty.
     #[error("{name} is empty")]
     Empty {
         /// The file's name.
@@ -59,7 +60,7 @@ pub enum InspectError {
     },
 }
 
-/// Explains the file `path`, or what lies beside it in a release. `root` tells whose signatures count.
+/// Explains the file `path`, or the release in the folder `path`. `root` says whose signatures count.
 ///
 /// # Errors
 /// [`InspectError`].
@@ -82,7 +83,7 @@ pub fn explain_file(path: &Path, root: Option<&Root>) -> Result<Fields, InspectE
     explain(&name, &bytes, root)
 }
 
-/// Explains `bytes`, also where they are written in hexadecimal. `name` is for errors.
+/// Explains `bytes`, which may be written in hexadecimal. `name` is for errors.
 ///
 /// # Errors
 /// [`InspectError::Unknown`], [`InspectError::Secret`], [`InspectError::Empty`].
@@ -98,7 +99,7 @@ pub fn explain(name: &str, bytes: &[u8], root: Option<&Root>) -> Result<Fields, 
     recognise(bytes, root).ok_or_else(|| InspectError::Unknown { name: name.into() })
 }
 
-/// The bytes of a text that is nothing but hexadecimal digits and white space.
+/// The bytes of a text that consists of hexadecimal digits and white space.
 fn from_hex(bytes: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     hex::decode(digits.strip_prefix(b"0x").unwrap_or(&digits)).ok().filter(|decoded| !decoded.is_empty())
@@ -123,7 +124,7 @@ fn recognise(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
         _ if bytes.starts_with(SIGN_HEAD) => document::explain_root(bytes),
         [SIGN1_HEAD, ..] => document::explain(bytes, root),
         _ if stored::is_journal(bytes) => return stored::explain_journal(bytes),
-        [b'W' | 0, ..] => return twin::explain(bytes, root),
+        [b'W' | 0, ..] => return copies::explain(bytes, root),
         _ => stored::explain_record(bytes).or_else(|| message::explain(bytes)).unwrap_or(Explained::Unknown),
     };
     match strict {
@@ -136,7 +137,7 @@ fn recognise(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
             Some(fields)
         }
         Explained::Unknown => {
-            // A number or a short string is CBOR by chance.
+            // A number or a short string may be CBOR by chance.
             let lenient = lenient::explain(bytes).filter(|_| matches!(bytes, [0x80..=0xdf, _, ..]))?;
             let mut fields = Fields::new().with("kind", "CBOR that is nothing of ours");
             fields.extend(lenient);
@@ -145,7 +146,7 @@ fn recognise(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
     }
 }
 
-/// What the strict reader made of something.
+/// What the strict reader says of some bytes.
 enum Explained {
     /// A device would read it.
     Accepted(Fields),
@@ -156,7 +157,7 @@ enum Explained {
         /// Why it is refused.
         reason: String,
     },
-    /// Its first bytes say nothing.
+    /// Its first bytes are none of ours.
     Unknown,
 }
 

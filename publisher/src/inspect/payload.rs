@@ -1,5 +1,5 @@
-//! Payload files and patches. Beside a release they are checked against it; alone, only the head of one that is
-//! compressed or a patch tells.
+//! Explains payload files and patches. A payload beside a release is checked against it. If it lies alone,
+//! only the head of a compressed payload or of a patch can be explained.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -53,7 +53,7 @@ pub(super) fn explain_patch(path: &Path) -> Result<Option<Fields>, FileError> {
     }))
 }
 
-/// Explains a patch of which these bytes are all, or the first.
+/// Explains a patch. `bytes` are all of it, or its first bytes.
 pub(super) fn explain_patch_bytes(bytes: &[u8]) -> Option<Fields> {
     let (header, header_bytes) = patch_header(bytes)?;
     let mut fields = Fields::new().with("kind", "patch").with("size", Value::Bytes(bytes.len() as u64));
@@ -83,7 +83,7 @@ pub(super) fn begins(path: &Path) -> bool {
     read_head(path).is_ok_and(|(_, head)| header_of(&head).is_some())
 }
 
-/// Bytes that tell what a payload is.
+/// Number of first bytes that are enough to tell what a payload is.
 const HEAD_BYTES: u64 = Header::BYTES_MAX as u64;
 const _: () = assert!(Header::BYTES_MAX > LzmaHeader::BYTES);
 
@@ -96,7 +96,8 @@ fn read_head(path: &Path) -> Result<(u64, Vec<u8>), FileError> {
     Ok((size, head))
 }
 
-/// The head of a compressed payload: its ranges, and the zero that every LZMA stream begins with.
+/// Recognises the head of a compressed payload by the ranges of its fields, and by the zero that every LZMA
+/// stream begins with.
 fn header_of(bytes: &[u8]) -> Option<LzmaHeader> {
     let (head, stream) = bytes.split_first_chunk::<{ LzmaHeader::BYTES }>()?;
     LzmaHeader::decode(head).ok().filter(|_| stream.first() == Some(&0))

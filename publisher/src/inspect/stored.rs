@@ -1,4 +1,4 @@
-//! What a device keeps: its record, and the sectors of a download's journal.
+//! Explains files that a device keeps: its record, and the sectors of a download's journal.
 
 use whimbrel_protocol::device::{
     BITMAP_BYTES, Deployment, JournalSector, Past, Record, SECTOR_BYTES, Scope, Stage,
@@ -10,9 +10,9 @@ use super::Explained;
 use super::document::order;
 use crate::output::{Fields, Value};
 
-/// What a journal sector begins with.
+/// The first bytes of a journal sector.
 const JOURNAL_MAGIC: &[u8] = b"WJ01";
-/// What a record begins with: an array of 11, then its format.
+/// The first bytes of a record: the head of an array of 11 items, then the format.
 const RECORD_HEADS: [&[u8]; 2] = [&[0x8b, 0x01], &[0x8b, 0x02]];
 
 /// Whether some sector of a journal begins in `bytes`.
@@ -20,7 +20,7 @@ pub(super) fn is_journal(bytes: &[u8]) -> bool {
     bytes.chunks(SECTOR_BYTES).any(|sector| sector.starts_with(JOURNAL_MAGIC))
 }
 
-/// Explains the sectors of a journal; the valid one with the highest sequence counts.
+/// Explains the sectors of a journal. The valid sector with the highest sequence number counts.
 pub(super) fn explain_journal(bytes: &[u8]) -> Option<Fields> {
     let sectors = bytes
         .chunks(SECTOR_BYTES)
@@ -58,7 +58,7 @@ fn describe_sector(fields: Fields, sector: &JournalSector, newest: Option<u64>) 
         .with("bytes_twice", Value::Bytes(checkpoint.bytes_twice))
 }
 
-/// Explains a device's record; `None` where the bytes do not begin as one.
+/// Explains a device's record; `None` if the bytes do not begin as one.
 pub(super) fn explain_record(bytes: &[u8]) -> Option<Explained> {
     let record = || Record::decode(bytes).map(|record| describe_record(&record));
     let begins = RECORD_HEADS.iter().any(|head| bytes.starts_with(head));

@@ -1,4 +1,4 @@
-//! Why a key cannot be used. Never says anything of a secret.
+//! Why a key cannot be used. No error shows anything of a secret.
 
 use std::path::PathBuf;
 

@@ -25,7 +25,7 @@ pub const KEY_FILE_BYTES_MAX: u64 = 4096;
 /// Makes a new key from the system's randomness.
 ///
 /// # Errors
-/// [`KeyError::Random`] where the system gives none.
+/// [`KeyError::Random`] if the system gives no random bytes.
 pub fn generate(algorithm: Algorithm) -> Result<SigningKey, KeyError> {
     let mut secret = Zeroizing::new([0; 32]);
     loop {
@@ -33,7 +33,7 @@ pub fn generate(algorithm: Algorithm) -> Result<SigningKey, KeyError> {
         match algorithm {
             Algorithm::Ed25519 => return Ok(SigningKey::ed25519(&secret)),
             Algorithm::Esp256 | Algorithm::Es256 => {
-                // One number in 2^32 is no secret of P-256: draw again.
+                // About one number in 2^32 is not a valid secret of P-256. Then this draws another one.
                 if let Ok(key) = SigningKey::p256(&secret) {
                     return Ok(key);
                 }
@@ -84,7 +84,7 @@ pub enum KeyFile {
 }
 
 impl KeyFile {
-    /// Reads any of the forms; `None` where it is none.
+    /// Reads a key in any of the forms; `None` if `bytes` have none of them.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         SigningKey::decode_file(bytes)
@@ -103,7 +103,7 @@ impl KeyFile {
         }
     }
 
-    /// What it is, in words.
+    /// Says in words which form it is.
     #[must_use]
     pub const fn form(&self) -> &'static str {
         match self {
@@ -140,7 +140,7 @@ pub const fn algorithm_name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// What may be told of a key: everything but its secret.
+/// What may be shown of a key: everything but its secret.
 #[must_use]
 pub fn describe(key: &PublicKey) -> Fields {
     Fields::new()
@@ -151,7 +151,7 @@ pub fn describe(key: &PublicKey) -> Fields {
         .with("public", hex::encode(public_bytes(key)))
 }
 
-/// The file's mode, where somebody besides its owner may read or write it.
+/// The file's mode if somebody besides its owner may read or write it, else `None`.
 #[must_use]
 pub fn open_mode(path: &Path) -> Option<u32> {
     let mode = path.metadata().ok()?.permissions().mode() & 0o777;

@@ -1,7 +1,7 @@
-//! Public keys as HSMs, cloud key services and OpenSSL give them out: SubjectPublicKeyInfo, PEM or DER.
+//! Reads public keys as HSMs, cloud key services and OpenSSL give them out: SubjectPublicKeyInfo, in PEM or DER.
 //!
-//! Both algorithms have one fixed head before the point (RFC 5480 section 2, RFC 8410 section 4), so that
-//! comparing it is all the parsing there is.
+//! For each of the two algorithms the bytes before the point are always the same (RFC 5480 section 2, RFC 8410
+//! section 4). So it is enough to compare these bytes; nothing else has to be parsed.
 
 use whimbrel_protocol::cose::PublicKey;
 
@@ -13,7 +13,7 @@ const P256_HEAD: [u8; 27] = [
 /// `SEQUENCE { SEQUENCE { id-Ed25519 }, BIT STRING { point } }`
 const ED25519_HEAD: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Reads a public key; `None` where it is none of the two kinds.
+/// Reads a public key; `None` if it is not of one of the two algorithms.
 pub(super) fn parse(bytes: &[u8]) -> Option<PublicKey> {
     match core::str::from_utf8(bytes).ok().and_then(pem_body) {
         Some(der) => parse_der(&der),

@@ -1,7 +1,7 @@
-//! ELF files, alone or inside an image of many files (ext4, uncompressed squashfs, tar, cpio).
+//! Finds ELF files, alone or inside an image of many files (ext4, uncompressed squashfs, tar, cpio).
 //!
-//! In most such images a file lies in one piece; so it is found by its first bytes, wherever it is. An ext4 file system
-//! is asked for its extents.
+//! In most such images a file lies in one piece, so that it is found by its first bytes, wherever it is. In an ext4
+//! file system it may lie in several pieces; there its extents say where they are.
 
 #![expect(
     clippy::indexing_slicing,
@@ -23,11 +23,11 @@ pub(super) struct ElfFile {
     pub(super) architecture: Architecture,
     /// Whether its addresses have 64 bits.
     pub(super) wide: bool,
-    /// What of it is loaded, with offsets from the start of the image.
+    /// Its parts that are loaded, with offsets from the start of the image.
     pub(super) segments: Vec<Segment>,
 }
 
-/// Smaller files are not worth the words that a region takes.
+/// Smaller files are left out, because a region for them would cost more than it saves.
 const FILE_BYTES_MIN: usize = 4096;
 const MAGIC: &[u8] = b"\x7fELF";
 const PROGRAM_LOAD: u64 = 1;
@@ -65,7 +65,7 @@ fn find(image: &[u8]) -> Option<usize> {
     image.windows(MAGIC.len()).position(|window| window == MAGIC)
 }
 
-/// The file in these pieces, where what its headers say is possible.
+/// Reads the file that lies in these pieces; `None` if its headers say something impossible.
 fn file(image: &[u8], pieces: &[Piece]) -> Option<ElfFile> {
     let (first, last) = (pieces.first()?, pieces.last()?);
     let start = usize::try_from(first.in_image).ok()?;
@@ -89,7 +89,7 @@ fn file(image: &[u8], pieces: &[Piece]) -> Option<ElfFile> {
     };
     let architecture = match number(18, 2)? {
         183 => Architecture::Arm64,
-        // Which instructions an ARM file holds mostly, its entry tells where it is a program.
+        // The entry point of an ARM program tells which instructions the file mostly holds.
         40 if number(24, 4)? & 1 == 0 && number(24, 4)? != 0 => Architecture::Arm,
         40 => Architecture::Thumb,
         243 => Architecture::RiscV,
@@ -115,7 +115,7 @@ fn file(image: &[u8], pieces: &[Piece]) -> Option<ElfFile> {
         end = end.max(offset.checked_add(len)?);
         segments.extend(pieces.iter().filter_map(|piece| part(piece, offset, address, len)));
     }
-    // The longest tell most.
+    // The longest segments are the most useful ones.
     segments.sort_by_key(|segment| core::cmp::Reverse(segment.len));
     segments.truncate(SEGMENTS_MAX);
     segments.sort_by_key(|segment| segment.offset);
@@ -132,7 +132,7 @@ fn file(image: &[u8], pieces: &[Piece]) -> Option<ElfFile> {
     })
 }
 
-/// What of a loaded range of a file lies in a piece.
+/// The part of a loaded range of a file that lies in a piece.
 fn part(piece: &Piece, offset: u64, address: u64, len: u64) -> Option<Segment> {
     let start = offset.max(piece.in_file);
     let end = offset.checked_add(len)?.min(piece.in_file.checked_add(piece.len)?);

@@ -1,14 +1,14 @@
-//! Where an ext4 file system keeps its files.
+//! Finds the pieces of the files in an ext4 file system.
 //!
-//! `mkfs.ext4 -d` leaves out blocks of zeros, so that a file lies in pieces; its extents say which. Only what is
-//! needed for that is read: superblock, group descriptors, inodes, extent trees.
+//! `mkfs.ext4 -d` leaves out blocks of zeros, so that a file lies in pieces; its extents say where these are. Only
+//! what is needed for that is read: superblock, group descriptors, inodes, extent trees.
 
-/// Bytes of a file that lie one after the other in the image.
+/// A piece of a file: bytes that lie one after the other in the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Of the first byte, from the start of the file.
+    /// Offset of its first byte from the start of the file.
     pub(super) in_file: u64,
-    /// Of the first byte, from the start of the image.
+    /// Offset of its first byte from the start of the image.
     pub(super) in_image: u64,
     /// Bytes.
     pub(super) len: u64,
@@ -22,12 +22,13 @@ const EXTENTS_FLAG: u64 = 0x8_0000;
 const EXTENT_MAGIC: u64 = 0xf30a;
 /// Deepest tree of extents (ext4's own limit).
 const DEPTH_MAX: u64 = 5;
-/// Most pieces of a file that are of use.
+/// Most pieces of one file. Further pieces are ignored.
 const PIECES_MAX: usize = 4096;
 /// Most inodes that are looked at.
 const INODES_MAX: u64 = 1 << 22;
 
-/// The pieces of every regular file, in the order of the inodes; none where the image is no ext4 file system.
+/// The pieces of every regular file, in the order of the inodes. There are none if the image is no ext4 file
+/// system.
 pub(super) fn files(image: &[u8]) -> Option<Vec<Vec<Piece>>> {
     let system = FileSystem::open(image)?;
     let count = system.number(SUPERBLOCK, 4)?.min(INODES_MAX);
@@ -112,7 +113,7 @@ impl<'i> FileSystem<'i> {
             let in_file = self.number(entry, 4)? * self.block;
             let blocks = self.number(entry + 4, 2)?;
             let start = self.number(entry + 6, 2)? << 32 | self.number(entry + 8, 4)?;
-            // Longer ones are reserved and not written yet.
+            // Longer extents are reserved and not written yet.
             let len = (blocks * self.block).min(size.saturating_sub(in_file));
             let in_image = start.checked_mul(self.block)?;
             let fits = in_image.checked_add(len)? <= self.image.len() as u64;
@@ -137,7 +138,7 @@ mod tests {
         (0..300_000).map(|n| if n / 20_000 % 3 == 1 { 0 } else { noise(n) }).collect()
     }
 
-    /// The file system is made by the tool that makes real ones.
+    /// The test makes its file system with the tool that makes real ones.
     #[test]
     fn files_of_a_real_file_system_are_found_in_their_pieces() {
         let folder = tempfile::tempdir().unwrap();

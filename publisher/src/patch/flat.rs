@@ -1,7 +1,7 @@
-//! What a flat image is: whose code, where it runs, where its memory is.
+//! Finds out what a flat image is: its architecture, its load address, and the addresses of its memory.
 //!
-//! Found by counting: instructions that every compiler emits in masses, and words that point to the starts of
-//! functions from wherever the image is taken to run.
+//! It counts instructions that every compiler emits very often. For each possible load address it counts the words
+//! that would point to the start of a function; the address with the most is taken.
 
 #![expect(
     clippy::indexing_slicing,
@@ -22,11 +22,11 @@ pub(super) struct Flat {
     pub(super) memory: [u8; 2],
 }
 
-/// Bytes of an image that are looked at.
+/// Most bytes of an image that are looked at.
 const LOOK_BYTES: usize = 4 << 20;
 /// A load address is a multiple of this.
 const GRAIN: u64 = 0x100;
-/// Fewer words than this that point to functions are chance.
+/// If fewer words than this point to functions, they may do so by chance.
 const VOTES_MIN: usize = 8;
 
 /// The architectures that the image's code may be, the likeliest first, [`Architecture::None`] last.
@@ -37,7 +37,7 @@ pub(super) fn architectures(image: &[u8]) -> Vec<Architecture> {
         .map(|architecture| (returns(image, architecture), architecture))
         .collect();
     scored.sort_by_key(|(score, _)| core::cmp::Reverse(*score));
-    // A return each few kilobytes, or it is no code.
+    // Code has a return every few kilobytes; anything with fewer is no code.
     let least = image.len() / 8192 + 2;
     let likely = scored.iter().filter(|(score, _)| *score >= least).take(2);
     likely.map(|(_, architecture)| *architecture).chain([Architecture::None]).collect()
@@ -73,7 +73,8 @@ pub(super) fn look(image: &[u8], architecture: Architecture) -> Flat {
     let memory = memory(image, architecture);
     let wide_first = matches!(architecture, Architecture::Arm64 | Architecture::RiscV | Architecture::X86);
     let widths: &[bool] = match architecture {
-        // Halves of long words vote as much as the whole ones do; of equals the last is taken.
+        // The halves of long words count as much as whole words do. If several are equal, the last one is
+        // taken.
         Architecture::RiscV => &[false, true],
         _ if wide_first => &[true],
         _ => &[false],
@@ -120,11 +121,11 @@ fn starts(image: &[u8], architecture: Architecture) -> Vec<u64> {
     (0..image.len()).step_by(step).filter(|at| is_start(*at)).map(|at| at as u64).collect()
 }
 
-/// Most starts and words that are held against each other.
+/// Most starts of functions, and most words, that are compared with each other.
 const STARTS_MAX: usize = 1500;
 const WORDS_MAX: usize = 3000;
 
-/// The load address that makes most words point to starts of functions, and how many.
+/// The load address with which most words point to starts of functions, and their number.
 fn vote(image: &[u8], starts: &[u64], architecture: Architecture, wide: bool) -> (usize, u64) {
     let thumb = u64::from(architecture == Architecture::Thumb);
     let size = if wide { 8 } else { 4 };
@@ -144,7 +145,7 @@ fn vote(image: &[u8], starts: &[u64], architecture: Architecture, wide: bool) ->
             }
         }
     }
-    // Of equals the lowest, so that the same image gives the same answer.
+    // If several are equal, the lowest is taken, so that the same image always gives the same answer.
     votes
         .into_iter()
         .map(|(base, count)| (count, base))
@@ -152,7 +153,8 @@ fn vote(image: &[u8], starts: &[u64], architecture: Architecture, wide: bool) ->
         .unwrap_or((0, 0))
 }
 
-/// Where a microcontroller has its memory: the first word of a Cortex-M image is its stack.
+/// The high bytes of a microcontroller's memory addresses. The first word of a Cortex-M image points to its
+/// stack.
 fn memory(image: &[u8], architecture: Architecture) -> [u8; 2] {
     if !matches!(architecture, Architecture::Thumb | Architecture::Arm | Architecture::RiscV) {
         return [0; 2];
@@ -184,8 +186,8 @@ mod tests {
 
     const FUNCTIONS: usize = 40;
 
-    /// Functions that begin with `start`, at distances that differ, and behind them words that point to each of
-    /// them plus `offset`, for an image that runs at each of `bases`.
+    /// Makes an image of functions that begin with `start`, at different distances. Behind them are words
+    /// that point to each function plus `offset`, for an image that runs at each of `bases`.
     fn image(start: &[u8], size: usize, bases: &[u64], offset: u64) -> Vec<u8> {
         let mut image = Vec::new();
         let mut starts = Vec::new();

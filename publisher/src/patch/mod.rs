@@ -1,9 +1,10 @@
-//! Makes patches (SPEC section 5.5): finds what of the new image is in the old one, and says the rest.
+//! Makes patches (SPEC section 5.5): finds the parts of the new image that are in the old one, and codes the
+//! rest.
 
 mod elf;
 mod ext4;
-mod fit;
 mod flat;
+mod memory;
 mod parse;
 mod plan;
 mod range;
@@ -24,16 +25,16 @@ use plan::Plan;
 use range::{Counter, RangeEncoder};
 use suffix::Suffixes;
 
-pub use fit::MEMORY_BYTES_MIN;
+pub use memory::MEMORY_BYTES_MIN;
 
 /// How to make a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchOptions {
     /// Most bytes of memory that the device's decoder may need.
     pub memory_bytes: u32,
-    /// Whose code the images hold; found out where there is none.
+    /// Architecture of the code in the images. If it is `None`, it is found out.
     pub architecture: Option<Architecture>,
-    /// The address that the first byte of a flat image has when it runs; found out where there is none.
+    /// The address that the first byte of a flat image has when it runs. If it is `None`, it is found out.
     pub load_address: Option<u64>,
     /// Threads.
     pub jobs: usize,
@@ -48,35 +49,36 @@ impl Default for PatchOptions {
 /// A patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// Its first bytes, as values.
+    /// The header, decoded.
     pub header: Header,
     /// The patch, header included.
     pub bytes: Vec<u8>,
-    /// What of the image was predicted in which way, in bytes of the image.
+    /// For each mode, the number of bytes of the image that were predicted in it.
     pub modes: Vec<(&'static str, u64)>,
-    /// Whose code most of the image that is code was taken for.
+    /// The architecture that most of the image's code was taken for.
     pub architecture: Architecture,
-    /// Where a flat image was taken to run; none where the image says it, or has no code.
+    /// The address at which a flat image was taken to run; `None` if the image itself says it, or has no
+    /// code.
     pub load_address: Option<u64>,
 }
 
-/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes on
-/// one kind of machine (the search weighs with floating point), whatever the number of threads.
+/// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes, whatever the
+/// number of threads, but only on one kind of machine, because the search uses floating point.
 ///
-/// `progress` is told of every byte of `new` once it is coded. Memory: about 10 bytes for each of the old image, 8 for
-/// each of the new one, and the decoder's for each thread.
+/// `progress` counts every byte of `new` when it is coded. This takes about 10 bytes of memory for each byte of the old
+/// image, 8 for each byte of the new one, and a decoder's memory for each thread.
 ///
 /// # Panics
-/// Where `options.memory_bytes` is less than [`MEMORY_BYTES_MIN`], or an image is larger than patches may be.
+/// If `options.memory_bytes` is less than [`MEMORY_BYTES_MIN`], or an image is larger than patches may be.
 #[must_use]
 pub fn diff(old: &[u8], new: &[u8], options: &PatchOptions, progress: Progress<'_>) -> Patch {
     let suffixes = Suffixes::of(old);
     let found = scan::scan(old, new, &suffixes);
     let known = regions::Known { architecture: options.architecture, load_address: options.load_address };
     let id = |bytes: &[u8]| ImageId { digest: Digest::of(bytes), size: bytes.len() as u64 };
-    let header = Header { base: id(old), image: id(new), tuning: fit::SMALLEST };
+    let header = Header { base: id(old), image: id(new), tuning: memory::SMALLEST };
     let most = u32::try_from(found.len()).unwrap_or(u32::MAX);
-    let mut divisions = fit::divisions(&header, options.memory_bytes, most);
+    let mut divisions = memory::divisions(&header, options.memory_bytes, most);
     let first = *divisions.first().expect("the smallest division fits the least memory");
     let regions = choose_regions(old, new, regions::candidates(old, new, &found, known), |regions| {
         Attempt::new(&header, first, regions, &found)
@@ -87,16 +89,16 @@ pub fn diff(old: &[u8], new: &[u8], options: &PatchOptions, progress: Progress<'
     let patches = run(&attempts, options.jobs, new.len() as u64, progress, |attempt, told| {
         attempt.patch(old, new, &suffixes, told)
     });
-    // Of equals the first.
+    // If several are equally small, the first one is taken.
     patches.into_iter().min_by_key(|patch| patch.bytes.len()).expect("at least one was tried")
 }
 
-/// Divisions of memory that are tried on a small image.
+/// Number of divisions of memory that are tried on a small image.
 const DIVISIONS_TRIED: usize = 3;
-/// A larger image is coded once.
+/// An image larger than this is coded only once.
 const SMALL_IMAGE_BYTES: usize = 1 << 20;
 
-/// The division into regions whose bytes take least, told without a search.
+/// The division into regions that takes the fewest bytes if operations are not searched for.
 fn choose_regions(
     old: &[u8],
     new: &[u8],
@@ -114,7 +116,7 @@ fn choose_regions(
     candidates.swap_remove(best)
 }
 
-/// Runs every attempt on up to `jobs` threads; `progress` is told of `len` bytes in all.
+/// Runs every attempt on up to `jobs` threads; `progress` counts `len` bytes in all.
 fn run(
     attempts: &[Attempt],
     jobs: usize,
@@ -133,7 +135,7 @@ fn run(
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     attempts.get(at).map(|attempt| (at, attempt))
                 } {
-                    // Nobody listens any more only where the other side has panicked.
+                    // Sending fails only if the receiver has panicked.
                     let patch = work(attempt, &mut |bytes| sender.send(bytes).unwrap_or_default());
                     if let Some(place) = patches.lock().expect("no holder panics").get_mut(at) {
                         *place = Some(patch);
@@ -158,20 +160,20 @@ struct Attempt {
     header: Header,
     regions: Vec<Region>,
     entries: Vec<Entry>,
-    /// What was found and has no entry.
+    /// Pieces that were found and have no entry in the map.
     pieces: Vec<Entry>,
 }
 
 impl Attempt {
     fn new(header: &Header, tuning: Tuning, mut regions: Vec<Region>, found: &[Entry]) -> Self {
-        let (entries, pieces) = fit::prune(found, tuning.map_entries);
+        let (entries, pieces) = memory::prune(found, tuning.map_entries);
         let entries = regions::assign(&mut regions, &entries);
         let map_entries = regions.iter().map(|region| region.entries).max().unwrap_or(0);
         let header = Header { tuning: Tuning { map_entries, ..tuning }, ..*header };
         Self { header, regions, entries, pieces }
     }
 
-    /// Bits that each byte of the new image takes where it is told as a literal.
+    /// Bits that each byte of the new image takes if it is coded as a literal.
     #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
     fn literal_bits(&self, old: &[u8], new: &[u8]) -> parse::LiteralBits {
         let mut plan = Plan::new(new, self.regions.clone(), self.entries.clone(), Vec::new());

@@ -1,7 +1,7 @@
-//! What is said between the entries of the map: the cheapest way through literals, matches and copies.
+//! Finds the cheapest operations (literals, matches, copies) for the gaps between the entries of the map.
 //!
-//! Costs are those of an earlier run in which everything between entries was told byte by byte, and estimates for
-//! the rest. A gap is a row of places; for each the cheapest way there is kept (Viterbi).
+//! The cost of a literal is known from an earlier run in which every byte of the gaps was coded as a literal; other
+//! costs are estimates. For each place in a gap, the cheapest way to reach it is kept (Viterbi).
 
 #![expect(
     clippy::indexing_slicing,
@@ -15,7 +15,7 @@ use whimbrel_protocol::patch::{Entry, MATCH_BYTES_MAX, Op};
 
 use super::suffix::{Suffixes, common};
 
-/// What the search works on.
+/// The input of the search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Images<'i> {
     pub(super) old: &'i [u8],
@@ -23,32 +23,33 @@ pub(super) struct Images<'i> {
     pub(super) suffixes: &'i Suffixes<'i>,
     /// Bytes of the dictionary.
     pub(super) dictionary: usize,
-    /// Where regions end: no operation goes beyond.
+    /// The ends of the regions. No operation goes beyond one.
     pub(super) ends: &'i [usize],
 }
 
 /// Bits that a literal takes, for each byte of the new image.
 pub(super) type LiteralBits = Vec<f32>;
 
-/// A match of this length is taken whole.
+/// A match of at least this length is taken whole; shorter lengths of it are not tried.
 const LONG_MATCH: usize = 200;
-/// Earlier places with the same beginning that are looked at.
+/// Most earlier places with the same first bytes that are looked at.
 const CHAIN: usize = 64;
-/// Bytes that places in one chain have in common.
+/// Number of first bytes that the places in one chain have in common.
 const CHAIN_BYTES: usize = 3;
-/// Shorter pieces of the old image are not worth saying where they are.
+/// For shorter pieces of the old image, coding their place costs more than it saves.
 const COPY_BYTES_MIN: usize = 5;
-/// Longer steps are taken whole.
+/// An operation longer than this is taken whole.
 const STEP_BYTES: usize = 64;
 
-// Bits of what operations say besides literals.
+// Estimated bits of the decisions of operations other than literals.
 const LITERAL_FLAG: f32 = 0.35;
 const MATCH_FLAG: f32 = 3.0;
 const REPEAT_FLAG: f32 = 3.5;
 const COPY_FLAG: f32 = 3.5;
-/// Bits of a byte that a copy gets wrong, and of one that it gets right.
+/// Estimated bits of a byte that a copy gets wrong, and of one that it gets right.
 const WRONG: f32 = 16.0;
-/// Bits of a byte that differs in a longer piece, where prediction often helps.
+/// Estimated bits of a byte that differs in a longer piece. They are fewer, because prediction often helps
+/// there.
 const PREDICTED_WRONG: f32 = 8.0;
 const RIGHT: f32 = 0.03;
 
@@ -81,7 +82,7 @@ pub(super) fn parse(
     ops
 }
 
-/// Earlier places by what stands there.
+/// Earlier places, found by the bytes that stand there.
 struct Chains {
     heads: Vec<u32>,
     before: Vec<u32>,
@@ -102,7 +103,7 @@ impl Chains {
         Some((value >> (32 - HEADS_LOG2)) as usize)
     }
 
-    /// Makes every place before `at` known.
+    /// Adds every place before `at`.
     fn learn(&mut self, new: &[u8], at: usize) {
         while self.known < at {
             if let Some(head) = Self::head(&new[self.known..]) {
@@ -113,7 +114,7 @@ impl Chains {
         }
     }
 
-    /// The longest matches at `at`, each longer and farther than the one before: distance and length.
+    /// Finds matches at `at` as distance and length. Each is longer and farther away than the one before.
     fn matches(&self, images: &Images<'_>, at: usize, room: usize, into: &mut Vec<(u32, usize)>) {
         into.clear();
         let Some(head) = Self::head(&images.new[at..]) else {
@@ -149,10 +150,10 @@ struct Node {
     shift: i64,
 }
 
-/// What is searched, and by what.
+/// The state of the search.
 struct Search<'s> {
     images: &'s Images<'s>,
-    /// Pieces that were found and have no entry, from here on.
+    /// Pieces from here on that were found and have no entry in the map.
     pieces: &'s [Entry],
     literals: &'s [f32],
 }
@@ -169,7 +170,7 @@ impl Search<'_> {
         nodes[0].bits = 0.0;
         let mut matches = Vec::new();
         let mut covered = (0_usize, 0_i64);
-        // Within a match this long nothing better begins.
+        // Inside such a long match there is nothing better to find.
         let mut skip = 0;
         for at in 0..count {
             let place = start + at;
@@ -213,7 +214,7 @@ impl Search<'_> {
                 }
                 from = longest + 1;
             }
-            // A piece that was found and found no room in the map.
+            // This is a piece that was found, but for which the map had no room.
             while self.pieces.first().is_some_and(|piece| (piece.new as usize) < place) {
                 self.pieces = &self.pieces[1..];
             }
@@ -232,7 +233,8 @@ impl Search<'_> {
                     shift,
                 );
             }
-            // The old image: where the last copy would go on, and wherever the longest piece is.
+            // In the old image two places are tried: where the last copy would go on, and where the longest
+            // piece is.
             let mut copy = |old: usize, exact: usize| {
                 let shift = old as i64 - place as i64;
                 let skip = (shift - here.shift).unsigned_abs();
@@ -241,7 +243,7 @@ impl Search<'_> {
                     let op = Op::Copy { old: old as u32, len: len as u32 };
                     offer(len, head + len as f32 * RIGHT, op, here.distance, shift);
                 }
-                // Beyond, as long as more is right than wrong.
+                // The copy goes on beyond the piece as long as more bytes are right than wrong.
                 let (mut len, mut wrong, mut since) = (exact, 0.0, 0);
                 while len < room && old + len < images.old.len() && since < 8 {
                     if images.old[old + len] == images.new[place + len] {
@@ -268,7 +270,7 @@ impl Search<'_> {
                     copy(old, exact);
                 }
             }
-            // What a longer piece that began earlier covers, is not looked for again.
+            // Places that a longer piece covers, which began earlier, are not searched again.
             let (until, known_shift) = covered;
             let (old, exact) = if place + COPY_BYTES_MIN < until {
                 ((place as i64 + known_shift) as usize, until - place)
@@ -293,7 +295,7 @@ impl Search<'_> {
     }
 }
 
-/// Lengths worth trying: every short one, the longest.
+/// The lengths that are tried: every short one, and the longest.
 fn steps(from: usize, to: usize) -> impl Iterator<Item = usize> {
     let last = (to >= from && to > STEP_BYTES.max(from)).then_some(to);
     (from..=to.min(STEP_BYTES)).chain(last)

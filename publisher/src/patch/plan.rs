@@ -1,10 +1,11 @@
-//! What an encoder says, step by step.
+//! The script that the encoder follows: all that it has decided to write of a new image.
 
 use alloc::collections::VecDeque;
 
 use whimbrel_protocol::patch::{Entry, Mode, Op, Region, Script, Segment};
 
-/// Everything that is to be said of a new image.
+/// A complete script: the regions, the entries and the operations of a new image. The modes are chosen on the
+/// way.
 #[derive(Clone, Debug)]
 pub(super) struct Plan<'n> {
     new: &'n [u8],
@@ -28,7 +29,7 @@ impl<'n> Plan<'n> {
         }
     }
 
-    /// Bytes of the image by how they were told: copied in each mode, and new.
+    /// Bytes of the image by the way they were coded: copied in each mode, and new.
     pub(super) fn modes(&self) -> Vec<(&'static str, u64)> {
         let new = self.new.len() as u64 - self.copied.iter().sum::<u64>();
         let copied = Mode::ALL.into_iter().zip(&self.copied).map(|(mode, bytes)| (mode.name(), *bytes));

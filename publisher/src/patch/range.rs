@@ -7,7 +7,7 @@ use whimbrel_protocol::patch::{Coder, TAIL_BYTES_MAX, last_value};
 pub(super) struct RangeEncoder {
     low: u64,
     range: u32,
-    /// A byte that a carry may still raise, and how many 0xff follow it.
+    /// A byte that a carry may still increase, and the number of 0xff bytes that follow it.
     held: Option<u8>,
     full: u64,
     out: Vec<u8>,
@@ -69,7 +69,7 @@ impl Coder for RangeEncoder {
     }
 }
 
-/// Counts what decisions would take, in bits.
+/// Counts the bits that decisions would take.
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     pub(super) bits: f64,
@@ -90,7 +90,7 @@ mod tests {
     /// A decoder reads 4 bytes at its start and one at each shift, and no more than 4 zeros beyond the end.
     #[test]
     fn of_a_stream_that_ends_in_many_zeros_four_are_left_out() {
-        // Nothing but likely decisions that are true: the range never leaves zero.
+        // All decisions are likely and true, so that the low end of the range stays at zero.
         let mut encoder = RangeEncoder::new(vec![7]);
         let (mut range, mut shifts) = (u32::MAX, 0);
         for _ in 0..5000 {

@@ -1,4 +1,5 @@
-//! Which parts of the new image are predicted by what.
+//! Divides the new image into regions: parts of it that are predicted with one architecture and one set of
+//! addresses.
 
 #![expect(
     clippy::indexing_slicing,
@@ -10,14 +11,15 @@ use whimbrel_protocol::patch::{Architecture, Entry, Region, Segment};
 use super::elf::{self, ElfFile};
 use super::flat;
 
-/// What is known of the images beforehand.
+/// What is known of the images before they are divided.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     pub(super) architecture: Option<Architecture>,
     pub(super) load_address: Option<u64>,
 }
 
-/// Possible divisions of the new image into regions, without their entries: the smallest patch decides.
+/// Possible divisions of the new image into regions, without their entries. All are tried; the smallest patch
+/// wins.
 pub(super) fn candidates(old: &[u8], new: &[u8], found: &[Entry], known: Known) -> Vec<Vec<Region>> {
     let (old_files, new_files) = (elf::files(old), elf::files(new));
     if !new_files.is_empty() && !old_files.is_empty() {
@@ -55,7 +57,7 @@ fn flat_region(old: &[u8], new: &[u8], architecture: Architecture, known: Known)
     }
 }
 
-/// An ELF file of ARM may hold either kind of instructions: where nobody says which, both are tried.
+/// An ELF file of ARM may hold either kind of instructions. If nobody says which, both are tried.
 fn thumb_or_arm(regions: Vec<Region>, known: Known) -> Vec<Vec<Region>> {
     let is_arm = |region: &Region| matches!(region.architecture, Architecture::Thumb | Architecture::Arm);
     if known.architecture.is_some() || !regions.iter().any(is_arm) || regions.len() > 1 {
@@ -71,7 +73,8 @@ fn thumb_or_arm(regions: Vec<Region>, known: Known) -> Vec<Vec<Region>> {
     vec![as_one(Architecture::Thumb), as_one(Architecture::Arm)]
 }
 
-/// A region for each file that changed and has a predecessor, and regions without prediction between them.
+/// Makes a region for each file that has changed and has a predecessor, and regions without prediction
+/// between them.
 fn of_files(
     old: &[u8],
     new: &[u8],
@@ -87,7 +90,7 @@ fn of_files(
         let Some(before) = predecessor(old, new, found, old_files, file) else {
             continue;
         };
-        // What stands around a file that is the whole image belongs to it.
+        // If one file is the whole image, the bytes around it belong to it too.
         let alone = new_files.len() == 1 && file.start == 0;
         let len = if alone { new.len() } else { file.len };
         if file.start > end {
@@ -110,7 +113,7 @@ fn of_files(
     regions
 }
 
-/// The file of the old image that most of `file` is made from; none where nothing of it changed.
+/// The file of the old image that most of `file` is made from; `None` if nothing of `file` has changed.
 fn predecessor<'f>(
     old: &[u8],
     new: &[u8],
@@ -143,7 +146,7 @@ fn predecessor<'f>(
     (*count > 0).then(|| &old_files[best])
 }
 
-/// Gives each region its entries; those that go over the end of a region are cut there.
+/// Gives each region its entries. An entry that goes over the end of a region is cut there.
 pub(super) fn assign(regions: &mut [Region], found: &[Entry]) -> Vec<Entry> {
     let mut assigned = Vec::with_capacity(found.len());
     let (mut start, mut waiting) = (0_u32, found.iter().copied().peekable());

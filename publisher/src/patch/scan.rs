@@ -1,5 +1,5 @@
-//! Which pieces of the new image are made from which of the old one: the method of bsdiff (Percival, "Naive
-//! Differences of Executable Code", 2003).
+//! Finds which pieces of the new image are made from which pieces of the old one, with the method of bsdiff
+//! (Percival, "Naive Differences of Executable Code", 2003).
 
 #![expect(
     clippy::indexing_slicing,
@@ -79,7 +79,7 @@ fn entry(old: usize, new: usize, len: usize) -> Entry {
     Entry { old: small(old), new: small(new), len: small(len) }
 }
 
-/// How far a piece goes on with more bytes right than wrong.
+/// The length up to which a piece goes on with more bytes right than wrong.
 fn extend(more: impl Fn(usize) -> bool, right: impl Fn(usize) -> bool) -> usize {
     let (mut step, mut score, mut best, mut len) = (0, 0_i64, 0_i64, 0);
     while more(step) {

@@ -1,4 +1,4 @@
-//! Where the longest piece of something stands in the old image.
+//! Finds the longest piece of some bytes in the old image.
 
 #![expect(
     clippy::indexing_slicing,
@@ -19,7 +19,7 @@ impl<'o> Suffixes<'o> {
         Self { old, sorted }
     }
 
-    /// Place and length of the longest piece at the start of `wanted`.
+    /// Place and length of the longest piece in the old image that is a prefix of `wanted`.
     pub(super) fn longest(&self, wanted: &[u8]) -> (usize, usize) {
         let (mut low, mut high) = (0, self.sorted.len());
         let (mut low_common, mut high_common) = (0, 0);

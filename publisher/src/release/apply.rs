@@ -1,7 +1,7 @@
-//! Applies a patch as a device does: with the device's decoder, in order, from one end to the other.
+//! Applies a patch with the decoder that devices have.
 //!
-//! The patch is read a piece at a time, the old image at random through a few pages in memory, and the new image
-//! goes to a file that gets its name only when its digest is right.
+//! The patch is read from start to end, piece by piece. The old image is read in any order, through a few pages in
+//! memory. The new image goes to a file that gets its name only if its digest is right.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -32,8 +32,8 @@ impl PatchFile {
     /// Reads the header of the patch in the file `path`. A pipe will do.
     ///
     /// # Errors
-    /// [`ReleaseError::File`]; [`ReleaseError::Patch`] where it is no patch, or one that no decoder may have the memory
-    /// for; [`ReleaseError::PatchedSize`].
+    /// [`ReleaseError::File`]; [`ReleaseError::Patch`] if it is no patch, or needs more memory than any
+    /// decoder may have; [`ReleaseError::PatchedSize`].
     pub fn open(path: &Path) -> Result<Self, ReleaseError> {
         let refused = |source| FileError::io("read", path, source);
         let mut file = File::open(path).map_err(refused)?;
@@ -53,15 +53,15 @@ impl PatchFile {
         Ok(Self { path: path.into(), header, file, input })
     }
 
-    /// What the patch says of itself.
+    /// The header of the patch.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Writes the image that the patch makes of `old` to the file `output`, which must not be there yet.
+    /// Writes the image that the patch makes of `old` to the file `output`, which must not exist yet.
     ///
-    /// `progress` is told of every byte of the new image.
+    /// `progress` counts every byte of the new image.
     ///
     /// # Errors
     /// [`ReleaseError::NotTheBase`], [`ReleaseError::Patch`], [`ReleaseError::Image`], [`ReleaseError::File`]; nothing
@@ -125,7 +125,7 @@ pub(super) fn decode<B: Base>(
         }
     }
     if !last {
-        // One byte more than was used is enough to know that there are more.
+        // One byte that was not used is enough to know that there are too many.
         refill(&mut source, &mut input).map_err(Trouble::Read)?;
     }
     decoder.finish(input.len() as u64).map_err(Trouble::Patch)
@@ -146,7 +146,7 @@ const PAGES: usize = 16;
 /// A file that is read at random, often close to where it was read before.
 pub(super) struct Pages {
     file: File,
-    /// Each with its number; one whose number modulo [`PAGES`] is its place.
+    /// The pages with their numbers. A page lies at the place that is its number modulo [`PAGES`].
     pages: Vec<Option<(u64, Vec<u8>)>>,
 }
 

@@ -19,14 +19,14 @@ use crate::files::{Existing, NewFolder, Secrecy, Staging};
 use crate::output::{Fields, Value};
 use crate::patch::PatchOptions;
 
-/// What to do to an image before it is cut.
+/// How to code an image before it is cut into chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodecChoice {
-    /// LZMA, and raw where that saves less than a chunk.
+    /// LZMA; but the image goes raw if LZMA saves less than a chunk.
     Auto,
     /// Nothing.
     Raw,
-    /// LZMA, whatever comes out.
+    /// LZMA, even if it saves nothing.
     Lzma,
 }
 
@@ -52,24 +52,26 @@ pub struct BuildOptions {
     pub version: Vec<i64>,
     /// Anti-rollback counter of the class, from 1.
     pub sequence: u64,
-    /// Bytes of a chunk, a power of two from 1 KiB to 64 KiB; chosen by the size where there is none.
+    /// Bytes of a chunk, a power of two from 1 KiB to 64 KiB. If it is `None`, the payload's size decides.
     pub chunk_size: Option<u64>,
     /// How to compress.
     pub codec: CodecChoice,
-    /// Bytes of the dictionary at most, a power of two from 4 KiB to 8 MiB. Devices need as much memory.
+    /// Most bytes of the dictionary, a power of two from 4 KiB to 8 MiB. A device needs at least as much
+    /// memory to decode.
     pub dictionary_bytes: u64,
-    /// What the release is, for people; at most 512 bytes. Class and version where there is none.
+    /// Description of the release, for people; at most 512 bytes. If it is `None`, class and version stand
+    /// there.
     pub description: Option<String>,
     /// Images that devices run, to make patches from: at most 8, none twice, none with an image for each slot.
     pub bases: Vec<StoredImage>,
-    /// How to make patches. Its threads are those of the whole.
+    /// How to make patches. Its number of threads holds for the whole build.
     pub patches: PatchOptions,
 }
 
 /// An image with the payload that was made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltImage {
-    /// The slot that it is for, where it is for one.
+    /// The slot that the image is bound to, if any.
     pub slot: Option<u64>,
     /// SHA-256 of the image.
     pub digest: Digest,
@@ -77,13 +79,13 @@ pub struct BuiltImage {
     pub size: u64,
     /// How it is transferred.
     pub transfer: TransferDescriptor,
-    /// The branch filter, where it was compressed.
+    /// The branch filter, if it was compressed.
     pub filter: Option<Filter>,
-    /// Bytes that LZMA would have taken, where the image goes raw because that was no gain.
+    /// Bytes that LZMA would have taken, if the image goes raw because that was no gain.
     pub lzma_bytes: Option<u64>,
     /// The bytes to transfer.
     pub payload: Vec<u8>,
-    /// Shorter ways to the image, the shortest first.
+    /// Patches that make the image, the shortest first.
     pub patches: Vec<BuiltPatch>,
     /// Patches that are no shorter than the payload.
     pub dropped: Vec<DroppedPatch>,
@@ -101,7 +103,7 @@ pub struct UnsignedRelease {
 
 /// Builds a release. The same options give the same bytes.
 ///
-/// `progress` is told of every byte of every image once it is compressed, and once for each base.
+/// `progress` counts every byte of every image once when it is compressed, and once more for each base.
 ///
 /// # Errors
 /// [`ReleaseError::Option`], [`ReleaseError::ImageSize`], [`ReleaseError::SameImages`], [`ReleaseError::TooManyBases`],
@@ -284,7 +286,7 @@ impl UnsignedRelease {
     /// Writes envelope, payloads and summary into `folder`, which is made if need be.
     ///
     /// # Errors
-    /// [`ReleaseError::File`], also where the folder holds a release already; nothing is left behind.
+    /// [`ReleaseError::File`], also if the folder holds a release already; nothing is left behind.
     pub fn write(&self, folder: &Path) -> Result<(), ReleaseError> {
         let made = NewFolder::create(folder, Secrecy::Public)?;
         let mut staging = Staging::new();
@@ -292,7 +294,8 @@ impl UnsignedRelease {
             staging.add(&folder.join(name), bytes, Secrecy::Public, existing)
         };
         for image in &self.images {
-            // Its name is its content's, so that one of an earlier build that was cut short is the same.
+            // A payload is named after its content. So one that an interrupted build left behind is the same
+            // file.
             add(&payload_file(&image.transfer.index_digest), &image.payload, Existing::Replace)?;
             for patch in &image.patches {
                 add(&payload_file(&patch.transfer.index_digest), &patch.payload, Existing::Replace)?;
@@ -300,7 +303,7 @@ impl UnsignedRelease {
         }
         let summary = serde_json::to_string_pretty(&self.summary).expect("fields have a JSON form") + "\n";
         add(SUMMARY_FILE, summary.as_bytes(), Existing::Refuse)?;
-        // Last, because it is what makes the folder a release.
+        // The envelope comes last, because a folder that has one counts as a release.
         add(ENVELOPE_FILE, self.envelope.bytes(), Existing::Refuse)?;
         staging.commit()?;
         made.keep();

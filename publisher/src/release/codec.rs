@@ -1,8 +1,8 @@
-//! Compression of an image into a payload of codec 1, and back (SPEC section 5.4).
+//! Compresses an image into a payload of codec 1, and decompresses it again (SPEC section 5.4).
 //!
-//! Which branch filter and which LZMA properties suit an image is found by trying them on a sample of it: the
-//! whole of a small image, pieces of a large one. The tries and their order are fixed, so that the same image
-//! gives the same payload.
+//! Branch filter and LZMA properties are found by trying several of them on a sample: all of a small image,
+//! pieces of a large one. The tries and their order are fixed, so that the same image always gives the same
+//! payload.
 
 use std::io::{self, Read, Write};
 
@@ -26,17 +26,18 @@ pub struct Compressed {
 const SAMPLE_BYTES: usize = 1024 * 1024;
 /// Pieces that the sample of a large image is made of.
 const SAMPLE_PIECES: usize = 4;
-/// A filter must save this part of the sample to be worth running: 1 in 200.
+/// A filter is used only if it saves at least this part of the sample: 1 in 200.
 const FILTER_GAIN: usize = 200;
 
-/// The first is what suits most data; the others are better for machine code of some architectures.
+/// The first suits most data; the others are better for machine code of some architectures.
 const PROPERTIES: [LzmaProperties; 3] = [
     LzmaProperties { lc: 3, lp: 0, pb: 2 },
     LzmaProperties { lc: 2, lp: 2, pb: 2 },
     LzmaProperties { lc: 2, lp: 1, pb: 1 },
 ];
 
-/// The dictionary's size, where it is one that a payload can name: a power of two from 4 KiB to 8 MiB.
+/// Checks that a payload can have a dictionary of this size, a power of two from 4 KiB to 8 MiB, and returns
+/// it.
 ///
 /// # Errors
 /// [`ReleaseError::Option`].
@@ -75,12 +76,14 @@ pub fn compress(image: &[u8], dictionary_bytes: u32, progress: Progress<'_>) -> 
     Compressed { header, payload: encode(image, &header, Effort::Best, progress) }
 }
 
-/// The smallest power of two that covers the image, up to what is allowed: a decoder then needs no more.
+/// The smallest power of two that covers the image, but at most what is allowed. More would cost the decoder
+/// memory for nothing.
 fn fitting_dictionary(image_len: usize, most: u32) -> u32 {
     u32::try_from(image_len.next_power_of_two()).unwrap_or(u32::MAX).clamp(4096, most.max(4096))
 }
 
-/// The whole of a small image, else pieces spread over it, each on a boundary that keeps instructions aligned.
+/// Takes the whole of a small image, or pieces spread over a large one. Each begins at a boundary that keeps
+/// instructions aligned.
 fn sample_of(image: &[u8]) -> Vec<u8> {
     if image.len() <= SAMPLE_BYTES {
         return image.to_vec();
@@ -92,9 +95,9 @@ fn sample_of(image: &[u8]) -> Vec<u8> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Effort {
-    /// Fast, to compare.
+    /// Compresses fast, to compare.
     Trial,
-    /// As small as it gets.
+    /// Compresses as well as possible.
     Best,
 }
 
@@ -147,7 +150,8 @@ fn filtered(image: &[u8], filter: Filter) -> Option<Vec<u8>> {
 /// `payload` stands after the head. Memory stays within [`LzmaHeader::decoder`].
 ///
 /// # Errors
-/// Those of `payload` and `sink`; [`io::ErrorKind::InvalidData`] where the stream is not one, ends early or goes on.
+/// Those of `payload` and `sink`; [`io::ErrorKind::InvalidData`] if the stream is no LZMA stream, ends early,
+/// or is followed by more bytes.
 pub fn decompress(payload: impl Read, header: &LzmaHeader, mut sink: impl Write) -> io::Result<()> {
     let LzmaProperties { lc, lp, pb } = header.properties;
     let (lc, lp, pb) = (lc.into(), lp.into(), pb.into());
@@ -168,7 +172,7 @@ pub fn decompress(payload: impl Read, header: &LzmaHeader, mut sink: impl Write)
     check_end(reader.into_inner())
 }
 
-/// Copies until the reader says that it has ended, which is after exactly the image's size.
+/// Copies until the reader has ended, which happens after exactly the image's size.
 fn copy(reader: &mut impl Read, header: &LzmaHeader, sink: &mut impl Write) -> io::Result<()> {
     if io::copy(reader, sink)? == header.image_size { Ok(()) } else { Err(invalid("stream ends early")) }
 }

@@ -56,7 +56,7 @@ pub enum ReleaseError {
     /// The manifest cannot be written.
     #[error("manifest cannot be written: {0}")]
     Manifest(#[from] manifest::ReleaseError),
-    /// The compressor's own fault: what it wrote does not give the image back.
+    /// The compressor has a bug: what it wrote does not give the image back.
     #[error(
         "compressed image does not decompress to the image; use --codec raw and tell the makers of Whimbrel"
     )]
@@ -83,7 +83,7 @@ pub enum ReleaseError {
         /// Why.
         source: manifest::ManifestError,
     },
-    /// `root.cbor` is not to be trusted.
+    /// `root.cbor` cannot be trusted.
     #[error("{}: {source}", .path.display())]
     Root {
         /// The file.
@@ -99,7 +99,7 @@ pub enum ReleaseError {
         /// The id asked for.
         id: KeyId,
     },
-    /// A signature made elsewhere is not one of this key over this release.
+    /// A signature that was made elsewhere is not this key's signature of this release.
     #[error(
         "{}: signature does not match release and key: sign the bytes of `whimbrel release tbs --alg {alg}` anew",
         .path.display()
@@ -182,7 +182,7 @@ pub enum ReleaseError {
         /// What the other is called.
         other: String,
     },
-    /// A base is what the release installs.
+    /// A base is the image that the release installs.
     #[error("base {name} is the image itself: devices that run it have nothing to fetch")]
     BaseIsImage {
         /// What the base is called.
@@ -194,7 +194,7 @@ pub enum ReleaseError {
         /// The release's folder.
         folder: PathBuf,
     },
-    /// An image is not what it was a moment ago.
+    /// The bytes of an image have changed since its digest was computed.
     #[error("{name} changed while it was read")]
     Changed {
         /// The image's file.
@@ -218,7 +218,7 @@ pub enum ReleaseError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A patch is none, or wrong.
+    /// A file is no patch, or a patch with a fault.
     #[error("{}", .path.display())]
     Patch {
         /// The patch's file.
@@ -246,7 +246,7 @@ pub enum ReleaseError {
         /// Most bytes.
         limit: u64,
     },
-    /// No patch can do with so little memory.
+    /// The memory allowed is too little for any patch.
     #[error("a device needs {} of memory for this patch, {} are allowed", units::size(*got), units::size(*limit))]
     DecoderMemory {
         /// Bytes that are needed.
@@ -254,7 +254,7 @@ pub enum ReleaseError {
         /// Bytes that are allowed.
         limit: u64,
     },
-    /// The encoder's own fault: its patch does not give the image, or asks for more memory than it may.
+    /// The encoder has a bug: its patch does not give the image, or asks for more memory than it may.
     #[error(
         "patch from {name} does not give the image back; leave this base out and tell the makers of Whimbrel"
     )]

@@ -1,4 +1,4 @@
-//! A release as a folder: `release.suit`, and beside it the payloads under the names of their index digests.
+//! A release as a folder. It holds `release.suit`, and the payloads in files named after their index digests.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub fn payload_file(index: &Digest) -> String {
     format!("{index}.payload")
 }
 
-/// An envelope with its place. Nothing of it is verified.
+/// An envelope with the path of its file. Nothing of it is verified.
 #[derive(Clone, Debug)]
 pub struct ReleaseFolder {
     /// The envelope's file.
@@ -48,7 +48,7 @@ impl ReleaseFolder {
         }
     }
 
-    /// The manifest, with a digest that is right and commands that devices take. Who signed it is not looked at.
+    /// The manifest. Its digest is right and devices take its commands, but nobody has checked who signed it.
     ///
     /// # Errors
     /// [`ReleaseError::Envelope`], [`ReleaseError::Refused`].
@@ -62,7 +62,7 @@ impl ReleaseFolder {
         Ok(manifest)
     }
 
-    /// Where the payload with this index digest should be.
+    /// The path at which the payload with this index digest should be.
     #[must_use]
     pub fn payload_path(&self, index: &Digest) -> PathBuf {
         self.path.with_file_name(payload_file(index))
@@ -77,14 +77,14 @@ impl ReleaseFolder {
     }
 }
 
-/// Each payload of `manifest` with the image that it becomes: the templates list them in the same order.
+/// Each payload of `manifest` with the image that it becomes. The templates list both in the same order.
 pub(crate) fn images_of(manifest: &Manifest) -> Vec<(ImageId, Payload)> {
     let images = manifest.images();
     let payloads = manifest.payloads();
     if images.len() == payloads.len() {
         return images.into_iter().zip(payloads).collect();
     }
-    // Several ways to one image.
+    // The payloads are several ways to one image.
     let only = images.first().copied();
     payloads.into_iter().filter_map(|payload| Some((only?, payload))).collect()
 }

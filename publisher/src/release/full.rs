@@ -9,11 +9,11 @@ use super::codec::{Compressed, compress, decompress};
 use super::sink::Expected;
 use super::{CodecChoice, Progress, ReleaseError};
 
-/// What a device without a base of any patch fetches.
+/// The payload for devices that run none of the bases.
 pub(super) struct FullPayload {
-    /// The compressed image with its head; none where the image goes as it is.
+    /// The compressed image with its head; `None` if the image goes raw.
     pub(super) compressed: Option<Compressed>,
-    /// Bytes that LZMA would have taken, where the image goes raw because that was no gain.
+    /// Bytes that LZMA would have taken, if the image goes raw because that was no gain.
     pub(super) lzma_bytes: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl FullPayload {
     }
 }
 
-/// Decompresses what was compressed: a payload that does not give the image back must never be signed.
+/// Decompresses the payload again, because a payload that does not give the image back must never be signed.
 fn check_sound(image: &[u8], Compressed { header, payload }: &Compressed) -> Result<(), ReleaseError> {
     let stream = payload.get(LzmaHeader::BYTES..).unwrap_or_default();
     let mut left = Expected(image);
@@ -59,15 +59,16 @@ fn check_sound(image: &[u8], Compressed { header, payload }: &Compressed) -> Res
     }
 }
 
-/// How large chunks are.
+/// The size of chunks.
 #[derive(Clone, Copy)]
 pub(super) struct Cutting {
-    /// log2 of the size; by the payload's size where there is none.
+    /// log2 of the size. If it is `None`, the payload's size decides.
     pub(super) fixed_log2: Option<u8>,
 }
 
 impl Cutting {
-    /// 4 KiB, less for what fits on a page of digests anyway, more where there would be too many.
+    /// Chunks have 4 KiB. They are smaller if their digests still fit on one page, and larger if there would
+    /// be too many.
     fn chunk_size_log2(self, transfer_size: u64) -> u8 {
         let most = u64::from(CHUNKS_MAX);
         self.fixed_log2.unwrap_or(match transfer_size {

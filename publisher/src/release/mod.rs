@@ -1,9 +1,9 @@
 //! Releases: from an image to a signed envelope and the payloads that it names.
 //!
-//! [`build`] compresses, cuts, indexes and writes the manifest; it signs nothing and reads no key, so that it can
-//! run anywhere. The same input gives the same bytes. [`ReleaseFolder`] reads a release back, [`sign`] and
-//! [`attach`] add signatures, [`verify`] checks everything that a device will check. A [`StoredImage`] is what patches
-//! are made from, a [`PatchFile`] is one.
+//! [`build`] compresses the image, cuts it into chunks, computes the index, and writes the manifest. It signs nothing
+//! and reads no key, so that it can run anywhere. The same input gives the same bytes. [`ReleaseFolder`] reads a
+//! release back, [`sign`] and [`attach`] add signatures, [`verify`] checks everything that a device will check. A
+//! [`StoredImage`] is what patches are made from, a [`PatchFile`] is one.
 
 mod apply;
 mod build;
@@ -39,5 +39,5 @@ pub use verify::{CheckedImage, Verification, check_payload, verify};
 /// Most bytes of an image: 65,535 chunks of 64 KiB, uncompressed.
 pub const IMAGE_BYTES_MAX: u64 = (whimbrel_protocol::limits::CHUNKS_MAX as u64) << 16;
 
-/// Told how many bytes more were worked through, for a progress bar.
+/// Called with the number of bytes that were processed since the last call, for a progress bar.
 pub type Progress<'p> = &'p mut dyn FnMut(u64);

@@ -1,4 +1,4 @@
-//! Several pieces of work at once, with one progress bar.
+//! Does several tasks at once, with one progress bar.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -6,7 +6,7 @@ use std::thread;
 
 use super::Progress;
 
-/// What a worker tells.
+/// A message from a worker thread.
 enum Word<R> {
     Progress(u64),
     Done(usize, R),
@@ -14,7 +14,7 @@ enum Word<R> {
 
 /// Does `work` on each of `tasks`, on at most `jobs` at once; gives the results in the order of the tasks.
 ///
-/// `progress` hears of the bytes of all of them.
+/// `progress` counts the bytes of all of them.
 pub(super) fn parallel<T: Sync, R: Send>(
     jobs: usize,
     tasks: &[T],
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(parallel(3, &[], |task: &u64, _: Progress<'_>| *task, &mut |_| {}), [0; 0]);
     }
 
-    /// Neither of two ends before the other has begun.
+    /// Each of the two tasks waits until the other has begun.
     #[test]
     fn two_jobs_run_at_once() {
         let both = Barrier::new(2);

@@ -1,4 +1,4 @@
-//! Patches, each tried by the decoder that devices have before it is used.
+//! Makes patches. Each is decoded with the decoder that devices have before it is used.
 
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::limits::{DECODER_MEMORY_BYTES_MAX, PATCHES_MAX};
@@ -15,11 +15,11 @@ use super::{CodecChoice, Progress, ReleaseError, StoredImage};
 use crate::output::{Fields, Value};
 use crate::patch::{MEMORY_BYTES_MIN, Patch, PatchOptions, diff};
 
-/// Most bytes of an image that patches are made from or of: the order of its suffixes is kept as 31-bit numbers.
+/// Most bytes of an image that a patch is made from or makes. Its suffixes are numbered with 31 bits.
 const ENCODER_IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
 
-/// Bytes of memory that making patches takes, about and at most: 11 for each byte of a base and 9 for each of the image,
-/// the images included, for each patch that is made at once.
+/// Bytes of memory that making patches takes at most, roughly: for each patch that is made at the same time,
+/// 11 for each byte of the base and 9 for each byte of the image, the images included.
 #[must_use]
 pub fn encoder_memory_bytes(bases: &[u64], image: u64, jobs: usize) -> u64 {
     let mut bases = bases.to_vec();
@@ -40,18 +40,18 @@ pub struct BuiltPatch {
     pub payload: Vec<u8>,
 }
 
-/// A patch that a release does without, because the full payload is no longer.
+/// A patch that was left out, because the full payload is not longer than it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedPatch {
     /// What people call the base.
     pub name: String,
     /// The image that it starts from.
     pub base: ImageId,
-    /// Bytes that it has.
+    /// Bytes of the patch.
     pub patch_bytes: u64,
 }
 
-/// A patch beside what the full payload would take.
+/// A patch, and the size of the full payload to compare it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
     /// The patch.
@@ -61,9 +61,9 @@ pub struct Comparison {
 }
 
 /// Makes the patch from `old` to `new` with `options`, and the full payload of `new` with a dictionary of at most
-/// `dictionary_bytes`, both at once where the options allow two threads.
+/// `dictionary_bytes`. If the options allow two threads, it makes both at once.
 ///
-/// `progress` is told of every byte of `new` twice.
+/// `progress` counts every byte of `new` twice.
 ///
 /// # Errors
 /// [`ReleaseError::Option`], and those of [`make_patch`].
@@ -83,8 +83,8 @@ pub fn compare(
     Ok(Comparison { patch, full_bytes: full.size(new.len() as u64) })
 }
 
-/// Patches with the bases that they are from.
-pub(super) struct Made<'b>(Vec<(&'b StoredImage, Patch)>);
+/// Patches with the bases that they start from.
+pub(super) struct MadePatches<'b>(Vec<(&'b StoredImage, Patch)>);
 
 /// Makes the full payload and a patch from each of `bases`, as many at once as `options` say.
 pub(super) fn payloads<'b>(
@@ -93,13 +93,13 @@ pub(super) fn payloads<'b>(
     bases: &'b [StoredImage],
     options: &PatchOptions,
     progress: Progress<'_>,
-) -> Result<(FullPayload, Made<'b>), ReleaseError> {
+) -> Result<(FullPayload, MadePatches<'b>), ReleaseError> {
     enum Payload<'b> {
         Full(FullPayload),
         Patch(&'b StoredImage, Patch),
     }
     let tasks: Vec<Option<&StoredImage>> = bases.iter().map(Some).chain([None]).collect();
-    // Threads that no other task needs search for a single patch.
+    // Threads that are left over when every task has one help to search for a patch.
     let jobs = options.jobs;
     let options = PatchOptions { jobs: jobs.div_ceil(tasks.len()), ..options.clone() };
     let work = |base: &Option<&'b StoredImage>, progress: Progress<'_>| match base {
@@ -113,11 +113,12 @@ pub(super) fn payloads<'b>(
             Payload::Patch(base, patch) => patches.push((base, patch)),
         }
     }
-    Ok((full.expect("the last task makes it"), Made(patches)))
+    Ok((full.expect("the last task makes it"), MadePatches(patches)))
 }
 
-impl Made<'_> {
-    /// Divides the patches into those that are shorter than `full_bytes`, cut and the shortest first, and the rest.
+impl MadePatches<'_> {
+    /// Separates the patches that are shorter than `full_bytes` from the others. The shorter ones are cut
+    /// into chunks and sorted, the shortest first.
     pub(super) fn choose(
         self,
         image: Digest,
@@ -135,14 +136,14 @@ impl Made<'_> {
             let transfer = TransferDescriptor::patch(layout, index, RUNNING_COMPONENT, header.decoder());
             kept.push(BuiltPatch { name, base: base.id(), transfer, payload: bytes });
         }
-        // The order in which bases are named changes nothing.
+        // Sorting makes the result independent of the order in which bases are named.
         kept.sort_by_key(|patch| (patch.payload.len(), patch.base.digest.0));
         dropped.sort_by_key(|patch| (patch.patch_bytes, patch.base.digest.0));
         Ok((kept, dropped))
     }
 }
 
-/// Checks that patches from `bases` to the image with this digest make sense.
+/// Checks that there are not too many `bases`, that they differ, and that none is the image with this digest.
 ///
 /// # Errors
 /// [`ReleaseError::TooManyBases`], [`ReleaseError::SameBases`], [`ReleaseError::BaseIsImage`].
@@ -189,7 +190,7 @@ impl DroppedPatch {
     }
 }
 
-/// The memory of a decoder that a patch may ask for, where decoders can have it.
+/// Checks that decoders can have the memory that a patch may ask for, and returns it.
 ///
 /// # Errors
 /// [`ReleaseError::Option`].
@@ -206,7 +207,7 @@ pub fn check_patch_memory(bytes: u64) -> Result<u32, ReleaseError> {
 
 /// Makes the patch from `old` to `new`, and decodes it again.
 ///
-/// `progress` is told of every byte of `new` once it is coded.
+/// `progress` counts every byte of `new` when it is coded.
 ///
 /// # Errors
 /// Those of [`StoredImage::read`]; [`ReleaseError::TooLargeForPatch`], [`ReleaseError::DecoderMemory`],
@@ -265,7 +266,7 @@ mod tests {
         let patch = diff(&old, &old[1..], &PatchOptions::default(), &mut |_| {});
         let bytes = patch.bytes.len() as u64;
         for (full_bytes, kept) in [(bytes - 1, 0), (bytes, 0), (bytes + 1, 1)] {
-            let made = Made(vec![(&base, patch.clone())]);
+            let made = MadePatches(vec![(&base, patch.clone())]);
             let digest = patch.header.image.digest;
             let (patches, dropped) = made.choose(digest, full_bytes, Cutting { fixed_log2: None }).unwrap();
             assert_eq!((patches.len(), dropped.len()), (kept, 1 - kept), "{bytes} beside {full_bytes}");

@@ -1,4 +1,4 @@
-//! Adds signatures to a release: with keys that are here, or made elsewhere.
+//! Adds signatures to a release: signatures with keys that are here, and signatures that were made elsewhere.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use whimbrel_protocol::ids::KeyId;
 use super::{ReleaseError, ReleaseFolder};
 use crate::keys::algorithm_name;
 
-/// What a signing did.
+/// The result of signing with one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// The key.
@@ -21,7 +21,8 @@ pub struct Signed {
 /// Signs `envelope` with `key`. A key that has signed it already does not sign again.
 ///
 /// # Errors
-/// [`VerifyError::Digest`], [`VerifyError::Full`], [`VerifyError::Unauthentic`] for a block that is none of ours.
+/// [`VerifyError::Digest`], [`VerifyError::Full`], [`VerifyError::Unauthentic`] for a block that is outside
+/// our profile.
 pub fn sign(envelope: &mut Envelope<Unverified>, key: &SigningKey) -> Result<Signed, VerifyError> {
     let public = key.public();
     let already = has_signed(envelope, &public);
@@ -31,7 +32,7 @@ pub fn sign(envelope: &mut Envelope<Unverified>, key: &SigningKey) -> Result<Sig
     Ok(Signed { key: public.id(), already })
 }
 
-/// Signs a release with every one of `keys` and saves it, or leaves it as it was.
+/// Signs a release with all of `keys` and saves it. If one fails, the release stays as it was.
 ///
 /// Manifests that devices would refuse are not signed.
 ///

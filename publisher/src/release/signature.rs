@@ -3,7 +3,7 @@
 use thiserror::Error;
 use whimbrel_protocol::cose::{Algorithm, Signature};
 
-/// Why bytes are no signature.
+/// Why bytes are not a signature.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{} bytes that are no signature: 64 raw bytes{} would be right", .got, if *.ecdsa { ", or ECDSA in DER," } else { "" })]
 pub struct SignatureFormError {
@@ -22,7 +22,7 @@ pub fn parse_signature(algorithm: Algorithm, bytes: &[u8]) -> Result<Signature, 
     raw().or_else(der).ok_or(SignatureFormError { got: bytes.len(), ecdsa })
 }
 
-/// `SEQUENCE { r INTEGER, s INTEGER }`, each positive and below 2^256, in its one DER form.
+/// Reads `SEQUENCE { r INTEGER, s INTEGER }` in its only DER form; both numbers are positive and below 2^256.
 fn parse_der(bytes: &[u8]) -> Option<Signature> {
     let [0x30, length, content @ ..] = bytes else {
         return None;
@@ -44,7 +44,7 @@ fn parse_integer(bytes: &[u8]) -> Option<([u8; 32], &[u8])> {
     };
     let (content, rest) = rest.split_at_checked(usize::from(*length))?;
     let digits = match content {
-        // A zero in front is there for the sign and for nothing else.
+        // A leading zero is allowed only if the number would be negative without it.
         [0, digits @ ..] if digits.first().is_some_and(|first| *first >= 0x80) => digits,
         [first, ..] if (0x01..0x80).contains(first) => content,
         _ => return None,

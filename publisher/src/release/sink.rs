@@ -1,4 +1,4 @@
-//! What images are written to when they are checked.
+//! Writers for images that are only checked: they compare, hash or count what is written to them.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use whimbrel_protocol::ids::Digest;
 
 use super::Progress;
 
-/// Takes nothing but the bytes that it expects.
+/// Accepts only the bytes that it expects, and fails at the first other one.
 pub(super) struct Expected<'i>(pub(super) &'i [u8]);
 
 impl Write for Expected<'_> {
@@ -21,7 +21,7 @@ impl Write for Expected<'_> {
     }
 }
 
-/// Hashes what goes through it.
+/// Hashes the bytes that go through it.
 pub(super) struct Hashing<W> {
     sink: W,
     hash: Sha256,
@@ -36,7 +36,7 @@ impl<W> Hashing<W> {
         self.into_parts().1
     }
 
-    /// What is behind it, and the digest of what went through.
+    /// The writer behind it, and the digest of the bytes that went through.
     pub(super) fn into_parts(self) -> (W, Digest) {
         (self.sink, Digest(self.hash.finalize().into()))
     }
@@ -54,7 +54,7 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-/// Tells how much goes through it.
+/// Reports to `progress` how many bytes go through it.
 pub(super) struct Counting<'p, W> {
     pub(super) sink: W,
     pub(super) progress: Progress<'p>,

@@ -1,4 +1,4 @@
-//! Images that are there already: as a file, or as what the payload of a release folder becomes.
+//! Images that exist already: as a file, or as the payload of a release folder, which has to be decoded.
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
@@ -12,7 +12,7 @@ use super::verify::unpack;
 use super::{IMAGE_BYTES_MAX, ReleaseError, ReleaseFolder, images_of};
 use crate::files::{self, FileError};
 
-/// An image that is there already. Its bytes stay on the disk until they are asked for.
+/// An image that exists already. Its bytes stay on the disk until they are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredImage {
     name: String,
@@ -49,7 +49,7 @@ impl StoredImage {
         Ok(Self { name, id, source: Source::File(path.into()) })
     }
 
-    /// What people call it: the path that was given.
+    /// Its name for people: the path that was given.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -64,7 +64,7 @@ impl StoredImage {
     /// Its bytes.
     ///
     /// # Errors
-    /// [`ReleaseError`] where it cannot be read any more, or its payload does not become it.
+    /// [`ReleaseError`] if it cannot be read any more, or if decoding the payload does not give it.
     pub fn read(&self) -> Result<Vec<u8>, ReleaseError> {
         let bytes = match &self.source {
             Source::File(path) => files::read(path, "an image", IMAGE_BYTES_MAX)?,
@@ -78,10 +78,10 @@ impl StoredImage {
         if got == self.id.digest { Ok(bytes) } else { Err(ReleaseError::Changed { name: self.name.clone() }) }
     }
 
-    /// A file with its bytes, to be read at random.
+    /// A file with its bytes, to be read in any order.
     ///
     /// # Errors
-    /// As [`StoredImage::read`]; also where a payload's image finds no room in the folder for temporary files.
+    /// As [`StoredImage::read`]; also if a payload's image finds no room in the folder for temporary files.
     pub fn file(&self) -> Result<File, ReleaseError> {
         match &self.source {
             Source::File(path) => Ok(File::open(path).map_err(|source| FileError::io("read", path, source))?),

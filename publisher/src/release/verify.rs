@@ -1,8 +1,9 @@
-//! Checks everything of a release that a device will check, with the files that are here.
+//! Checks everything of a release that a device will check, as far as the files are here:
 //!
 //! 1. enough release keys of the root signed the envelope, and devices take its manifest;
 //! 2. each payload's index is the one that was signed;
-//! 3. each payload becomes the image that was signed: a full one alone, a patch where its base is at hand.
+//! 3. each payload becomes the image that was signed; this is checked for a full payload, and for a patch if
+//!    its base is at hand.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,7 +23,7 @@ use super::sink::{Counting, Hashing};
 use super::{Progress, ReleaseError, ReleaseFolder, StoredImage};
 use crate::files::{self, FileError};
 
-/// What was found right.
+/// The result of a verification without faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
     /// What was signed.
@@ -42,13 +43,14 @@ pub struct CheckedImage {
     pub image: ImageId,
     /// Its payload.
     pub payload: Payload,
-    /// Whether it was seen to become the image: not of a patch whose base was not at hand.
+    /// Whether the payload was decoded and gave the image. It is `false` for a patch whose base was not at
+    /// hand.
     pub became: bool,
 }
 
-/// Verifies `release` against the release keys of `root`. Patches are applied to those of `bases` that are theirs.
+/// Verifies `release` against the release keys of `root`. A patch is applied to its base if `bases` has it.
 ///
-/// `progress` is told of every byte of every image that a payload became.
+/// `progress` counts every byte of every image that a payload became.
 ///
 /// # Errors
 /// [`ReleaseError`]: the first check that fails.
@@ -78,8 +80,8 @@ pub fn verify(
     Ok(Verification { manifest, signed_by, threshold: role.threshold, images })
 }
 
-/// Checks the payload in the file `path`: its size, its index, and the image that it becomes. Returns whether it was
-/// seen to become it: a patch is not applied without its `base`.
+/// Checks the payload in the file `path`: its size, its index, and the image that it becomes. Returns whether
+/// it was decoded and gave the image: a patch is not applied without its `base`.
 ///
 /// # Errors
 /// [`ReleaseError::File`], [`ReleaseError::PayloadSize`], [`ReleaseError::PayloadIndex`], [`ReleaseError::PayloadHead`],
@@ -110,7 +112,7 @@ pub fn check_payload(
         match trouble {
             Trouble::Base(source) => ReleaseError::Base { name: base.name().into(), source },
             Trouble::Patch(source) => ReleaseError::Patch { path: path.into(), source },
-            // Memory is read and written.
+            // Reading and writing memory cannot fail.
             Trouble::Read(_) | Trouble::Write(_) => {
                 ReleaseError::Patch { path: path.into(), source: PatchError::Truncated { produced: 0 } }
             }
@@ -124,8 +126,8 @@ pub fn check_payload(
     }
 }
 
-/// Checks the full payload in the file `path` and writes the image that it becomes into `sink`, where it is worth
-/// nothing unless this returns without an error.
+/// Checks the full payload in the file `path` and writes the image that it becomes into `sink`. If this
+/// returns an error, what `sink` has got is worth nothing.
 pub(super) fn unpack(
     path: &Path,
     image: ImageId,
@@ -146,7 +148,7 @@ pub(super) fn unpack(
             decompress(stream, &header, &mut sink).map_err(wrong)?;
         }
         (Codec::Raw, None) => sink.write_all(&bytes).map_err(wrong)?,
-        // The descriptor's decoder refuses what else there could be; a patch is no full payload.
+        // There are no other codecs: decoding a descriptor refuses them. A patch is not a full payload.
         _ => return Err(ReleaseError::PayloadHead { path: path.into() }),
     }
     let got = sink.digest();

@@ -1,4 +1,4 @@
-//! One HTTP request at a time.
+//! Sends HTTP requests to the service, one at a time.
 
 use core::time::Duration;
 use std::io::{self, Read};
@@ -15,15 +15,16 @@ use super::ServiceError;
 use crate::files;
 use crate::output::plain;
 
-/// How long connecting may take.
+/// Longest time that connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long the service may think about a request; checking a large payload takes it a while.
+/// Longest time that the service may take for a request. It is long because the service checks a whole
+/// payload.
 const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most bytes of the token's file.
 const TOKEN_FILE_BYTES_MAX: u64 = 1024;
-/// Longest refusal that is passed on.
+/// Most characters of the service's refusal that are shown.
 const MESSAGE_CHARS_MAX: usize = 400;
 
 /// A connection to one service.
@@ -35,7 +36,7 @@ pub struct Client {
     authorization: Authorization,
 }
 
-/// The header's value. Never printed.
+/// The value of the authorization header. It is never printed.
 struct Authorization(Zeroizing<String>);
 
 impl core::fmt::Debug for Authorization {
@@ -44,7 +45,7 @@ impl core::fmt::Debug for Authorization {
     }
 }
 
-/// Told how many bytes more were sent.
+/// Called with the number of bytes that were sent since the last call.
 pub type UploadProgress<'p> = &'p mut dyn FnMut(u64);
 
 impl Client {
@@ -68,7 +69,7 @@ impl Client {
         }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            // The service is on this machine: a proxy for the world has no business in between.
+            // The service is on this machine, and a proxy must not see the token.
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -154,14 +155,14 @@ impl Client {
             .put(self.url(&routes::payload(index_digest)))
             .header("Authorization", self.authorization())
             .header("Content-Type", "application/octet-stream")
-            // So that a refusal comes before the bytes go.
+            // With this header the service can refuse before the payload is sent.
             .header("Expect", "100-continue")
             .header("Content-Length", bytes.len().to_string());
         let mut body = Metered { bytes, progress };
         self.answer(request.send(SendBody::from_reader(&mut body)))
     }
 
-    /// The error for an answer that makes no sense.
+    /// The error for an answer that is not as the API has it.
     #[must_use]
     pub fn wrong(&self, reason: String) -> ServiceError {
         ServiceError::Answer { address: self.address.clone(), reason }
@@ -223,7 +224,7 @@ fn is_unreachable(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// The line of `{"error": "line"}`; the status in words where there is none.
+/// The line of `{"error": "line"}`; if there is none, the status in words.
 fn refusal(status: StatusCode, body: &[u8]) -> String {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(refusal) => refusal.error.chars().take(MESSAGE_CHARS_MAX).collect(),
@@ -231,7 +232,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-/// Tells of the bytes that are read from it.
+/// Reports the bytes that are read from it to `progress`.
 struct Metered<'b> {
     bytes: &'b [u8],
     progress: UploadProgress<'b>,

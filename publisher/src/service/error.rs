@@ -1,4 +1,4 @@
-//! Why the service did not do it.
+//! Why a request to the service failed.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::files::FileError;
 
-/// Why the service did not do it.
+/// Why a request to the service failed.
 #[derive(Debug, Error)]
 pub enum ServiceError {
     /// Nothing says where the service is.

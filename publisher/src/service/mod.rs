@@ -1,7 +1,8 @@
 //! The update service's admin API, as the command line uses it.
 //!
-//! JSON over HTTP on the loopback, with a bearer token. Paths and bodies are those of [`whimbrel_api`]. With `--json`
-//! a program sees what the service answered; for people the commands make tables of it.
+//! It is JSON over HTTP on the loopback interface, with a bearer token. [`whimbrel_api`] has the paths and
+//! bodies. With `--json` a program gets the service's answer as it is; for people the commands make tables of
+//! it.
 
 mod client;
 mod error;

@@ -20,7 +20,7 @@ fn build(place: &Place, image: &[u8], more: &[&str]) -> Json {
     place.run(args).json()
 }
 
-/// What the envelope says of its images, as a device reads it.
+/// The images that the envelope names, as a device reads it.
 fn images(place: &Place) -> Vec<(ImageId, Payload)> {
     let envelope = Envelope::decode(&place.read("out/release.suit")).unwrap();
     let manifest = envelope.unverified_manifest().unwrap();
@@ -60,7 +60,7 @@ fn a_device_finds_every_chunk_and_the_image_in_what_was_built() {
     assert_eq!(told["images"][0]["transfer_size"], bytes.len());
 }
 
-/// From byte 1 on a payload without a filter is what `unlzma` and `xz --format=lzma` read.
+/// From byte 1 on, `unlzma` and `xz --format=lzma` can read a payload without a filter.
 #[test]
 fn a_payload_without_a_filter_is_an_ordinary_lzma_file() {
     let place = Place::new();

@@ -1,4 +1,5 @@
-//! What the program says it made survives a power cut: the order of its system calls, as strace sees them.
+//! What the program says it has made survives a power cut. The tests check the order of its system calls, as
+//! strace sees them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Place, build_args, ed25519, noise, text};
 
-/// A system call that matters to what is on the medium. Paths are absolute.
+/// A system call that changes or syncs what is on the medium. Paths are absolute.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
     /// A file was made, with or without a name.
@@ -35,11 +36,11 @@ enum Call {
 #[derive(Debug)]
 struct Trace(Vec<Call>);
 
-/// Where results are printed.
+/// The name of the file to which results are printed.
 const STDOUT: &str = "STDOUT";
 
 impl Trace {
-    /// Runs the program in `place` with a trace of its calls. It went well.
+    /// Runs the program in `place` with a trace of its calls, and checks that it succeeds.
     fn of(place: &Place, args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
         let calls =
@@ -64,7 +65,7 @@ impl Trace {
         self.0.iter().enumerate().filter(|(_, call)| wanted(call)).map(|(at, _)| at).collect()
     }
 
-    /// Such a sync, before anything is printed.
+    /// Finds such a sync before anything is printed.
     #[track_caller]
     fn folder_is_synced_after(&self, folder: &Path, after: usize) {
         let synced = self.positions(|call| matches!(call, Call::Sync { file } if file == folder));
@@ -77,8 +78,8 @@ impl Trace {
         );
     }
 
-    /// The file with this name was synced after all of it was written and before it got its name, and the folder
-    /// after that. Returns the mode that it was made with.
+    /// Checks that the file with this name was synced after all of it was written and before it got its name,
+    /// and the folder after that. Returns the mode that the file was made with.
     #[track_caller]
     fn file_is_durable(&self, place: &Place, name: &str) -> u32 {
         let path = place.path(".").canonicalize().unwrap().join(name);
@@ -107,7 +108,8 @@ impl Trace {
         mode.unwrap_or_else(|| panic!("{name} is made: {self:#?}"))
     }
 
-    /// The folder with this name was made, and then the folder that it is in was synced. Returns its mode.
+    /// Checks that the folder with this name was made, and that its parent was synced after that. Returns its
+    /// mode.
     #[track_caller]
     fn folder_is_durable(&self, place: &Place, name: &str) -> u32 {
         let path = place.path(".").canonicalize().unwrap().join(name);
@@ -122,14 +124,14 @@ impl Trace {
 /// Reads what strace writes.
 struct TraceReader {
     folder: PathBuf,
-    /// What each open file is called, by its number.
+    /// The path of each open file, by its number.
     open: BTreeMap<String, PathBuf>,
-    /// The beginning of each thread's call that others were seen to run beside.
+    /// The first line of each thread's call that was interrupted by calls of other threads.
     begun: BTreeMap<String, String>,
 }
 
 impl TraceReader {
-    /// Puts the two lines of a call together that was not over when another thread made one.
+    /// Joins the two lines of a call that was not over when another thread made one.
     fn line(&mut self, line: &str) -> Option<Call> {
         let (thread, rest) = line.split_once(' ')?;
         if let Some(begun) = line.strip_suffix("<unfinished ...>") {
@@ -146,7 +148,7 @@ impl TraceReader {
         }
     }
 
-    /// `1234 write(3</folder/#17 (deleted)>, ""..., 5) = 5`. `None` where it failed or does not matter.
+    /// `1234 write(3</folder/#17 (deleted)>, ""..., 5) = 5`. `None` if it failed or does not matter.
     fn call(&mut self, line: &str) -> Option<Call> {
         let (head, result) = line.rsplit_once(" = ")?;
         if result.starts_with('-') {
@@ -190,7 +192,7 @@ impl TraceReader {
         })
     }
 
-    /// An absolute path without `.` in it.
+    /// Makes an absolute path without `.` in it.
     fn clean(&self, name: &str) -> PathBuf {
         self.folder.join(name).components().collect()
     }

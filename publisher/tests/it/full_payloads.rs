@@ -1,4 +1,4 @@
-//! What full payloads take beside xz, on an image made here and on a real kernel.
+//! Compares the size of full payloads with that of xz, on an image made here and on a real kernel.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,8 +30,8 @@ fn xz_arm64_bytes(image: &Path) -> usize {
     out.stdout.len()
 }
 
-/// Functions of the kinds of instruction that programs have, with calls into each other from everywhere: some
-/// 600 KB of what looks like code of ARM64.
+/// Makes about 600 KB that look like code of ARM64: functions with the kinds of instruction that programs
+/// have, which call each other.
 fn arm64_program() -> Vec<u8> {
     const WORDS: u32 = 150_000;
     let mut state = 1_u64;
@@ -58,7 +58,8 @@ fn arm64_program() -> Vec<u8> {
         .collect()
 }
 
-/// What `xz --arm64 --lzma2=preset=9e,dict=8MiB` of xz 5.4.1 makes of [`arm64_program`], whose digest it is.
+/// Bytes that `xz --arm64 --lzma2=preset=9e,dict=8MiB` of xz 5.4.1 makes of [`arm64_program`], and the digest
+/// of that program.
 const XZ_BYTES: usize = 256_056;
 const PROGRAM: &str = "d068cb3d113b6b96f5f36fae2f49bc53876378ac33ecf825c23fbd022d658110";
 

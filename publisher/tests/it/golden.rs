@@ -1,4 +1,4 @@
-//! What `whimbrel inspect` and `--help` print, word for word, so that a change is seen before it is made.
+//! The output of `whimbrel inspect` and `--help`, word for word, so that nobody changes it without noticing.
 //!
 //! `WHIMBREL_BLESS=1 cargo nextest run -p whimbrel-publisher golden` writes the files anew; read the difference.
 

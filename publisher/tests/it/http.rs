@@ -1,4 +1,4 @@
-//! A small HTTP server that answers as a test says and keeps what it was asked.
+//! A small HTTP server that answers as a test says, and keeps the requests that it got.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use serde_json::Value as Json;
 
-/// What was asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     /// Method and path, such as `GET /v1/status`.
@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 pub(crate) enum Early {
     /// The connection is closed after so many bytes of it.
     HangUpAfter(usize),
-    /// The body is not wanted.
+    /// The server answers without reading the body.
     Refuse(u16, Json),
 }
 
@@ -86,12 +86,12 @@ impl Server {
         Self::start(move |_| Answer::Json(status, json.clone()))
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Methods and paths of what it was asked.
+    /// Methods and paths of the requests so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.requests().into_iter().map(|request| request.line).collect()
     }
@@ -107,7 +107,7 @@ impl Drop for Server {
     }
 }
 
-/// One request a connection: the answer says so.
+/// Every connection carries one request, and the answer says so.
 fn serve(
     stream: TcpStream,
     requests: &Mutex<Vec<Request>>,

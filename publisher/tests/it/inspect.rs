@@ -1,4 +1,4 @@
-//! `whimbrel inspect`: where things come from, what is refused and shown all the same, and hostile bytes.
+//! `whimbrel inspect`: its sources, bytes that are refused and shown all the same, and hostile bytes.
 
 use proptest::prelude::*;
 use whimbrel_publisher::inspect::explain;
@@ -152,7 +152,8 @@ fn what_is_nothing_of_ours_is_one_line() {
     assert!(place.run(["inspect", "text", "--root", "text"]).line().contains("text: root is malformed"));
 }
 
-/// The text of a manifest is the publisher's to choose, and may be meant for somebody else's terminal.
+/// A publisher chooses the text of a manifest, and could put control sequences for other people's terminals
+/// in it.
 #[test]
 fn text_in_a_manifest_reaches_no_terminal_unescaped() {
     let place = Place::new();

@@ -58,7 +58,7 @@ fn a_private_key_that_others_can_read_is_warned_of() {
     place.run(["key", "show", "public.cose"]).quiet();
 }
 
-/// coset writes it as its own builder does; we add what makes it an unambiguous key of our profile.
+/// coset writes the key with its own builder; the test adds the members that our profile asks for.
 fn coset_private(key: &SigningKey) -> Vec<u8> {
     let built = match key.public() {
         PublicKey::P256(public) => {

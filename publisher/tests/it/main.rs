@@ -1,7 +1,7 @@
 //! The command line from outside: real files, real processes, a real socket.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
-// Tests run where std is.
+// Tests always have std.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod build;
@@ -28,7 +28,7 @@ mod support;
 mod trouble;
 mod verify;
 
-/// A file without its `mod` line would be tests that nobody runs.
+/// Nobody would run the tests of a file without its `mod` line.
 #[test]
 fn no_test_file_is_forgotten() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");

@@ -1,4 +1,4 @@
-//! One of each thing that `whimbrel inspect` explains, always with the same bytes.
+//! One object of each kind that `whimbrel inspect` explains, always with the same bytes.
 
 use whimbrel_protocol::chunk::{ChunkSalt, ChunkSet, Index, Layout};
 use whimbrel_protocol::cose::{Kind, SigningKey, sign_attached};

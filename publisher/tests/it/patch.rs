@@ -242,7 +242,7 @@ fn an_apply_that_is_ended_leaves_nothing_behind() {
         assert!(place.shell(&format!("kill -{name} {}", child.id())).code == Some(0));
         assert_eq!(child.wait().unwrap().signal(), Some(number));
         let after = place.files();
-        // Where the file system knows no files without a name, a temporary one stays.
+        // If the file system has no files without a name, a temporary one stays.
         let names =
             |files: &std::collections::BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
         if nameless_files(&place.path(".")) {

@@ -1,7 +1,7 @@
-//! Bytes that patches between real versions take at most, as `scripts/bench-patches --check` measures them too.
+//! Checks the size of patches between real versions, as `scripts/bench-patches --check` does too.
 //!
-//! The images have licences of others, so that they are not part of this project. These tests run when they are asked
-//! for, with `WHIMBREL_PATCH_PAIRS` naming a folder with NAME.old and NAME.new, or the same with `.xz`.
+//! The images are other people's and have other licences, so they are not part of this project. These tests run if
+//! somebody asks for them and `WHIMBREL_PATCH_PAIRS` names a folder with NAME.old and NAME.new, or the same with `.xz`.
 
 use std::io::Read as _;
 
@@ -12,7 +12,7 @@ use whimbrel_publisher::patch::{PatchOptions, diff};
 use crate::support::patch_pairs;
 
 const KIB: u32 = 1024;
-/// What the decoder of a Linux device and that of a microcontroller may have.
+/// The memory that the decoder of a Linux device may have, and that of a microcontroller.
 const LINUX_MEMORY: u32 = 256 * KIB;
 const MCU_MEMORY: u32 = 40 * KIB;
 
@@ -30,7 +30,7 @@ fn image(name: &str) -> Vec<u8> {
     image
 }
 
-/// Nothing is said of architecture or address: both are found.
+/// Neither architecture nor address is given, so that both have to be found.
 fn within(name: &str, memory_bytes: u32, patch_bytes_max: usize) {
     let (old, new) = (image(&format!("{name}.old")), image(&format!("{name}.new")));
     let patch = diff(&old, &new, &PatchOptions { memory_bytes, ..PatchOptions::default() }, &mut |_| {});

@@ -1,4 +1,5 @@
-//! Patches that nobody's encoder makes: damaged ones, and ones that are well coded and say what makes no sense.
+//! Patches that no proper encoder makes: damaged ones, and ones that are coded well but have senseless
+//! values.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,7 +14,8 @@ use whimbrel_publisher::patch::{MEMORY_BYTES_MIN, PatchOptions, diff};
 
 use crate::patch_properties::{Random, code};
 
-/// An old image of any size and content, that counts how often it is read and lets nobody read beyond its end.
+/// An old image of any size and content. It counts how often it is read, and panics if somebody reads beyond
+/// its end.
 struct Old<'o> {
     bytes: &'o [u8],
     size: u64,
@@ -37,7 +39,7 @@ impl Base for Old<'_> {
 const MEMORY_BYTES_MAX: u32 = 64 * 1024;
 const IMAGE_BYTES_MAX: u64 = 16 * 1024;
 
-/// The name of what came of a patch.
+/// The name of the result of decoding a patch.
 fn outcome(patch: &[u8], old: &[u8]) -> &'static str {
     let header = match Header::decode(patch) {
         Ok((header, header_bytes)) => (header, &patch[header_bytes..]),
@@ -81,7 +83,8 @@ fn outcome(patch: &[u8], old: &[u8]) -> &'static str {
     }
 }
 
-/// A small pair with code of an architecture: a piece more, a piece moved, a few bytes changed; and its patch.
+/// A small pair of images with code of an architecture, and its patch. A piece was added, a piece was moved,
+/// and a few bytes were changed.
 fn small_patch(architecture: Architecture) -> (Vec<u8>, Vec<u8>) {
     let old = code(architecture, 11, 700);
     let mut new = old.clone();
@@ -166,12 +169,12 @@ fn a_hundred_thousand_damaged_patches_give_images_or_named_errors_in_bounds() {
     }
 }
 
-/// Says what makes no sense, as far as an encoder can say it.
+/// A script of senseless values, as far as an encoder can code them.
 struct Liar {
     random: Random,
     image_len: u32,
     base_len: u32,
-    /// Where the last entry ends in the new image, and where the region does.
+    /// The ends of the last entry and of the region in the new image.
     new_end: u32,
     region_end: u32,
     /// The region that has begun.
@@ -179,7 +182,7 @@ struct Liar {
 }
 
 impl Liar {
-    /// Numbers where sums overflow, and others.
+    /// Numbers with which sums overflow, and others.
     fn edge(&mut self) -> u64 {
         let near = u64::from(self.random.below(5000));
         match self.random.below(6) {
@@ -264,7 +267,7 @@ impl Script for Liar {
     }
 
     fn mode(&mut self, _: u32, last: Mode, _: [u32; Mode::ALL.len()]) -> Mode {
-        // Mostly machine code, where there is any.
+        // Mostly machine code, if there is any.
         if self.random.below(2) == 0 { last } else { Mode::ALL[self.random.below(5) as usize] }
     }
 
@@ -273,7 +276,7 @@ impl Script for Liar {
     }
 }
 
-/// Takes every decision as it was said, but for some, and counts the bits that they would take.
+/// Takes every decision as it is given, except for some, and counts the bits that they would take.
 struct Echo {
     random: Random,
     bits: f64,

@@ -1,4 +1,4 @@
-//! Decoding what was encoded gives the image, for any images and however a decoder is fed.
+//! Decoding a patch gives the image that was encoded, for any images and any sizes of input pieces.
 
 use proptest::prelude::*;
 use whimbrel_protocol::patch::{Architecture, Decoder, Header, INPUT_MARGIN};
@@ -81,7 +81,7 @@ fn pointer(any: u32) -> u32 {
     LOAD_ADDRESS as u32 + (any & 0x1ffc)
 }
 
-/// A linear congruential generator: what is made of a seed stays the same.
+/// A linear congruential generator. The same seed always gives the same numbers.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -91,7 +91,7 @@ impl Random {
     }
 }
 
-/// What is done to an image to make the next version.
+/// A change of an image, to make the next version.
 #[derive(Clone, Debug)]
 enum Edit {
     Overwrite(usize, Vec<u8>),

@@ -10,8 +10,8 @@ use whimbrel_protocol::manifest::{Codec, Manifest};
 
 use crate::support::{Place, build_args, ed25519, files_below, noise, p256, root, text};
 
-/// An image, and the one before it, which differs in a few places. Nothing compresses them, so that a patch is
-/// always the shorter way; the number makes bases different.
+/// An image, and the one before it, which differs in a few places. They cannot be compressed, so that a patch
+/// is always smaller than the full payload. The number makes bases different.
 fn image() -> Vec<u8> {
     noise(150_000, 1)
 }
@@ -47,7 +47,7 @@ fn manifest(place: &Place, folder: &str) -> Manifest {
     manifest
 }
 
-/// The files of a release, without the summary, which calls bases by their names.
+/// The files of a release, without the summary, which has the names of the bases.
 fn of_devices(place: &Place, folder: &str) -> BTreeMap<String, Vec<u8>> {
     let mut files = files_below(&place.path(folder));
     assert!(files.remove("release.json").is_some());
@@ -111,7 +111,7 @@ fn neither_the_order_of_bases_nor_threads_change_a_release() {
     assert!(of_devices(&place, "r") == of_devices(&place, "s"));
 }
 
-/// A service takes the second beside the first by this.
+/// By this a service recognises that the second release is another envelope of the first one.
 #[test]
 fn other_bases_give_another_envelope_of_the_same_image() {
     let place = place();
@@ -337,14 +337,14 @@ fn an_image_that_is_compressed_is_told_with_what_to_do() {
     place.write("image", &plain);
     place.write("old", &packed);
     assert!(build(&["--base", "old"]).contains("base old: image is compressed with gzip"));
-    // What no header explains, where a patch is wanted.
+    // Compressed data that no header explains is reported if a patch is wanted.
     place.write("image", noise(50_000, 5));
     assert!(!build(&[]).contains("encrypted"));
     place.write("old", noise(50_000, 6));
     assert!(build(&["--base", "old"]).contains("image is compressed or encrypted in 100 % of its bytes"));
     let told = warnings(place.run(["release", "diff", "old", "image", "--json"]).good());
     assert!(told.contains("image: image is compressed or encrypted"), "{told}");
-    // And nothing where nothing is compressed.
+    // Nothing is reported if nothing is compressed.
     place.write("image", &plain);
     assert_eq!(build(&[]), "");
 }

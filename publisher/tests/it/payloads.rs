@@ -1,11 +1,13 @@
-//! By which payloads devices got their image, and which patches would be worth making: as people see it.
+//! The output for people on the payloads by which devices got their image, and on patches that would be worth
+//! making.
 
 use serde_json::{Value as Json, json};
 
 use crate::http::Server;
 use crate::support::{Place, Run};
 
-/// Runs `args` against a service that gives one answer; also the requests that it got.
+/// Runs `args` against a service that gives one answer. Returns the result, and the requests that the service
+/// got.
 fn ask(answer: Json, args: &[&str]) -> (Run, Vec<String>) {
     let server = Server::always(200, answer);
     let place = Place::new();

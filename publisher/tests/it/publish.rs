@@ -9,13 +9,13 @@ use whimbrel_protocol::envelope::Envelope;
 use crate::http::{Answer, Early, Request, Server};
 use crate::support::{Place, Run, build_args, noise, text};
 
-/// A service as far as publishing goes: it knows which payloads it has.
+/// A service that can only take releases. It knows which payloads it has.
 #[derive(Default)]
 struct Stored {
     payloads: BTreeSet<String>,
-    /// Uploads that break after 1,000 bytes.
+    /// Number of uploads that break after 1,000 bytes.
     breaks: usize,
-    /// No payload is taken.
+    /// The service takes no payload.
     full: bool,
 }
 
@@ -65,7 +65,7 @@ fn answer(stored: &mut Stored, request: &Request) -> Answer {
     }
 }
 
-/// What the service says of a release.
+/// The service's answer about a release.
 fn release(digest: &str, state: &str, missing: &Json) -> Json {
     json!({
         "release": digest, "sequence": 17, "version": "1.4.2", "vendor": "00", "class": "00", "image_size": 1,

@@ -22,8 +22,7 @@ fn verify(place: &Place) -> crate::support::Run {
     place.run(["release", "verify", "r", "--root", "root.cbor", "--json"])
 }
 
-/// The only things that travel are the bytes to sign, the key that never leaves the other machine, and the
-/// signature.
+/// Only the bytes to sign and the signature travel; the private key never leaves the other machine.
 fn sign_elsewhere(key: &SigningKey, tbs: &[u8]) -> Vec<u8> {
     match key {
         SigningKey::Ed25519(key) => ed25519_dalek::Signer::sign(&**key, tbs).to_bytes().to_vec(),

@@ -1,4 +1,4 @@
-//! Runs the binary, and makes what it works on.
+//! Runs the binary, and makes the files that it works on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ pub(crate) struct Place {
     folder: TempDir,
 }
 
-/// What a run said.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -30,7 +30,7 @@ impl Place {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A folder made by `whimbrel init`, which is the one in which everything runs.
+    /// A folder that `whimbrel init` has made, and in which everything runs.
     pub(crate) fn with_init() -> Self {
         let place = Self::new();
         place.run(["init", "."]).good();
@@ -47,7 +47,7 @@ impl Place {
         path
     }
 
-    /// A key file, which its owner alone may read.
+    /// Writes a key file that only its owner may read.
     pub(crate) fn write_secret(&self, name: &str, bytes: impl AsRef<[u8]>) {
         self.write(name, bytes);
         self.set_mode(name, 0o600);
@@ -65,7 +65,7 @@ impl Place {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// The binary in this folder, with nothing of this machine's settings.
+    /// A command that runs the binary in this folder, with none of this machine's settings.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
         command.current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
@@ -84,7 +84,7 @@ impl Place {
         Run::of(self.command().args(args).stdin(input).output().unwrap())
     }
 
-    /// A line of shell in this folder, in which `$whimbrel` is the binary.
+    /// Runs a line of shell in this folder, in which `$whimbrel` is the binary.
     pub(crate) fn shell(&self, line: &str) -> Run {
         let mut command = Command::new("sh");
         command.current_dir(self.folder.path()).env("whimbrel", env!("CARGO_BIN_EXE_whimbrel"));
@@ -124,14 +124,14 @@ impl Run {
         }
     }
 
-    /// It went well.
+    /// Checks that it succeeded.
     #[track_caller]
     pub(crate) fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
-    /// It went well and had nothing to warn of.
+    /// Checks that it succeeded and printed no warning.
     #[track_caller]
     pub(crate) fn quiet(self) -> Self {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
@@ -146,7 +146,8 @@ impl Run {
         serde_json::from_str(&run.out).unwrap()
     }
 
-    /// It failed with one line on standard error, nothing on standard output and status 1; gives the line.
+    /// Checks that it failed with one line on standard error, nothing on standard output and status 1.
+    /// Returns the line.
     #[track_caller]
     pub(crate) fn line(self) -> String {
         assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:?}");

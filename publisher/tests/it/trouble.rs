@@ -1,9 +1,9 @@
-//! Full disks, closed pipes, wrong words: one line, nothing half-written.
+//! Full disks, closed pipes and wrong words give one line of error and leave nothing half-written.
 
 use crate::support::{Place, Run, build_args, ed25519, noise};
 
-/// Runs with files limited to this many KiB, as on a disk that has no more room. The signal that comes with the
-/// limit is ignored; what is left is the error.
+/// Runs with files limited to this many KiB, as on a disk that has no more room. The signal that comes with
+/// the limit is ignored, so that writing fails with an error.
 fn with_room(place: &Place, kib: u32, command: &str) -> Run {
     place.shell(&format!("trap '' XFSZ; ulimit -f {}; exec \"$whimbrel\" {command}", kib * 2))
 }
@@ -30,7 +30,7 @@ fn a_full_disk_leaves_nothing_half_written() {
         assert!(line.contains("cannot write") && line.contains("File too large"), "{command}: {line}");
         assert!(place.files() == before, "{command}: {:?}", place.files().keys());
     }
-    // With room again everything works, also where it failed before.
+    // With room again everything works, even in the place in which it failed before.
     with_room(&place, 100, &build).good();
     with_room(&place, 100, "release sign r --key key.cose").good();
     with_room(&place, 100, "init fleet").good();

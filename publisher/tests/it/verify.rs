@@ -71,7 +71,8 @@ fn a_change_anywhere_in_a_payload_is_found() {
     }
 }
 
-/// A release whose manifest says `image` of a payload that was made of something else; its index is right.
+/// A release whose manifest promises `image`, but whose payload was made from something else. Its index is
+/// right.
 fn forged(
     image: &[u8],
     payload: &[u8],
@@ -184,7 +185,7 @@ fn id(image: &[u8]) -> ImageId {
     ImageId { digest: Digest::of(image), size: image.len() as u64 }
 }
 
-/// A patch in its two parts.
+/// A patch, split into header and stream.
 fn patch(old: &[u8], new: &[u8]) -> (Header, Vec<u8>) {
     let patch = diff(old, new, &PatchOptions::default(), &mut |_| {});
     let stream = patch.bytes[patch.header.encode().len()..].to_vec();
@@ -272,7 +273,8 @@ fn a_patch_whose_head_names_another_base_or_image_is_refused() {
     }
 }
 
-/// Whoever has the release key can sign what this program would not. Everything else about it is right.
+/// A manifest that this program would not sign, signed by somebody who has the release key. Everything else
+/// about it is right.
 #[test]
 fn a_manifest_that_devices_refuse_is_found_although_it_is_signed() {
     let without = |sequence: &Sequence, out: fn(&Command) -> bool| {

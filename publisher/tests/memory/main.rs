@@ -1,6 +1,6 @@
-//! The memory of decoders, counted by the allocator.
+//! Measures the memory of decoders with an allocator that counts.
 //!
-//! A program of its own with one test, because an allocator counts for all threads.
+//! This is a program of its own with one test, because the allocator counts for all threads.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 

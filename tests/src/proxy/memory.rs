@@ -1,4 +1,4 @@
-//! The latest messages that passed: what a broker has to replay, and to deliver to others.
+//! Keeps the latest messages that passed, which a hostile broker could replay or deliver to others.
 
 use alloc::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use super::traffic::is_chunk;
 /// A message that passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The device that sent it, or to whose connection it went.
+    /// The device that sent it, or that it was sent to.
     pub device: String,
     /// Whether the device sent it.
     pub up: bool,
@@ -17,13 +17,13 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// The latest messages, those of each device and kind counted on their own.
+/// The latest messages. Their number is limited for each device and kind separately.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     messages: VecDeque<Message>,
 }
 
-/// Messages kept of each device: chunks, and others of each direction.
+/// Number of messages that are kept for each device: of chunks, and of others in each direction.
 const CHUNKS_MAX: usize = 12;
 const OTHERS_MAX: usize = 64;
 

@@ -1,9 +1,9 @@
 //! A proxy between devices and broker that does what a hostile or broken broker could do.
 //!
-//! It understands MQTT packets, so that what it does is done to messages and never to MQTT's own framing. It
-//! also counts, which is how tests assert on traffic.
+//! It understands MQTT packets, so that it changes messages and never MQTT's own framing. It also counts, so
+//! that tests can assert on traffic.
 //!
-//! `relay` moves bytes, `verb` says what is done to them, `memory` keeps what passed, `traffic` counts.
+//! `relay` moves bytes, `verb` changes messages, `memory` keeps what passed, `traffic` counts.
 
 mod memory;
 mod relay;
@@ -37,7 +37,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct State {
     shared: Mutex<Shared>,
-    /// Told of whenever something passes.
+    /// Notified whenever something passes.
     passed: Condvar,
 }
 
@@ -53,13 +53,13 @@ struct Shared {
     lot: Lot,
     traffic: BTreeMap<String, Traffic>,
     memory: Memory,
-    /// What passed before the verb was set, as far as it was not delivered again.
+    /// The messages that passed before the verb was set and were not delivered again yet.
     old: Vec<Message>,
     /// Rises with every cut of all connections.
     cuts: u64,
 }
 
-/// Set in the environment where every proxy is to be a broker that ignores `retain`.
+/// The variable that makes every proxy behave like a broker that ignores `retain`.
 const IGNORE_RETAIN: &str = "E2E_IGNORE_RETAIN";
 
 impl State {
@@ -72,7 +72,7 @@ impl Proxy {
     /// Starts a proxy in front of `upstream`.
     ///
     /// # Panics
-    /// Where no port is free.
+    /// If no port is free.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -104,18 +104,18 @@ impl Proxy {
         Self { address, state, runtime: Some(runtime) }
     }
 
-    /// Where devices connect.
+    /// The address to which devices connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the broker is, for connections from now on.
+    /// Sets the broker's address, for connections from now on.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         self.state.lock().upstream = upstream;
     }
 
-    /// What it does from now on.
+    /// Sets what it does to messages from now on.
     pub fn set(&self, verb: Verb) {
         let mut shared = self.state.lock();
         shared.lot = Lot::default();
@@ -123,7 +123,7 @@ impl Proxy {
         shared.verb = verb;
     }
 
-    /// Whether it drops retained messages from now on.
+    /// Sets whether it drops retained messages from now on.
     pub fn ignore_retain(&self, ignore: bool) {
         self.state.lock().ignore_retain = ignore;
     }
@@ -147,10 +147,10 @@ impl Proxy {
         messages
     }
 
-    /// Waits until what passed to and from `device` is as `is` wants it.
+    /// Waits until `is` accepts the traffic to and from `device`.
     ///
     /// # Panics
-    /// Where it is not in time.
+    /// If it does not in time.
     #[track_caller]
     pub fn wait_for_traffic(&self, device: &str, mut is: impl FnMut(&Traffic) -> bool) -> Traffic {
         let deadline = Deadline::after(PATIENCE);

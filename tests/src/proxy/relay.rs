@@ -16,14 +16,14 @@ enum Way {
     Down,
 }
 
-/// One side of a connection that packets come from.
+/// The side of a connection that packets come from.
 struct Source {
     half: OwnedReadHalf,
     buffer: Vec<u8>,
 }
 
 impl Source {
-    /// The next whole packet; `None` when the peer has gone.
+    /// The next whole packet; `None` if the peer has gone.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = frames::take(&mut self.buffer) {

@@ -1,4 +1,4 @@
-//! What passed to and from a device, in numbers.
+//! Counts what passed to and from a device.
 
 use core::ops::Range;
 
@@ -7,7 +7,7 @@ use whimbrel_protocol::message::{Answer, ChunkMessage};
 use super::Shared;
 use crate::frames::Frame;
 
-/// What passed, of one device.
+/// The traffic of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Connections that it made.
@@ -39,7 +39,7 @@ impl Shared {
         self.traffic.entry(device.to_owned()).or_default()
     }
 
-    /// A device says something.
+    /// Counts a packet from the device.
     pub(super) fn count_up(&mut self, device: &str, frame: &Frame) {
         let Some(publish) = frame.publish() else { return };
         let (leaf, first) = (leaf_of(publish.topic), publish.payload.first().copied());
@@ -54,13 +54,13 @@ impl Shared {
         }
     }
 
-    /// The broker has something for a device.
+    /// Counts a packet from the broker to the device.
     pub(super) fn count_served(&mut self, device: &str, frame: &Frame) {
         let bytes = chunk_bytes(frame);
         self.of(device).served_bytes += bytes;
     }
 
-    /// The bytes `from..to` of a packet were written to a device.
+    /// Counts the bytes `from..to` of a packet, which were written to the device.
     pub(super) fn count_written(&mut self, device: &str, frame: &Frame, written: Range<usize>) {
         let chunks = chunk_bytes(frame);
         // The chunks are a packet's last bytes.
@@ -73,7 +73,7 @@ impl Shared {
     }
 }
 
-/// What a topic ends with.
+/// The last level of a topic.
 pub(super) fn leaf_of(topic: &str) -> &str {
     topic.rsplit('/').next().unwrap_or_default()
 }
@@ -83,7 +83,7 @@ pub(super) fn is_chunk(payload: &[u8]) -> bool {
     payload.first() == Some(&0x18)
 }
 
-/// The bytes of chunks in a packet; 0 where it carries none.
+/// The bytes of chunks in a packet; 0 if it carries none.
 fn chunk_bytes(frame: &Frame) -> u64 {
     let Some(publish) = frame.publish() else { return 0 };
     match Answer::decode(publish.payload) {

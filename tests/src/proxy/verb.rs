@@ -1,4 +1,4 @@
-//! What a hostile or broken broker does to messages.
+//! Does to messages what a hostile or broken broker could do.
 
 use whimbrel_protocol::message::{Refusal, RefusalCode};
 use whimbrel_protocol::retry::Jitter;
@@ -8,7 +8,7 @@ use super::memory::Message;
 use super::traffic::{is_chunk, leaf_of};
 use crate::frames::{self, Frame};
 
-/// What it does to messages, beside passing them on.
+/// What the proxy does to messages, apart from passing them on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Verb {
     /// Nothing.
@@ -19,9 +19,10 @@ pub enum Verb {
         /// One in this many.
         one_in: u64,
     },
-    /// Delivers once more, in both directions, what passed before this verb was set.
+    /// Delivers once more, in both directions, the messages that passed before this verb was set.
     ReplayOld,
-    /// Delivers to each device what another one gets, and to the service as from one what another one sends.
+    /// Delivers to each device what another one gets, and to the service, as if it came from that device,
+    /// what another one sends.
     CrossDeliver,
     /// Drops one message to a device in this many.
     Withhold {
@@ -30,7 +31,7 @@ pub enum Verb {
     },
     /// Delivers empty messages on the retained topics of a device with every answer.
     EmptyRetain,
-    /// Puts a forged refusal before one message in this many; one of every code in turn.
+    /// Puts a forged refusal before one message in this many, with each code in turn.
     ForgeRefusal {
         /// One in this many.
         one_in: u64,
@@ -40,14 +41,15 @@ pub enum Verb {
         /// How many.
         count: u32,
     },
-    /// Flips one bit of every envelope, always the same.
+    /// Flips one bit of every envelope, always the same one.
     Spoil {
         /// Which, counted from the lowest one of its first byte.
         bit: usize,
     },
 }
 
-/// Draws one message of every so many, anywhere among them: the part is exact, the place is not predictable.
+/// Chooses one message at random of every so many: the number is exact, but which one it is cannot be
+/// predicted.
 #[derive(Debug, Default)]
 pub(super) struct Lot {
     seen: u64,
@@ -183,7 +185,7 @@ impl Shared {
         }
     }
 
-    /// The next message of earlier days to the device, or that it sent on topic `up`.
+    /// The next old message to the device, or the next that it sent on topic `up`.
     fn take_old(&mut self, device: &str, up: Option<&str>) -> Option<Message> {
         let at = self.old.iter().position(|old| {
             old.device == device && old.up == up.is_some() && up.is_none_or(|topic| topic == old.topic)
@@ -200,7 +202,7 @@ impl Shared {
     }
 }
 
-/// The message that a packet carries, of a topic of ours.
+/// The message that a packet carries, if its topic is ours.
 fn message_of(device: &str, up: bool, frame: &Frame) -> Option<Message> {
     let publish = frame.publish()?;
     let (topic, payload) = (publish.topic.to_owned(), publish.payload.to_vec());

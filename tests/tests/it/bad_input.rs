@@ -1,6 +1,7 @@
-//! What people do wrong between two programs: one line on standard error that says what, and exit status 1.
+//! Mistakes of people that concern two programs. Each gives one line on standard error that says what is wrong, and
+//! exit status 1.
 //!
-//! Flags, files and configurations of one program alone are tested beside that program.
+//! Flags, files and configurations that concern one program are tested beside that program.
 
 use e2e::agent::Agent;
 use e2e::broker::free_address;
@@ -62,7 +63,7 @@ fn a_service_that_is_not_there_or_does_not_know_the_token_is_named() {
     }
 }
 
-/// A device that was provisioned for another maker believes nothing that it hears.
+/// A device that was provisioned with the root of another maker believes nothing that it gets.
 #[test]
 fn an_agent_with_the_root_of_another_bundle_takes_nothing_and_counts_it() {
     let stage = Stage::embedded();
@@ -99,7 +100,7 @@ fn a_service_that_cannot_start_says_why_in_one_line() {
     assert!(complaint.contains(&taken), "{complaint}");
     let complaint = start(&stage.bundle, "127.0.0.1:0");
     assert!(complaint.contains("data"), "{complaint}");
-    // A database that is none.
+    // A file that is no database.
     stage.service.stop();
     let database = stage.bundle.path("data/whimbrel.sqlite");
     let garbage = vec![7; 8192];

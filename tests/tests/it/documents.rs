@@ -1,9 +1,10 @@
-//! What signed documents may do to a device, each sentence of it with real processes and across a reboot: the
-//! device has nothing but its medium to remember by.
+//! What signed documents may do to a device, tested with real processes and across a reboot, after which the device
+//! knows only what is on its medium.
 //!
-//! Documents come from somebody with the online keys, or with old documents, at the broker: on the device's own
-//! topic, where it always listens. `protocol/tests/it/documents.rs` has the same claims, and those that no process
-//! adds anything to: documents on a topic that is not theirs, every role's key against every kind, spread, priorities.
+//! The documents come from somebody at the broker who has the online keys, or old documents. They arrive on the
+//! device's own topic, on which it always listens. `protocol/tests/it/documents.rs` tests the same claims, and others
+//! for which real processes would add nothing: documents on the wrong topic, every role's key with every kind, spread,
+//! priorities.
 
 use e2e::agent::Agent;
 use e2e::bundle::Release;
@@ -24,7 +25,7 @@ struct Scene {
     stage: Stage,
     device: Agent,
     forger: Forger,
-    /// The latest documents, and as they were signed.
+    /// The latest documents, decoded and as they were signed.
     campaign: (Campaign, Vec<u8>),
     assignment: (Assignment, Vec<u8>),
     beacon: (Beacon, Vec<u8>),
@@ -63,7 +64,7 @@ impl Scene {
         self.offer(&self.campaign.1);
     }
 
-    /// The same, with an order for `release` under another campaign's name.
+    /// Does the same, with an order for `release` under another campaign's id.
     fn order(&mut self, release: &Release, change: impl FnOnce(&mut Campaign)) {
         let order = Order {
             campaign: CampaignId([u8::try_from(release.sequence).unwrap(); 8]),
@@ -90,7 +91,7 @@ impl Scene {
         self.device.wait_for_line(&["message rejected channel=\"answers\"", reason]);
     }
 
-    /// What was asked for and served until now.
+    /// Counts what was asked for and served until now.
     fn data(&self) -> [u64; 4] {
         let traffic = self.stage.proxy.traffic(ID);
         [traffic.document_requests, traffic.page_requests, traffic.chunk_requests, traffic.served_bytes]
@@ -123,7 +124,7 @@ fn rollback(got: u64, known: u64) -> String {
     format!("Rollback {{ got: {got}, known: {known} }}")
 }
 
-/// The highest version of each scope is remembered; what is older is refused.
+/// The device remembers the highest version of each scope and refuses older ones.
 #[test]
 fn an_older_document_of_any_scope_is_a_rollback_also_after_a_reboot() {
     let mut scene = Scene::begin();
@@ -154,7 +155,8 @@ fn an_older_document_of_any_scope_is_a_rollback_also_after_a_reboot() {
     }
 }
 
-/// One version is one document: whoever holds the keys and says two things is told apart from a broker that replays.
+/// There may be only one document of a version. So a key holder who signs two is told apart from a broker
+/// that replays.
 #[test]
 fn another_document_of_the_same_version_is_equivocation_also_after_a_reboot() {
     let mut scene = Scene::begin();
@@ -224,7 +226,8 @@ fn a_document_of_another_scope_or_by_another_role_is_unauthentic_and_leaves_no_t
     remembers(&scene.device, &assignment.encode());
 }
 
-/// The version is durable before anybody can see that it was acted on: power goes at the first sign of it.
+/// The version is durable before anybody can see that the device acts on it. The power is cut at the first
+/// sign of that.
 #[test]
 fn a_document_that_is_acted_on_is_remembered() {
     let mut scene = Scene::begin();
@@ -291,7 +294,7 @@ fn not_again_before_a_higher_attempt(scene: &mut Scene, state: &str, reason: &st
     let id = scene.stage.service.roll_out(&release);
     scene.stage.service.wait_for_end(&id, ID, state, Some(reason));
     scene.device.wait_until_reported();
-    // Nothing is in the way any more.
+    // Now nothing prevents the update any more.
     scene.device.hook(hook, "exit 0");
     let data = scene.data();
     // A newer document of the same attempt, which the device takes, changes nothing.
@@ -306,14 +309,15 @@ fn not_again_before_a_higher_attempt(scene: &mut Scene, state: &str, reason: &st
     }
     assert_eq!(scene.data(), data, "nothing is asked for");
 
-    // The operator lets it try again, twice: the first version is the one that somebody else has used.
+    // The operator lets it try again, twice, because this test has already used the version of the first
+    // retry.
     scene.stage.service.whimbrel(["campaign", "retry", &id]).good();
     scene.stage.service.whimbrel(["campaign", "retry", &id]).good();
     let status = scene.stage.wait_until_updated(&scene.device, &release, &id);
     assert!(status["attempt"].as_u64() >= Some(2), "{status}");
 }
 
-/// The lowest sequence number that is not withdrawn only rises, and is remembered.
+/// The minimum sequence only rises, and the device remembers it.
 #[test]
 fn a_withdrawn_release_is_refused_in_every_order_also_after_a_reboot() {
     let mut scene = Scene::begin();
@@ -325,7 +329,7 @@ fn a_withdrawn_release_is_refused_in_every_order_also_after_a_reboot() {
     remembers(&scene.device, &scene.campaign.0.encode());
     scene.reboot();
     let data = scene.data();
-    // In a group's campaign that knows of no withdrawal, and in an assignment.
+    // The orders stand in a group's campaign that has no minimum, and in an assignment.
     scene.order(&release, |campaign| {
         campaign.order.state = CampaignState::Active;
         campaign.order.min_sequence = 0;
@@ -345,7 +349,7 @@ fn a_withdrawn_release_is_refused_in_every_order_also_after_a_reboot() {
     assert_eq!(scene.data(), data, "nothing was asked for");
 }
 
-/// Expiry is judged by an answer to the device's own nonce, and keeps from beginning.
+/// The answer to the device's own nonce decides whether a document has expired. If it has, nothing begins.
 #[test]
 fn an_expired_campaign_begins_nothing_whatever_the_devices_own_clock_says() {
     let mut scene = Scene::begin();
@@ -361,7 +365,7 @@ fn an_expired_campaign_begins_nothing_whatever_the_devices_own_clock_says() {
     assert_eq!(scene.data(), data, "nothing was asked for");
 }
 
-/// Without an answer to its own nonce a device begins nothing, also what is signed, new and not expired.
+/// Without an answer to its own nonce a device begins nothing, even if it is signed, new and not expired.
 #[test]
 fn nothing_begins_before_the_service_has_answered() {
     let mut scene = Scene::begin();
@@ -370,7 +374,7 @@ fn nothing_begins_before_the_service_has_answered() {
     scene.stage.service.kill();
     scene.device.reboot();
     scene.order(&release, |_| {});
-    // Again and again: nobody else says when it has subscribed.
+    // The document is sent again and again, because nothing tells when the device has subscribed.
     let version = format!("version={}", scene.campaign.0.validity.version);
     scene.device.wait_for("the document is taken", |_| {
         scene.offer(&scene.campaign.1);

@@ -1,13 +1,14 @@
-//! Disks that are full: said plainly on both sides, nothing is lost, and everything goes on when there is room.
+//! Full disks: both sides report them, nothing is lost, and everything goes on when there is room again.
 //!
-//! These tests mount small disks, which takes root, so that they run only when somebody asks for them.
+//! These tests mount small disks. This needs root, so they run only if somebody asks for them.
 
 use e2e::agent::Agent;
 use e2e::bundle::{Bundle, Recipe, Release};
 use e2e::disk::SmallDisk;
 use e2e::stage::Stage;
 
-/// A device whose data are on a small disk with a confirmed release, and that gets another when the disk is full.
+/// A device with its data on a small disk. It has a confirmed release and gets another one when the disk is
+/// full.
 fn a_full_device_waits_and_goes_on(release: impl FnOnce(&Stage) -> Release) {
     let disk = SmallDisk::mount(16);
     let stage = Stage::embedded();
@@ -28,13 +29,13 @@ fn a_full_device_waits_and_goes_on(release: impl FnOnce(&Stage) -> Release) {
     stage.service.wait_for_end(&campaign, device.id(), "deferred", Some("room"));
     let traffic = stage.proxy.traffic(device.id());
     assert_eq!(traffic.chunk_requests, before.chunk_requests, "all room is taken before the first chunk");
-    // It is no worse off: not even after a reboot.
+    // The device still runs what it ran, even after a reboot.
     device.reboot();
     let status = device.wait_for_state("deferred");
     assert_eq!(status["running"]["release"], first.digest.as_str(), "{status}");
     assert!(device.slot_holds("b", &first.image));
 
-    // It looks again after a while, and after a reboot at once.
+    // The device looks for room again after a while, and after a reboot at once.
     disk.free();
     device.reboot();
     stage.wait_until_updated(&device, &second, &campaign);
@@ -72,7 +73,7 @@ fn a_service_without_room_refuses_a_release_plainly_and_takes_it_when_there_is()
     let folder = second.folder.to_str().unwrap();
     let complaint = stage.service.whimbrel(["release", "publish", folder]).complaint();
     assert!(complaint.contains("no room") || complaint.contains("full"), "{complaint}");
-    // It answers all the while, and has what it had.
+    // The service answers all the time, and still has what it had.
     let status = stage.service.status();
     assert_eq!((&status["broker_up"], &status["devices"]["accepted"]), (&true.into(), &1.into()), "{status}");
 

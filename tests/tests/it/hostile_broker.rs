@@ -1,5 +1,5 @@
-//! A broker that does each bad thing it can: the update completes all the same, nothing bad is stored, and the
-//! counters of both sides tell.
+//! A broker that does every bad thing that it can. The update completes all the same, nothing bad is stored,
+//! and the counters of both sides show what happened.
 
 use e2e::agent::Agent;
 use e2e::forge::last_assignment;
@@ -89,7 +89,7 @@ fn messages_that_are_held_back_are_asked_for_again() {
     let release = stage.bundle.noise_release(1, 400_000);
     stage.proxy.set_rate(256 * 1024);
     let campaign = stage.service.roll_out(&release);
-    // Not before the link's rate is known: without it a lost message is waited for much longer.
+    // This waits until the link's rate is known. Without it a device waits much longer for a lost message.
     stage.proxy.wait_for_traffic(device.id(), |traffic| traffic.chunk_bytes > 150_000);
     stage.proxy.set(Verb::Withhold { one_in: 12 });
     let status = stage.wait_until_updated(&device, &release, &campaign);
@@ -99,21 +99,21 @@ fn messages_that_are_held_back_are_asked_for_again() {
     assert!(status["bytes_twice"].as_u64().unwrap() <= traffic.tampered * 4096, "{status}");
 }
 
-/// Whoever holds everything back can keep a device from updating, but not from noticing.
+/// A broker that holds everything back can keep a device from updating, but not from noticing.
 #[test]
 fn a_device_that_hears_nothing_signed_any_more_says_that_it_is_stale_and_goes_on() {
     let stage = Stage::attached();
     let mut device = device(&stage, "meter-1");
     device.wait_for_line(&["document taken", "version=1"]);
     let (assignment, _) = last_assignment(&stage.proxy, device.id());
-    // The service's own beacons are good for a day: one that is good for two seconds takes their place.
+    // The service's own beacons live for a day. One that lives for two seconds takes their place.
     let issued = assignment.validity.issued;
     let validity = Validity { version: 1000, issued, expires: issued.plus_secs(2) };
     let beacon = Beacon { prefix: assignment.prefix, validity, groups: Vec::new(), root: 1 };
     let forger = stage.forger();
     let signed = forger.beacon(&beacon);
     forger.tell(device.id(), &signed);
-    // The broker has it; nothing is held back before the device has it too.
+    // So far only the broker has it. Nothing is held back before the device has it too.
     device.wait_for("its beacon", |_| stage.proxy.messages("meter-1").iter().any(|m| m.payload == signed));
 
     stage.proxy.set(Verb::Withhold { one_in: 1 });
@@ -137,14 +137,14 @@ fn empty_retained_messages_change_nothing() {
     let status = stage.wait_until_updated(&device, &release, &campaign);
     let traffic = stage.proxy.traffic(device.id());
     assert!(Agent::rejected(&status, "empty") >= 30, "{traffic:?}: {status}");
-    // Also across a reboot: it still knows its groups and that this campaign is done.
+    // This holds across a reboot too: the device still knows its groups, and that this campaign is done.
     device.reboot();
     let status = device.wait_for("more of them", |status| Agent::rejected(status, "empty") >= 3);
     assert_eq!(status["state"], "confirmed", "{status}");
     assert_eq!(stage.service.counter("reports"), 1);
 }
 
-/// Refusals are not signed: they delay, and end nothing.
+/// Refusals are not signed, so they delay and end nothing.
 #[test]
 fn forged_refusals_delay_and_end_nothing() {
     let stage = Stage::embedded();

@@ -8,15 +8,15 @@ use e2e::seed::{from_printed_seed, points};
 use e2e::stage::Stage;
 use serde_json::Value as Json;
 
-/// Bytes per second of the link: a message takes 62 ms, so that most kills hit one half sent.
+/// Bytes per second of the link. A message takes 62 ms, so that most kills happen while one is half sent.
 const RATE: u64 = 64 * 1024;
-/// What the device may have under way, in bytes: the smallest window there is.
+/// Bytes that the device may have under way: the smallest possible window.
 const WINDOW: u64 = 8 * 1024;
-/// What one message carries then.
+/// Bytes that one message carries with that window.
 const MESSAGE: u64 = 4 * 1024;
-/// Kills are at least this far apart, in bytes towards the device. What was under way at one, at most a window,
-/// is asked for first after it, and has arrived before the next: no chunk is hit twice. (Of a chunk that was
-/// delivered twice to processes that were killed before they read it, nobody could know.)
+/// Kills are at least this far apart, in bytes towards the device. The device first asks again for what was
+/// under way at a kill, which is at most a window, and has it before the next kill. So no chunk is hit twice.
+/// (If a chunk were delivered twice to processes that were killed before they read it, nobody could know.)
 const STRIDE: u64 = 26 * 1024;
 const WITHIN: u64 = 10 * 1024;
 
@@ -107,12 +107,12 @@ fn a_service_that_is_killed_5_times_costs_what_was_under_way() {
     for point in points(&mut from_printed_seed(), KILLS, STRIDE, WITHIN) {
         download.wait_for_bytes(&stage, point);
         stage.service.kill();
-        // What its system had taken over for it is on the way still, and is lost too.
+        // Messages that its system has taken over for it are still on the way, and are lost too.
         stage.proxy.cut();
         stage.service.start();
         stage.proxy.set_upstream(stage.service.mqtt());
     }
-    // Its own counters died with it: what came from it counts.
+    // Its own counters died with it. So what came from it is counted at the proxy.
     let before = download.before.served_bytes;
     download.finish(&stage, KILLS, |traffic| traffic.served_bytes - before);
 }
@@ -123,8 +123,8 @@ fn a_broker_that_is_killed_5_times_costs_what_was_under_way() {
     let mut stage = Stage::attached();
     let download = Download::begin(&stage, KILLS);
     for point in points(&mut from_printed_seed(), KILLS, STRIDE, WITHIN) {
-        // Not before the link's rate is known: without it a device whose request is lost waits as if the link
-        // had 2 kbit/s, for a minute and a half.
+        // This waits until the link's rate is known. Without it, a device whose request is lost waits as if
+        // the link had 2 kbit/s, for a minute and a half.
         download.wait_for_bytes(&stage, STRIDE + point);
         let broker = stage.broker.as_mut().unwrap();
         broker.kill();

@@ -20,7 +20,7 @@ fn is_allowed(expression: &str) -> bool {
 
 #[test]
 fn every_dependency_has_a_permissive_licence() {
-    // Only what this platform links: nothing else has been downloaded.
+    // This looks only at what this platform links, because nothing else has been downloaded.
     let rustc = std::process::Command::new("rustc").arg("-vV").output().unwrap();
     let rustc = String::from_utf8(rustc.stdout).unwrap();
     let host = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();

@@ -1,7 +1,7 @@
 //! End to end: real processes, real sockets, real brokers; and the house rules that span crates.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
-// Tests run where std is.
+// Tests always have std.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod bad_input;

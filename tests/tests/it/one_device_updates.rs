@@ -1,5 +1,6 @@
-//! The tour of the README, command by command, on each kind of broker: keys, a release, the service, a device that
-//! enrols and is accepted, a campaign, and what everybody is told of it. Then a second update, into the other slot.
+//! The tour of the README, command by command, on each kind of broker: keys, a release, the service, a device
+//! that enrols and is accepted, a campaign, and what all programs say of it. A second update goes into the
+//! other slot.
 
 use e2e::agent::Agent;
 use e2e::bundle::{Recipe, Release};
@@ -13,7 +14,7 @@ fn device_as_listed(stage: &Stage, id: &str) -> Json {
     list.into_iter().find(|known| known["id"] == id).unwrap_or_else(|| panic!("{id} is not listed"))
 }
 
-/// What the device's owner is told after an update.
+/// Checks what the agent's commands say after an update.
 fn check_device(device: &Agent, status: &Json, release: &Release, campaign: &str, slots: (&str, &str)) {
     let sequence = release.sequence;
     let want = [
@@ -40,13 +41,13 @@ fn check_device(device: &Agent, status: &Json, release: &Release, campaign: &str
     let words = device.command(["status"]).good();
     let line = format!("1.{sequence}.0, sequence {sequence}, slot {}", slots.0);
     assert!(words.contains("confirmed") && words.contains(&line), "{words}");
-    // What boot scripts ask for is the file that holds the image.
+    // Boot scripts ask for the file that holds the image.
     let file = status["running"]["slot_file"].as_str().unwrap();
     assert!(std::fs::read(device.path(file)).unwrap().starts_with(&release.image), "{file}");
     assert!(!device.slot_holds(slots.1, &release.image));
 }
 
-/// What the operator is told after an update.
+/// Checks what the operator's commands say after an update.
 fn check_service(stage: &Stage, device: &Agent, release: &Release, campaign: &str) {
     let listed = device_as_listed(stage, device.id());
     assert_eq!((&listed["state"], &listed["sequence"]), (&json!("accepted"), &json!(release.sequence)));
@@ -117,7 +118,8 @@ fn a_device_of_a_broker_that_ignores_retain_updates_twice_and_everybody_is_told(
     tour(&stage, "client");
 }
 
-/// What happened while it was away it learns from the answer to its hello, whatever the broker keeps.
+/// A device learns from the answer to its hello what happened while it was away, whether or not the broker
+/// keeps messages.
 #[test]
 fn a_device_that_was_away_learns_of_campaign_and_abort_without_retained_messages() {
     let stage = Stage::attached();

@@ -1,4 +1,5 @@
-//! Updates by patch: each device of a campaign gets what fits it, and everybody is told which that was.
+//! Updates by patch: each device of a campaign gets the payload that fits it, and all programs say which that
+//! was.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +12,7 @@ use serde_json::{Value as Json, json};
 /// Bytes of an image.
 const IMAGE: usize = 200_000;
 
-/// A later version of an image: some words changed, some bytes put in, the end cut off and grown again.
+/// A later version of an image: some words are changed, some bytes are inserted, the end is replaced.
 fn later(image: &[u8]) -> Vec<u8> {
     let mut later = image.to_vec();
     for at in (1000..image.len() - 1000).step_by(image.len() / 8) {
@@ -63,8 +64,8 @@ fn put_on(stage: &Stage, device: &mut Agent, release: &Release) {
     stage.service.whimbrel(["device", "groups", device.id(), "all"]).good();
 }
 
-/// Orders a release for everybody while these devices are away: what happened they learn from the answer to their
-/// hello, whatever the broker keeps.
+/// Orders a release for everybody while these devices are away. They learn of it from the answer to their
+/// hello, whether or not the broker keeps messages.
 fn order(stage: &Stage, release: &Release, devices: &mut [&mut Agent]) -> String {
     devices.iter_mut().for_each(|device| device.kill());
     let campaign = stage.service.campaign(release, &[]);
@@ -72,7 +73,7 @@ fn order(stage: &Stage, release: &Release, devices: &mut [&mut Agent]) -> String
     campaign
 }
 
-/// Flips a bit in the slot that runs, behind the device's back.
+/// Flips a bit in the running slot, without the device noticing.
 fn rot(device: &mut Agent, at: u64) {
     let slot = device.status()["running"]["slot_file"].as_str().unwrap().to_owned();
     device.kill();
@@ -96,7 +97,7 @@ fn each_device_gets_what_fits_it(stage: &Stage) {
     put_on(stage, rotten, &step.old);
     rot(rotten, IMAGE as u64 / 3);
 
-    // Whoever builds the next envelope learns what is missing.
+    // The service tells whoever builds the next envelope which patches are missing.
     let told = stage.service.whimbrel(["release", "bases", &step.new.digest, "--json"]).json();
     let missing = &told["bases"];
     assert_eq!((&missing[0]["version"], &missing[0]["devices"]), (&json!("1.2.0"), &json!(1)), "{told}");
@@ -146,7 +147,7 @@ fn each_device_of_a_campaign_gets_the_payload_that_fits_it_on_a_broker_that_igno
     each_device_gets_what_fits_it(&stage);
 }
 
-/// Power cuts at every disk operation are the agent's own tests; this one kills the real process.
+/// The agent's own tests cut the power at every disk operation; this one kills the real process.
 fn goes_on_without_fetching_again(how: &str) {
     let stage = Stage::embedded();
     let step = Step::make(&stage, noise(1, 4 << 20));
@@ -176,7 +177,8 @@ fn with_saved_state_it_goes_on_without_fetching_again_too() {
     goes_on_without_fetching_again("state");
 }
 
-/// More patches come with another envelope: devices that are done have nothing to do, the others get what is better.
+/// Another envelope brings more patches: devices that are done have nothing to do, and the others get a
+/// smaller payload.
 #[test]
 fn a_campaign_moves_to_an_envelope_with_more_patches() {
     let stage = Stage::embedded();

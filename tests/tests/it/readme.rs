@@ -15,7 +15,7 @@ fn tour() -> String {
 
 #[test]
 fn the_tour_by_hand_works_as_written() {
-    // What is changed: the programs are built already, and the ports are free ones.
+    // Two things are changed: the programs are built already, and the ports are free ones.
     let programs = e2e::process::path_of("whimbrel").parent().unwrap().to_owned();
     let port = || TcpListener::bind("127.0.0.1:0").unwrap();
     let (mqtt, admin) = (port(), port());

@@ -1,5 +1,5 @@
-//! Releases that a device must not take, ordered by somebody who has stolen the online keys and sits at the
-//! broker: each is refused for its named reason, which is reported, before a chunk or an index page is asked for.
+//! Releases that a device must not take, ordered by a thief of the online keys at the broker. The device
+//! refuses each for its named reason before it asks for a chunk or an index page, and reports the reason.
 
 use e2e::agent::Agent;
 use e2e::bundle::{Recipe, Release};
@@ -9,7 +9,7 @@ use e2e::stage::Stage;
 use whimbrel_protocol::ids::{CampaignId, Digest};
 use whimbrel_protocol::message::{Campaign, FailureCode, Order, Outcome, Validity};
 
-/// What the device runs when the thief comes.
+/// The sequence number that the device runs when the thief comes.
 const RUNS: u64 = 5;
 /// Envelopes of the ordered digest without a valid signature that end an attempt.
 const UNAUTHENTIC_MAX: usize = 3;
@@ -49,7 +49,8 @@ impl Theft {
         self.forger.tell(self.device.id(), &self.forger.campaign(&self.campaign));
     }
 
-    /// Answers the device's request for the manifest, again and again, until it is done with it.
+    /// Answers the device's request for the manifest again and again, until the device has taken or refused
+    /// it.
     fn send(&self, before: &Traffic, envelope: &[u8], times: usize) {
         let asked = |traffic: &Traffic| traffic.document_requests > before.document_requests;
         self.stage.proxy.wait_for_traffic(self.device.id(), asked);
@@ -89,7 +90,7 @@ impl Theft {
         assert_eq!((report.campaign, report.release), (id, digest));
         assert_eq!((report.outcome, report.failure), (Outcome::Failed, Some(reason)));
 
-        // Also after a reboot it is not begun again.
+        // It is not begun again, not even after a reboot.
         self.device.reboot();
         let status = self.device.wait_for("it is answered", |status| Agent::counted(status, "answers") >= 1);
         assert_eq!((&status["state"], &status["reason"]), (&"failed".into(), &reason.name().into()));
@@ -110,7 +111,7 @@ fn a_release_signed_with_another_key_is_refused_before_a_chunk_is_requested() {
     let stranger = theft.stage.bundle.new_key("stranger.cose");
     let release = theft.stage.bundle.release(Recipe { key: Some(stranger), ..Recipe::noise(6, 20_000) });
     theft.is_refused(&release, 6, FailureCode::Unauthentic);
-    // Keys have one role each: those that are online sign no release.
+    // Every key has one role. The online keys cannot sign a release.
     let online = theft.stage.bundle.path("keys/campaign.cose");
     let release = theft.stage.bundle.release(Recipe { key: Some(online), ..Recipe::noise(7, 20_000) });
     theft.is_refused(&release, 7, FailureCode::Unauthentic);
@@ -129,13 +130,13 @@ fn a_release_for_another_class_or_vendor_is_refused_before_a_chunk_is_requested(
 fn a_release_with_an_older_sequence_is_refused_before_a_chunk_is_requested() {
     let mut theft = Theft::begin();
     let older = theft.stage.bundle.noise_release(RUNS - 1, 20_000);
-    // As it is, the order alone is enough to refuse it.
+    // If the order names the release as it is, the order alone is enough to refuse it.
     theft.is_refused(&older, RUNS - 1, FailureCode::Rollback);
     // An order that says otherwise is a lie that the manifest uncovers.
     let envelope = envelope_of(&older);
     let digest = Digest(hex::decode(&older.digest).unwrap().try_into().unwrap());
     theft.sent_is_refused(&envelope, 1, digest, &older, RUNS + 1, FailureCode::Unauthentic);
-    // The number that runs, with another image.
+    // This one has the running sequence number, but another image.
     let other = theft.stage.bundle.noise_release(RUNS, 30_000);
     theft.is_refused(&other, RUNS, FailureCode::Rollback);
 }
@@ -148,7 +149,7 @@ fn a_manifest_with_one_byte_changed_is_refused_before_a_chunk_is_requested() {
     theft.sent_is_refused(&envelope, UNAUTHENTIC_MAX, digest, &release, 6, FailureCode::Unauthentic);
 }
 
-/// A broker cannot name another digest: what it changes ends nothing, and is asked for again.
+/// A broker cannot make the device take another digest. What it changes ends nothing, and is asked for again.
 #[test]
 fn a_manifest_that_the_broker_changes_is_refused_until_it_is_right() {
     let stage = Stage::embedded();
@@ -175,7 +176,7 @@ fn a_manifest_that_the_broker_changes_is_refused_until_it_is_right() {
     stage.wait_until_updated(&device, &release, &campaign);
 }
 
-/// What a release engineer does by mistake does not get that far: the service takes no such release.
+/// A release that is wrong by mistake does not get so far, because the service does not take it.
 #[test]
 fn a_release_that_devices_would_refuse_is_not_published() {
     let stage = Stage::embedded();

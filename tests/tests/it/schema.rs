@@ -20,12 +20,12 @@ fn vector(name: &str) -> Vec<u8> {
 /// Checks `item` against the rule `name` of the schema.
 fn check(rule: &str, item: &[u8]) -> Result<(), String> {
     let schema = std::fs::read_to_string(protocol().join("schema.cddl")).unwrap();
-    // The first rule is the one that counts.
+    // A validator checks against the first rule.
     let schema = format!("start = {rule}\n{schema}");
     validate_cbor_from_slice(&schema, item, None).map_err(|error| error.to_string())
 }
 
-/// A CBOR sequence behind `raw` bytes becomes an array, whose first item is those bytes.
+/// Turns a CBOR sequence behind `raw` bytes into an array, whose first item is those bytes.
 fn sequence(message: &[u8], raw: usize, items: usize, rest: bool) -> Vec<u8> {
     let body = &message[1..];
     let mut writer = Writer::new();
@@ -95,7 +95,7 @@ fn the_schema_describes_every_golden_message() {
     }
 }
 
-/// The check can fail: each message against a rule that is not its own.
+/// Shows that the check can fail: it checks messages against rules that are not their own.
 #[test]
 fn the_schema_tells_messages_apart() {
     assert!(check("beacon", &payload("campaign")).is_err());

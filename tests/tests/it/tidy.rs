@@ -1,4 +1,5 @@
-//! House rules that no compiler checks: who imports whom, that no test file is forgotten, what no file may say.
+//! House rules that no compiler checks: which crate may import which, that no test file is forgotten, what no
+//! file may say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// Each crate of ours and those of ours that it may depend on, for building and for tests.
+/// Each of our crates, with those of our crates that it may depend on, for building and for tests.
 const EDGES: [(&str, &[&str]); 8] = [
     ("whimbrel-settings", &[]),
     ("whimbrel-api", &["whimbrel-protocol"]),
@@ -101,7 +102,7 @@ fn is_rust(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "rs") || path.join("mod.rs").exists()
 }
 
-/// `unsafe` is forbidden by lint in every member, so that nobody can allow it in passing.
+/// Every member forbids `unsafe` by lint, so that nobody can allow it in one place.
 #[test]
 fn every_member_takes_the_workspace_lints() {
     for member in MEMBERS {
@@ -112,7 +113,7 @@ fn every_member_takes_the_workspace_lints() {
     assert!(root.contains("unsafe_code = \"forbid\""));
 }
 
-/// Clocks are read in the files named for it, also those that clippy can't see.
+/// Clocks are read only in the files named for it. This finds reads that clippy can't see, too.
 #[test]
 fn clocks_are_read_in_clock_files_only() {
     for member in MEMBERS.into_iter().filter(|member| *member != "protocol") {
@@ -160,8 +161,8 @@ fn modules_of_the_protocol_use_those_above_them() {
     assert_eq!(known, modules, "the table has every module");
 }
 
-/// A path of the admin API is written in one place, so that the service and who asks it cannot differ. Tests may spell
-/// them: they are the check.
+/// A path of the admin API is written in one place, so that the service and its clients cannot differ. Only
+/// tests may spell it out, because they check it.
 #[test]
 fn paths_of_the_admin_api_stand_in_its_crate_only() {
     let file = workspace().join("common/api/src/routes.rs");
@@ -198,8 +199,8 @@ fn every_section_that_is_cited_exists() {
     }
 }
 
-/// The CDDL in the specification is that of the schema, which is tested against messages: line for line, and all of
-/// it.
+/// The CDDL in the specification is the same as in the schema, line for line, and all of it. The schema is
+/// tested against messages.
 #[test]
 fn the_specification_has_the_schema_word_for_word() {
     let spec = std::fs::read_to_string(workspace().join("protocol/SPEC.md")).unwrap();
@@ -223,8 +224,8 @@ fn the_specification_has_the_schema_word_for_word() {
     }
 }
 
-/// Machines that build this have registries and mirrors of their own, and say so outside of it. Lock files name where
-/// packages are from, not where they are fetched.
+/// Machines that build this project have registries and mirrors of their own, which are configured outside of
+/// it. Lock files name where packages are from, not where they are fetched.
 #[test]
 fn no_file_names_the_address_of_a_registry_or_mirror() {
     let files = files_of_the_project(&workspace());
@@ -234,7 +235,7 @@ fn no_file_names_the_address_of_a_registry_or_mirror() {
     }
     let hosts = REGISTRIES.map(|parts| parts.join("."));
     for file in files {
-        // What is no text has no address that anything would go to.
+        // A file that is no text has no address that a program would use.
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         for host in &hosts {
             let found = text.find(host.as_str()).map(|at| text[..at].lines().count());
@@ -262,7 +263,7 @@ const REGISTRIES: [&[&str]; 15] = [
     &["rsproxy", "cn"],
 ];
 
-/// Every file that is not made by building or by git, and no lock file.
+/// Every file except lock files, and files that building or git makes.
 fn files_of_the_project(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! One operation of the document, and what it takes and answers.
+//! Describes one operation of the document: what it takes and what it answers.
 
 use alloc::string::ToString as _;
 

@@ -1,15 +1,15 @@
-//! Words of data: pointers, distances, and words that change like their neighbours.
+//! Predicts words of data: pointers, distances, and words that change like their neighbours.
 
 use super::view::{View, distance, low};
-use super::{Certainty, Kind, Mode, Note, Prediction, Reference, Scene, Span};
+use super::{Certainty, Mode, Note, Prediction, Reference, ReferenceKind, Resolver, Span};
 use crate::patch::region::Region;
 use crate::patch::table::Table;
 
 /// Smaller words are numbers, not pointers.
 const POINTER_MIN: u64 = 0x100;
 
-pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, into: &mut Prediction) {
-    let wide = mode == Mode::Pointers && scene.region.wide;
+pub(super) fn predict(resolver: &Resolver<'_>, mode: Mode, span: Span, into: &mut Prediction) {
+    let wide = mode == Mode::Pointers && resolver.region.wide;
     let align = if wide { 8 } else { 4 };
     if mode == Mode::Raw || (span.old ^ span.new) & (align - 1) != 0 {
         return;
@@ -19,21 +19,21 @@ pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, into: &mut Pred
         let place = i64::from(at) - i64::from(span.old);
         match mode {
             Mode::Pointers if wide => {
-                if let Some(old) = scene.old.wide(at)
+                if let Some(old) = resolver.old.wide(at)
                     && old > 2 * POINTER_MIN
-                    && let Some((new, certainty)) = scene.resolve(old)
+                    && let Some((new, certainty)) = resolver.resolve(old)
                 {
-                    into.put(place, &new.to_le_bytes(), Kind::Pointer, certainty);
+                    into.put(place, &new.to_le_bytes(), ReferenceKind::Pointer, certainty);
                 }
             }
             Mode::Pointers => {
-                literal(scene, at, span, into);
+                literal(resolver, at, span, into);
             }
-            Mode::Relative => relative(scene, at, span, into),
+            Mode::Relative => relative(resolver, at, span, into),
             _ => {
-                if let Some(old) = scene.old.word(at) {
-                    let (new, certainty) = moved(scene.table, old);
-                    into.put(place, &new.to_le_bytes(), Kind::Word, certainty);
+                if let Some(old) = resolver.old.word(at) {
+                    let (new, certainty) = moved(resolver.table, old);
+                    into.put(place, &new.to_le_bytes(), ReferenceKind::Word, certainty);
                 }
             }
         }
@@ -41,25 +41,27 @@ pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, into: &mut Pred
     }
 }
 
-/// Predicts a word that looks like an address of 32 bits; its bytes, or nothing where it does not.
-pub(super) fn literal(scene: &Scene<'_>, at: u32, span: Span, into: &mut Prediction) -> Option<u32> {
+/// Predicts a word that looks like an address of 32 bits and returns its length in bytes; `None` if it does
+/// not look like one.
+pub(super) fn literal(resolver: &Resolver<'_>, at: u32, span: Span, into: &mut Prediction) -> Option<u32> {
     if at & 3 != 0 || (span.old ^ span.new) & 3 != 0 {
         return None;
     }
     let place = i64::from(at) - i64::from(span.old);
-    let word = scene.old.word(at)?;
-    // The lowest bit says Thumb where the address is one of code.
+    let word = resolver.old.word(at)?;
+    // In an address of code, the lowest bit says that the code is Thumb.
     let (target, thumb) = (u64::from(word & !1), word & 1);
-    let (new, certainty, kind) = if scene.is_memory(word) {
-        let (new, certainty) = moved(scene.table, word);
-        (new, certainty, Kind::Memory)
-    } else if target >= POINTER_MIN && scene.region.old_offset(target).is_some() {
-        match scene.table.exact(word) {
-            Some(new) => (new, Certainty::Seen, Kind::Pointer),
+    let (new, certainty, kind) = if resolver.is_memory(word) {
+        let (new, certainty) = moved(resolver.table, word);
+        (new, certainty, ReferenceKind::Memory)
+    } else if target >= POINTER_MIN && resolver.region.old_offset(target).is_some() {
+        match resolver.table.exact(word) {
+            Some(new) => (new, Certainty::Seen, ReferenceKind::Pointer),
             None => {
-                // Strings stand at odd addresses too: what moves by an odd distance is one.
-                let (new, certainty) = scene.resolve(target)?;
-                (low(new.cast_signed()).wrapping_add(thumb), certainty, Kind::Pointer)
+                // Strings stand at odd addresses too. An address that moves by an odd distance is taken for
+                // one.
+                let (new, certainty) = resolver.resolve(target)?;
+                (low(new.cast_signed()).wrapping_add(thumb), certainty, ReferenceKind::Pointer)
             }
         }
     } else {
@@ -75,23 +77,23 @@ pub(super) fn literal(scene: &Scene<'_>, at: u32, span: Span, into: &mut Predict
     Some(4)
 }
 
-fn relative(scene: &Scene<'_>, at: u32, span: Span, into: &mut Prediction) {
+fn relative(resolver: &Resolver<'_>, at: u32, span: Span, into: &mut Prediction) {
     let place = i64::from(at) - i64::from(span.old);
     let new_at = u32::try_from(place + i64::from(span.new)).ok();
-    let addresses = (scene.region.old_address(at), new_at.and_then(|at| scene.region.new_address(at)));
-    let (Some(old), (Some(from), Some(to))) = (scene.old.word(at), addresses) else {
+    let addresses = (resolver.region.old_address(at), new_at.and_then(|at| resolver.region.new_address(at)));
+    let (Some(old), (Some(from), Some(to))) = (resolver.old.word(at), addresses) else {
         return;
     };
     if old == 0 {
         return;
     }
     let target = from.wrapping_add_signed(old.cast_signed().into());
-    if let Some((new, certainty)) = scene.resolve(target) {
-        into.put(place, &low(distance(to, new)).to_le_bytes(), Kind::Distance, certainty);
+    if let Some((new, certainty)) = resolver.resolve(target) {
+        into.put(place, &low(distance(to, new)).to_le_bytes(), ReferenceKind::Distance, certainty);
     }
 }
 
-/// What a word becomes by the table alone.
+/// What a word becomes if only the table is used.
 pub(super) fn moved_word(table: &Table, word: u32) -> u32 {
     moved(table, word).0
 }

@@ -1,19 +1,20 @@
-//! Address prediction: what the bytes of an old range become when everything around them moves.
+//! Address prediction: computes what copied bytes become when the code and data around them move.
 //!
-//! Code and data are full of addresses of other code and data. The match map says where these went; so for each
-//! instruction and word of an old range that refers to a place, the reference is made to lead to that place's new
-//! address. What the patch then has to say is only where this prediction is wrong.
+//! Code and data are full of addresses of other code and data. The match map says where these went. So each
+//! instruction or word that refers to a place is rewritten to refer to the new address of that place. The patch then
+//! only has to say which of these predictions are wrong.
 
 mod arm;
 mod arm64;
 mod data;
+mod reference;
+mod resolver;
 mod riscv;
-mod scene;
 mod thumb;
 mod view;
 mod x86;
 
-pub(super) use scene::{Certainty, Scene};
+pub(super) use resolver::{Certainty, Resolver};
 pub(super) use view::View;
 
 use alloc::vec::Vec;
@@ -21,21 +22,22 @@ use alloc::vec::Vec;
 use super::Architecture;
 use super::region::Region;
 use super::table::Table;
+use reference::{Reference, ReferenceKind, constant};
 use view::low;
 
 /// How the bytes of a block are predicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// As they were.
+    /// As the bytes of the old image, unchanged.
     #[default]
     Raw = 0,
     /// As machine code.
     Code = 1,
     /// As pointers.
     Pointers = 2,
-    /// As distances of 32 bits from where they stand.
+    /// As distances of 32 bits from their own place.
     Relative = 3,
-    /// As words that change like others that were near them.
+    /// As words that change as words with near values did.
     Words = 4,
 }
 
@@ -56,74 +58,19 @@ impl Mode {
     }
 }
 
-/// What an instruction or a word is, as far as references go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    // 0 is what refers to nothing.
-    Call = 1,
-    Branch,
-    ShortBranch,
-    LongBranch,
-    ZeroBranch,
-    ShortJump,
-    Literal,
-    LongLiteral,
-    /// An address not far away.
-    Near,
-    /// The page of an address, relative to the instruction, and what is added to it.
-    Page,
-    PageLow,
-    /// The two parts of an absolute address.
-    Low,
-    High,
-    Pointer,
-    /// An address outside the image.
-    Memory,
-    Distance,
-    Word,
-    /// A number in an instruction, with its register.
-    Constant,
-}
-
-/// A reference as an instruction has it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reference {
-    /// Where it leads.
-    pub(super) target: u64,
-    pub(super) kind: Kind,
-    /// Bytes of the instruction.
-    pub(super) len: u8,
-    /// Bytes from its other part to it.
-    pub(super) behind: u32,
-}
-
-/// A number of 16 bits in a register, as the target of a reference: like numbers in like registers are near.
-const fn constant(register: u32, value: u32) -> u64 {
-    CONSTANTS | (register as u64) << 17 | value as u64
-}
-
-/// Numbers in instructions are kept apart from addresses.
-const CONSTANTS: u64 = 0xc700_0000;
-
-impl Reference {
-    pub(super) const fn new(target: u64, kind: Kind, len: u8) -> Self {
-        Self { target, kind, len, behind: 0 }
-    }
-}
-
 /// Bytes that are predicted at once.
 pub(super) const CHUNK_BYTES: u32 = 64;
 pub(super) const CHUNK: usize = CHUNK_BYTES as usize;
 /// Bytes of the old image before and behind a chunk that predictions look at.
 pub(super) const MARGIN: u32 = 40;
 
-/// A chunk as it is predicted.
+/// The prediction of a chunk.
 #[derive(Clone, Debug)]
 pub(super) struct Prediction {
     pub(super) bytes: [u8; CHUNK],
     /// For each byte the kind (5 bits) and certainty (2 bits) of what it is part of.
     pub(super) kinds: [u8; CHUNK],
-    /// The references whose bytes are all here.
+    /// The references whose bytes all lie in the chunk.
     notes: Vec<Note>,
 }
 
@@ -136,7 +83,7 @@ struct Note {
     /// Its place in the chunk.
     at: u32,
     old: Reference,
-    /// Where it was taken to lead.
+    /// The address to which it was predicted to lead.
     new: u64,
 }
 
@@ -149,7 +96,7 @@ impl Prediction {
     }
 
     /// Puts `bytes` at a place that may be partly outside the chunk.
-    fn put(&mut self, at: i64, bytes: &[u8], kind: Kind, certainty: Certainty) {
+    fn put(&mut self, at: i64, bytes: &[u8], kind: ReferenceKind, certainty: Certainty) {
         for (offset, byte) in (at..).zip(bytes) {
             let Ok(offset) = usize::try_from(offset) else {
                 continue;
@@ -170,23 +117,29 @@ pub(super) struct Span {
     pub(super) len: u32,
 }
 
-/// Predicts a span. `walk` is where the next instruction begins in the old image; it moves on.
-pub(super) fn predict(scene: &Scene<'_>, mode: Mode, span: Span, walk: &mut u32, into: &mut Prediction) {
+/// Predicts a span. `walk` is the place in the old image at which the next instruction begins; this moves it on.
+pub(super) fn predict(
+    resolver: &Resolver<'_>,
+    mode: Mode,
+    span: Span,
+    walk: &mut u32,
+    into: &mut Prediction,
+) {
     into.notes.clear();
     into.kinds.fill(0);
     for (place, at) in into.bytes.iter_mut().zip(0..span.len) {
-        *place = scene.old.byte(span.old.wrapping_add(at)).unwrap_or(0);
+        *place = resolver.old.byte(span.old.wrapping_add(at)).unwrap_or(0);
     }
     if mode == Mode::Code {
-        code(scene, span, walk, into);
+        code(resolver, span, walk, into);
     } else {
-        data::predict(scene, mode, span, into);
+        data::predict(resolver, mode, span, into);
         *walk = span.old.wrapping_add(span.len);
     }
 }
 
-fn code(scene: &Scene<'_>, span: Span, walk: &mut u32, into: &mut Prediction) {
-    let architecture = scene.region.architecture;
+fn code(resolver: &Resolver<'_>, span: Span, walk: &mut u32, into: &mut Prediction) {
+    let architecture = resolver.region.architecture;
     let end = span.old.wrapping_add(span.len);
     let align = match architecture {
         Architecture::None => 0,
@@ -203,22 +156,28 @@ fn code(scene: &Scene<'_>, span: Span, walk: &mut u32, into: &mut Prediction) {
     let mut last = at;
     while at < end {
         last = at;
-        at = at.wrapping_add(step(scene, architecture, at, span, into).max(align));
+        at = at.wrapping_add(step(resolver, architecture, at, span, into).max(align));
     }
-    // One that goes over the end is predicted once more in the next chunk, for its rest.
+    // An instruction that goes over the end is predicted once more in the next chunk, which takes the rest of it.
     *walk = if at > end { last } else { at };
 }
 
-/// Predicts what begins at `at`; its bytes.
-fn step(scene: &Scene<'_>, architecture: Architecture, at: u32, span: Span, into: &mut Prediction) -> u32 {
+/// Predicts the instruction or word at `at`, and returns its length in bytes.
+fn step(
+    resolver: &Resolver<'_>,
+    architecture: Architecture,
+    at: u32,
+    span: Span,
+    into: &mut Prediction,
+) -> u32 {
     if matches!(architecture, Architecture::Thumb | Architecture::Arm)
-        && let Some(len) = data::literal(scene, at, span, into)
+        && let Some(len) = data::literal(resolver, at, span, into)
     {
         return len;
     }
     let natural = match architecture {
-        Architecture::Thumb => scene.old.half(at).map_or(2, thumb::len),
-        Architecture::RiscV => scene.old.half(at).map_or(2, riscv::len),
+        Architecture::Thumb => resolver.old.half(at).map_or(2, thumb::len),
+        Architecture::RiscV => resolver.old.half(at).map_or(2, riscv::len),
         Architecture::X86 => 1,
         _ => 4,
     };
@@ -227,30 +186,30 @@ fn step(scene: &Scene<'_>, architecture: Architecture, at: u32, span: Span, into
         return natural;
     };
     let (Some(old_address), Some(new_address)) =
-        (scene.region.old_address(at), scene.region.new_address(new_at))
+        (resolver.region.old_address(at), resolver.region.new_address(new_at))
     else {
         return natural;
     };
-    let Some(old) = parse(architecture, scene.old, at, old_address) else {
+    let Some(old) = parse(architecture, resolver.old, at, old_address) else {
         return natural;
     };
     let resolved = match old.kind {
-        // Absolute addresses may be of anything; those in no image are left alone.
-        Kind::Low | Kind::High => resolve_absolute(scene, old.target),
-        Kind::Constant => {
+        // An absolute address may be of anything. One that lies in no image is not changed.
+        ReferenceKind::Low | ReferenceKind::High => resolve_absolute(resolver, old.target),
+        ReferenceKind::Constant => {
             let key = low(old.target.cast_signed());
-            let known = scene.table.exact(key);
+            let known = resolver.table.exact(key);
             let certainty = known.map_or(Certainty::Near, |_| Certainty::Seen);
-            Some((known.unwrap_or_else(|| scene.table.like_latest(key)).into(), certainty))
+            Some((known.unwrap_or_else(|| resolver.table.like_latest(key)).into(), certainty))
         }
-        _ => scene.resolve(old.target),
+        _ => resolver.resolve(old.target),
     };
     let Some((new, certainty)) = resolved else {
         return natural;
     };
     let mut bytes = [0; 8];
     for (offset, byte) in (0..u32::from(old.len)).zip(&mut bytes) {
-        *byte = scene.old.byte(at.wrapping_add(offset)).unwrap_or(0);
+        *byte = resolver.old.byte(at.wrapping_add(offset)).unwrap_or(0);
     }
     if rewrite(architecture, &mut bytes, &old, new, new_address).is_none() {
         return natural;
@@ -265,12 +224,12 @@ fn step(scene: &Scene<'_>, architecture: Architecture, at: u32, span: Span, into
     old.len.into()
 }
 
-fn resolve_absolute(scene: &Scene<'_>, target: u64) -> Option<(u64, Certainty)> {
+fn resolve_absolute(resolver: &Resolver<'_>, target: u64) -> Option<(u64, Certainty)> {
     let word = low(target.cast_signed());
-    if scene.is_memory(word) {
-        return Some((data::moved_word(scene.table, word).into(), Certainty::Near));
+    if resolver.is_memory(word) {
+        return Some((data::moved_word(resolver.table, word).into(), Certainty::Near));
     }
-    scene.resolve(target)
+    resolver.resolve(target)
 }
 
 fn parse(architecture: Architecture, view: View<'_>, at: u32, address: u64) -> Option<Reference> {
@@ -284,7 +243,7 @@ fn parse(architecture: Architecture, view: View<'_>, at: u32, address: u64) -> O
     }
 }
 
-/// Makes the instruction in `bytes` lead to `target`; nothing where it cannot.
+/// Makes the instruction in `bytes` refer to `target`; `None` if its field cannot hold that.
 fn rewrite(
     architecture: Architecture,
     bytes: &mut [u8; 8],
@@ -315,7 +274,7 @@ fn rewrite(
     Some(())
 }
 
-/// Learns from a chunk that is complete: `recent` ends with it and has what stands before it.
+/// Learns from a chunk that is complete. `recent` has the chunk at its end, and the bytes before it.
 pub(super) fn learn(
     region: &Region,
     mode: Mode,
@@ -334,9 +293,9 @@ pub(super) fn learn(
             recent.byte(at.wrapping_add(offset)) == prediction.bytes.get((note.at + offset) as usize).copied()
         });
         let key = low(note.old.target.cast_signed());
-        if matches!(note.old.kind, Kind::Memory | Kind::Pointer) {
+        if matches!(note.old.kind, ReferenceKind::Memory | ReferenceKind::Pointer) {
             if let Some(new) = recent.word(at)
-                && (note.old.kind == Kind::Memory || !same)
+                && (note.old.kind == ReferenceKind::Memory || !same)
             {
                 table.learn(key, new);
             }
@@ -348,8 +307,8 @@ pub(super) fn learn(
         let actual = region
             .new_address(at)
             .and_then(|address| parse(region.architecture, recent, at, address))
-            .filter(|actual| actual.kind == note.old.kind && actual.kind != Kind::Page);
-        // A page cannot be told apart from its low part before that has come.
+            .filter(|actual| actual.kind == note.old.kind && actual.kind != ReferenceKind::Page);
+        // A page's full address is not known before its low part has come.
         if let Some(actual) = actual
             && actual.target != note.new
         {
@@ -364,7 +323,7 @@ mod tests {
 
     const ADDRESS: u64 = 0x0800_0000;
 
-    /// Bytes that are as likely to be one instruction as another.
+    /// Random bytes, in which all instructions are equally likely.
     fn noise(seed: u64) -> [u8; 64] {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         core::array::from_fn(|_| {
@@ -379,7 +338,8 @@ mod tests {
         core::array::from_fn(|offset| bytes.get(at + offset).copied().unwrap_or(0))
     }
 
-    /// Every reference that noise has for an architecture: the bytes around, its place among them, itself.
+    /// Every reference that random bytes have for an architecture: the bytes around it, its place among them,
+    /// and itself.
     fn references(architecture: Architecture) -> Vec<([u8; 64], usize, Reference)> {
         let find = |seed| {
             let bytes = noise(seed);
@@ -401,7 +361,7 @@ mod tests {
             for (bytes, at, reference) in found {
                 let len = usize::from(reference.len);
                 let mut made = bytes_at(&bytes, at);
-                // A page alone, whose low part was found behind it, keeps its page.
+                // A page whose low part was found behind it is rewritten without that part, and keeps its page.
                 rewrite(architecture, &mut made, &reference, reference.target, ADDRESS + at as u64).unwrap();
                 assert_eq!(made[..len], bytes[at..at + len], "{architecture:?} {reference:?}");
             }
@@ -413,12 +373,15 @@ mod tests {
         for architecture in CODE {
             let mut moved = 0;
             for (bytes, at, reference) in references(architecture) {
-                // What has its other part elsewhere leads somewhere together with that part only.
-                if matches!(reference.kind, Kind::Page | Kind::PageLow | Kind::Low | Kind::High) {
+                // An instruction with one part of an address refers to something only together with the other part.
+                if matches!(
+                    reference.kind,
+                    ReferenceKind::Page | ReferenceKind::PageLow | ReferenceKind::Low | ReferenceKind::High
+                ) {
                     continue;
                 }
                 let target = match reference.kind {
-                    Kind::Constant => reference.target ^ 5,
+                    ReferenceKind::Constant => reference.target ^ 5,
                     _ => reference.target.wrapping_add(16),
                 };
                 let mut made = bytes_at(&bytes, at);

@@ -1,9 +1,9 @@
 //! RISC-V, 32 and 64 bit: jumps, branches, addresses in two parts, compressed jumps and branches.
 
 use super::view::{View, distance, field, low, signed};
-use super::{Kind, Reference};
+use super::{Reference, ReferenceKind};
 
-/// Half-words before or behind in which the other part of an address is looked for.
+/// Number of half-words before or behind in which the other part of an address is searched for.
 const PAIR_REACH: u32 = 12;
 
 /// Bytes of the instruction that begins with this half-word.
@@ -18,22 +18,22 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
         |value: i64, kind, len| Some(Reference::new(address.wrapping_add_signed(value), kind, len));
     if half & 3 != 3 {
         return match half & 0xe003 {
-            0xa001 => relative(compressed_jump(half), Kind::ShortJump, 2),
-            0xc001 | 0xe001 => relative(compressed_branch(half), Kind::ShortBranch, 2),
+            0xa001 => relative(compressed_jump(half), ReferenceKind::ShortJump, 2),
+            0xc001 | 0xe001 => relative(compressed_branch(half), ReferenceKind::ShortBranch, 2),
             _ => None,
         };
     }
     let word = view.word(at)?;
     match word & 0x7f {
-        0x6f => relative(jump(word), Kind::Call, 4),
-        0x63 => relative(branch(word), Kind::Branch, 4),
+        0x6f => relative(jump(word), ReferenceKind::Call, 4),
+        0x63 => relative(branch(word), ReferenceKind::Branch, 4),
         0x17 | 0x37 => {
             let register = word >> 7 & 31;
             let part = (2..=PAIR_REACH).find_map(|n| {
                 let other = view.word(at.checked_add(n * 2)?)?;
                 low_part(other).filter(|_| other >> 15 & 31 == register)
             });
-            // Without its other part a page alone says little; still it moves with what it is near.
+            // Without its other part a page says little, but it still moves with what is near it.
             Some(Reference::new(
                 upper(word, address).wrapping_add_signed(part.unwrap_or(0)),
                 upper_kind(word),
@@ -49,7 +49,7 @@ pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> 
             })?;
             let start = address.wrapping_sub(u64::from(n) * 2);
             let target = upper(other, start).wrapping_add_signed(part);
-            let kind = if other & 0x7f == 0x17 { Kind::PageLow } else { Kind::Low };
+            let kind = if other & 0x7f == 0x17 { ReferenceKind::PageLow } else { ReferenceKind::Low };
             Some(Reference { behind: n * 2, ..Reference::new(target, kind, 4) })
         }
     }
@@ -60,17 +60,17 @@ pub(super) fn rewrite(word: u32, reference: &Reference, target: u64, address: u6
     let delta = distance(address, target);
     let value = low(target.cast_signed());
     Some(match reference.kind {
-        Kind::ShortJump => with_compressed_jump(word, field(delta >> 1, 11)?),
-        Kind::ShortBranch => with_compressed_branch(word, field(delta >> 1, 8)?),
-        Kind::Call => with_jump(word, field(delta >> 1, 20)?),
-        Kind::Branch => with_branch(word, field(delta >> 1, 12)?),
-        Kind::Page => word & 0xfff | (low(delta).wrapping_add(0x800) & 0xffff_f000),
-        Kind::High => word & 0xfff | (value.wrapping_add(0x800) & 0xffff_f000),
-        Kind::PageLow => {
+        ReferenceKind::ShortJump => with_compressed_jump(word, field(delta >> 1, 11)?),
+        ReferenceKind::ShortBranch => with_compressed_branch(word, field(delta >> 1, 8)?),
+        ReferenceKind::Call => with_jump(word, field(delta >> 1, 20)?),
+        ReferenceKind::Branch => with_branch(word, field(delta >> 1, 12)?),
+        ReferenceKind::Page => word & 0xfff | (low(delta).wrapping_add(0x800) & 0xffff_f000),
+        ReferenceKind::High => word & 0xfff | (value.wrapping_add(0x800) & 0xffff_f000),
+        ReferenceKind::PageLow => {
             let start = address.wrapping_sub(reference.behind.into());
             with_low_part(word, low(distance(start, target)) & 0xfff)
         }
-        Kind::Low => with_low_part(word, value & 0xfff),
+        ReferenceKind::Low => with_low_part(word, value & 0xfff),
         _ => return None,
     })
 }
@@ -81,8 +81,8 @@ fn upper(word: u32, address: u64) -> u64 {
     if word & 0x7f == 0x17 { address.wrapping_add_signed(value) } else { value.cast_unsigned() & 0xffff_ffff }
 }
 
-fn upper_kind(word: u32) -> Kind {
-    if word & 0x7f == 0x17 { Kind::Page } else { Kind::High }
+fn upper_kind(word: u32) -> ReferenceKind {
+    if word & 0x7f == 0x17 { ReferenceKind::Page } else { ReferenceKind::High }
 }
 
 /// The lower part of an address in an addition, a load, a store or an indirect jump.
@@ -129,9 +129,9 @@ fn with_branch(word: u32, bits: u32) -> u32 {
         | (bits & 15) << 8
 }
 
-/// Where the bits of a compressed jump's offset stand, from bit 1 on.
+/// The places of the bits of a compressed jump's offset, from bit 1 on.
 const JUMP_BITS: [u32; 11] = [3, 4, 5, 11, 2, 7, 6, 9, 10, 8, 12];
-/// Where the bits of a compressed branch's offset stand, from bit 1 on.
+/// The places of the bits of a compressed branch's offset, from bit 1 on.
 const BRANCH_BITS: [u32; 8] = [3, 4, 10, 11, 2, 5, 6, 12];
 
 fn gather(half: u32, places: &[u32]) -> u32 {

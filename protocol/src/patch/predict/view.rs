@@ -1,4 +1,4 @@
-//! A few bytes of an image around where they are looked at.
+//! A view of a few bytes of an image, around the place that is looked at.
 
 /// Bytes of an image from `start` on.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub(super) fn signed(value: u32, bits: u32) -> i64 {
     i64::from((value << (32 - bits)).cast_signed() >> (32 - bits))
 }
 
-/// The low `bits` of `value`, or nothing where they do not hold it.
+/// The low `bits` of `value`; `None` if they do not hold it.
 pub(super) fn field(value: i64, bits: u32) -> Option<u32> {
     let half = 1_i64 << (bits - 1);
     (-half..half).contains(&value).then(|| low(value) & (u32::MAX >> (32 - bits)))

@@ -2,7 +2,7 @@
 //! distance and leads into the image, is taken for one.
 
 use super::view::{View, distance, field};
-use super::{Kind, Reference};
+use super::{Reference, ReferenceKind};
 
 /// What the bytes at `at`, which run at `address`, refer to.
 ///
@@ -10,10 +10,10 @@ use super::{Kind, Reference};
 pub(super) fn parse(view: View<'_>, at: u32, address: u64) -> Option<Reference> {
     let first = view.byte(at)?;
     let (opcode, kind) = match first {
-        0xe8 | 0xe9 => (1, Kind::Call),
-        0x0f if view.byte(at.checked_add(1)?)? & 0xf0 == 0x80 => (2, Kind::Branch),
+        0xe8 | 0xe9 => (1, ReferenceKind::Call),
+        0x0f if view.byte(at.checked_add(1)?)? & 0xf0 == 0x80 => (2, ReferenceKind::Branch),
         // An operand relative to the instruction: its mode follows an opcode.
-        _ if is_opcode(first) && view.byte(at.checked_add(1)?)? & 0xc7 == 0x05 => (2, Kind::Near),
+        _ if is_opcode(first) && view.byte(at.checked_add(1)?)? & 0xc7 == 0x05 => (2, ReferenceKind::Near),
         _ => return None,
     };
     let value = view.word(at.checked_add(opcode)?)?;

@@ -1,11 +1,11 @@
-//! Makes an image of a patch in memory.
+//! Applies a patch in memory.
 
 use alloc::vec::Vec;
 
 use crate::device::{InstallFailure, Opening};
 use crate::patch::{Decoder, Header};
 
-/// Makes the image of a patch, as any device does: its header has to be about the images that were signed.
+/// Makes the image of a patch. As on any device, the header has to name the images that were signed.
 pub(super) fn apply(patch: &[u8], opening: &Opening, running: &mut &[u8]) -> Result<Vec<u8>, InstallFailure> {
     let (header, at) = Header::decode(patch).map_err(|_| InstallFailure::Decode)?;
     let memory = opening.transfer.decoder.map_or(0, |decoder| decoder.memory_bytes);

@@ -1,4 +1,5 @@
-//! What a device runs on: carries out what its session wants, with the medium, and feeds it what comes of that.
+//! The device's host: carries out what its session wants, with the medium, and feeds the results to the
+//! session.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -66,7 +67,7 @@ impl Pair {
     }
 
     /// # Panics
-    /// Where the device makes something of it.
+    /// If the device reacts to it.
     fn answer_what_nobody_asked(&mut self) {
         let op = OpId(u32::MAX);
         for stray in [
@@ -108,9 +109,9 @@ impl Pair {
     fn subscribe(&mut self, channels: Vec<Channel>) {
         for channel in channels {
             let retained = match &channel {
-                Channel::Assignment => self.shelf.assignment.as_ref().map(|(_, bytes)| bytes.clone()),
+                Channel::Assignment => self.service.assignment.as_ref().map(|(_, bytes)| bytes.clone()),
                 Channel::Group(group) => {
-                    let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == *group);
+                    let found = self.service.campaigns.iter().find(|(head, _)| head.group == *group);
                     found.map(|(_, bytes)| bytes.clone())
                 }
                 _ => None,
@@ -139,7 +140,7 @@ impl Pair {
     }
 
     /// # Panics
-    /// Where the device wants to be woken again and again although time hardly passes.
+    /// If the device wants to be woken again and again although time hardly passes.
     pub(super) fn wake(&mut self) {
         let (since, times) = self.circle;
         let goes_on = self.now.millis_since(since) <= times;

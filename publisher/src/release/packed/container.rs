@@ -1,4 +1,4 @@
-//! File systems, firmware volumes, and streams that are the whole image.
+//! Recognises file systems, firmware volumes, and images that are one compressed stream.
 
 use super::{Packed, holds, method, u16_le, u32_le};
 
@@ -13,14 +13,14 @@ pub(super) fn find(image: &[u8]) -> Option<Packed> {
     squashfs(image).or_else(|| firmware_volume(image))
 }
 
-/// Bytes on which a squashfs begins: sectors.
+/// A squashfs begins at a multiple of this many bytes: at a sector.
 const SECTOR_BYTES: usize = 512;
 /// Bits of the superblock's flags.
 const UNCOMPRESSED_DATA: u16 = 1 << 1;
 const UNCOMPRESSED_FRAGMENTS: u16 = 1 << 3;
 const NO_FRAGMENTS: u16 = 1 << 4;
 
-/// A squashfs, at the start or after a kernel.
+/// Finds a squashfs at the start of the image or after a kernel.
 fn squashfs(image: &[u8]) -> Option<Packed> {
     let starts = (0..image.len()).step_by(SECTOR_BYTES);
     starts.filter_map(|at| image.get(at..)).find_map(squashfs_here)
@@ -32,7 +32,7 @@ fn squashfs_here(bytes: &[u8]) -> Option<Packed> {
     }
     let (block_size, block_log2) = (u32_le(bytes, 12)?, u16_le(bytes, 22)?);
     let version = (u16_le(bytes, 28)?, u16_le(bytes, 30)?);
-    // Four letters can stand anywhere.
+    // The four letters of the magic number can stand anywhere by chance.
     if version != (4, 0) || block_size.checked_ilog2() != Some(block_log2.into()) {
         return None;
     }
@@ -60,7 +60,7 @@ fn squashfs_here(bytes: &[u8]) -> Option<Packed> {
     Some(if files { packed } else { Packed { effect: "a patch will be larger than it need be", ..packed } })
 }
 
-/// What a firmware volume has at byte 40.
+/// The signature that a firmware volume has at byte 40.
 const VOLUME_MAGIC: &[u8] = b"_FVH";
 /// GUIDs of sections that are compressed, as they stand in a volume (UEFI PI, and EDK II's own).
 const SECTIONS: [(&str, [u8; 16]); 3] = [
@@ -78,7 +78,7 @@ const SECTIONS: [(&str, [u8; 16]); 3] = [
     ),
 ];
 
-/// A volume of UEFI firmware with compressed volumes in it.
+/// Finds a volume of UEFI firmware with compressed volumes in it.
 fn firmware_volume(image: &[u8]) -> Option<Packed> {
     if !holds(image, VOLUME_MAGIC) {
         return None;

@@ -1,4 +1,5 @@
-//! U-Boot's FIT images: a flattened device tree whose nodes say how what they hold is compressed.
+//! Recognises U-Boot's FIT images. They are flattened device trees; each node says how its data is
+//! compressed.
 
 use super::{Packed, u32_be};
 
@@ -49,7 +50,7 @@ fn compression<'i>(structure: &'i [u8], strings: &[u8]) -> Option<&'i str> {
     }
 }
 
-/// What ends with a zero.
+/// Reads a text that ends with a zero.
 fn text(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     core::str::from_utf8(bytes.get(..end)?).ok()

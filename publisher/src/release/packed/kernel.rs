@@ -1,4 +1,4 @@
-//! Linux kernels that unpack themselves, and U-Boot's legacy images.
+//! Recognises Linux kernels that decompress themselves, and U-Boot's legacy images.
 
 use super::{Packed, array, method, u16_le, u32_be, u32_le};
 
@@ -7,8 +7,8 @@ pub(super) fn find(image: &[u8]) -> Option<Packed> {
     efi_zboot(image).or_else(|| x86(image)).or_else(|| arm(image)).or_else(|| legacy(image))
 }
 
-/// `vmlinuz.efi`: a stub with `zimg` at byte 4 and the name of the method at byte 24
-/// (Linux, `drivers/firmware/efi/libstub/zboot-header.S`).
+/// Finds `vmlinuz.efi`: a stub with `zimg` at byte 4 and the name of the method at byte 24 (Linux,
+/// `drivers/firmware/efi/libstub/zboot-header.S`).
 fn efi_zboot(image: &[u8]) -> Option<Packed> {
     let name = image.get(24..56).filter(|_| image.starts_with(b"MZ") && image.get(4..8) == Some(b"zimg"))?;
     let name = name.split(|byte| *byte == 0).next().and_then(|name| core::str::from_utf8(name).ok());
@@ -19,7 +19,8 @@ fn efi_zboot(image: &[u8]) -> Option<Packed> {
     ))
 }
 
-/// A bzImage, whose header says where the compressed kernel is (Linux, `Documentation/arch/x86/boot.rst`).
+/// Finds a bzImage, whose header says where the compressed kernel is (Linux,
+/// `Documentation/arch/x86/boot.rst`).
 fn x86(image: &[u8]) -> Option<Packed> {
     if image.get(0x202..0x206) != Some(b"HdrS") || u16_le(image, 0x1fe) != Some(0xaa55) {
         return None;
@@ -34,10 +35,10 @@ fn x86(image: &[u8]) -> Option<Packed> {
     ))
 }
 
-/// Bytes of a zImage in which its compressed kernel begins.
+/// The compressed kernel of a zImage begins within this many bytes.
 const ZIMAGE_START_BYTES: usize = 128 * 1024;
 
-/// A zImage for ARM, which has its magic number at byte 36.
+/// Finds a zImage for ARM, which has its magic number at byte 36.
 fn arm(image: &[u8]) -> Option<Packed> {
     if u32_le(image, 0x24) != Some(0x016f_2818) {
         return None;
@@ -51,7 +52,7 @@ fn arm(image: &[u8]) -> Option<Packed> {
     ))
 }
 
-/// A legacy image of U-Boot, which has its compression at byte 31.
+/// Finds a legacy image of U-Boot, which names its compression at byte 31.
 fn legacy(image: &[u8]) -> Option<Packed> {
     let name = match (u32_be(image, 0)?, array::<1>(image, 31)?[0]) {
         (0x2705_1956, 1) => "gzip",
@@ -88,7 +89,7 @@ mod tests {
         finds(&image, "arch/*/boot/Image");
         // An EFI program, and an arm64 Image, begin with MZ too.
         assert_eq!(Packed::find(&with(50_000, &[(0, b"MZ"), (56, b"ARM\x64")])), None);
-        // What it says is no method is not shown.
+        // A method that is not printable text is not shown.
         finds(&with(50_000, &[(0, b"MZ"), (4, b"zimg"), (24, b"\x1b[2J\0")]), "compressed with something");
     }
 

@@ -1,8 +1,8 @@
-//! Finds images that hold compressed data: what is compressed changes everywhere when something in it changes
-//! anywhere, so that a patch saves next to nothing. The transfer compresses anyway.
+//! Finds packed images, which hold compressed data. If one byte of the content changes, compressed data changes
+//! everywhere, so that a patch saves next to nothing; and the transfer compresses anyway.
 //!
-//! Containers are known by their headers; what no header explains is known by its entropy. Nothing here is
-//! believed beyond a warning.
+//! Containers are recognised by their headers, other compressed data by its entropy. What is found here leads to a
+//! warning and to nothing else.
 
 mod container;
 mod fit;
@@ -15,9 +15,9 @@ use core::fmt;
 pub struct Packed {
     /// What the image is or has in it: `squashfs compressed with xz`.
     pub what: String,
-    /// What comes of it.
+    /// The consequence for patches.
     pub effect: &'static str,
-    /// How to get one that is not: `release the ... itself`.
+    /// How to get an image that is not compressed: `release the ... itself`.
     pub instead: &'static str,
 }
 
@@ -33,20 +33,20 @@ impl Packed {
         Self { what: what.into(), effect: "a patch will be nearly as large as the image", instead }
     }
 
-    /// Looks for compressed data that is a good part of `image`; `None` where there is none, or none is found.
+    /// Looks for compressed data that is a large part of `image`; `None` if none is found.
     #[must_use]
     pub fn find(image: &[u8]) -> Option<Self> {
         Self::by_header(image).or_else(|| by_entropy(image))
     }
 
-    /// Looks for what headers tell alone.
+    /// Looks only at headers.
     #[must_use]
     pub fn by_header(image: &[u8]) -> Option<Self> {
         kernel::find(image).or_else(|| fit::find(image)).or_else(|| container::find(image))
     }
 }
 
-/// What compressed the stream that begins with these bytes, as its magic number says.
+/// The compression method of the stream that begins with these bytes, by its magic number.
 fn method(bytes: &[u8]) -> Option<&'static str> {
     let magics: [(&[u8], &str); 8] = [
         (&[0x1f, 0x8b, 8], "gzip"),
@@ -62,8 +62,8 @@ fn method(bytes: &[u8]) -> Option<&'static str> {
     by_magic.or_else(|| is_lzma_alone(bytes).then_some("lzma"))
 }
 
-/// `.lzma` has no magic number: its properties, a dictionary as encoders choose it, a size, and the zero that every
-/// LZMA stream begins with.
+/// Recognises `.lzma`, which has no magic number, by its properties, a dictionary size that encoders choose,
+/// a plausible size, and the zero that every LZMA stream begins with.
 fn is_lzma_alone(bytes: &[u8]) -> bool {
     let (Some([properties]), Some(dictionary), Some(size), Some([0])) =
         (array::<1>(bytes, 0), u32_le(bytes, 1), array::<8>(bytes, 5), array::<1>(bytes, 13))
@@ -80,11 +80,11 @@ fn is_lzma_alone(bytes: &[u8]) -> bool {
         && entropy_bits(bytes.get(13..4109).unwrap_or_default()) > HIGH
 }
 
-/// Bytes whose entropy is judged together.
+/// Bytes of a block. The entropy of each block is computed alone.
 const BLOCK_BYTES: usize = 4096;
-/// Bits of entropy a byte of a block, above which no code or text is: random bytes have 7.95.
+/// Entropy in bits a byte. Code and text stay below it; random bytes have 7.95.
 const HIGH: f64 = 7.8;
-/// Such blocks of a hundred that make an image compressed as a whole.
+/// Percentage of such blocks from which on the whole image counts as compressed.
 const MANY_PERCENT: usize = 60;
 
 fn by_entropy(image: &[u8]) -> Option<Packed> {
@@ -99,7 +99,7 @@ fn by_entropy(image: &[u8]) -> Option<Packed> {
     })
 }
 
-/// Bits a byte (Shannon), 0 to 8.
+/// The Shannon entropy in bits a byte, 0 to 8.
 fn entropy_bits(bytes: &[u8]) -> f64 {
     let mut counts = [0_u32; 256];
     for byte in bytes {
@@ -148,7 +148,7 @@ pub(super) mod tests {
             .collect()
     }
 
-    /// Bytes like code: many values, unevenly often.
+    /// Bytes that look like code: many values, some of them more frequent than others.
     pub(crate) fn code(len: usize) -> Vec<u8> {
         noise(len)
             .into_iter()
@@ -194,7 +194,7 @@ pub(super) mod tests {
         for head in [head(0x5d, 1 << 23, u64::MAX), head(0x5d, 3 << 20, 5_000_000), head(0, 4096, 1)] {
             finds(&[head, noise(20_000)].concat(), "compressed with lzma: a patch");
         }
-        // A vector table of zeros, numbers and code is none.
+        // A vector table, followed by zeros, numbers and code, is not taken for one.
         for head in [head(0x5d, 1 << 23, u64::MAX), head(0, 0x2000_0000, 0x0800_0000)] {
             assert_eq!(Packed::find(&[head, code(20_000)].concat()), None);
         }

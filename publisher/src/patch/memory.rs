@@ -1,8 +1,9 @@
-//! How a decoder's memory is divided.
+//! Divides the memory of a decoder between its dictionary, its models, its map and its table.
 
 use whimbrel_protocol::patch::{Entry, Header, Tuning};
 
-/// Divisions of `memory_bytes` to try, the likeliest first; each leaves what it can to the map of `entries`.
+/// Divisions of `memory_bytes` to try, the most promising first. Each gives the rest of the memory to the
+/// match map, up to `entries`.
 pub(super) fn divisions(header: &Header, memory_bytes: u32, entries: u32) -> Vec<Tuning> {
     let image = u32::try_from(header.image.size).unwrap_or(u32::MAX).max(256);
     let enough = u8::try_from(image.next_power_of_two().ilog2()).unwrap_or(31);
@@ -24,7 +25,7 @@ pub(super) fn divisions(header: &Header, memory_bytes: u32, entries: u32) -> Vec
     found
 }
 
-/// The least of everything.
+/// The smallest possible sizes.
 pub(super) const SMALLEST: Tuning = Tuning {
     dictionary_log2: 8,
     literals_log2: 8,
@@ -55,7 +56,7 @@ const SHAPES: [(u8, u8, u8, u8, u32); 14] = [
     (8, 8, 8, 8, 16),
 ];
 
-/// The longest `room` entries, in their order, and the others.
+/// Separates the longest entries, at most `room`, from the others. Both keep their order.
 pub(super) fn prune(entries: &[Entry], room: u32) -> (Vec<Entry>, Vec<Entry>) {
     let mut lens: Vec<u32> = entries.iter().map(|entry| entry.len).collect();
     lens.sort_unstable_by(|a, b| b.cmp(a));
@@ -63,5 +64,5 @@ pub(super) fn prune(entries: &[Entry], room: u32) -> (Vec<Entry>, Vec<Entry>) {
     entries.iter().partition(|entry| entry.len >= least)
 }
 
-/// Shorter pieces say little about where others went.
+/// Shorter pieces say little about where the bytes around them went.
 const MAP_BYTES_MIN: u32 = 16;

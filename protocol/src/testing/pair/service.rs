@@ -1,16 +1,16 @@
-//! The service's half of a [`Pair`]: what it has, and how it carries out what its session wants.
+//! The service's half of a [`Pair`]: its data, and how it carries out what its session wants.
 
 use alloc::vec::Vec;
 
-use super::fixture::{Part, Release};
-use super::pair::Pair;
+use super::Pair;
 use crate::ids::{ChunkIndex, PayloadTag};
 use crate::message::{ChunkMessage, PageMessage, PageNumber, Refusal, RefusalCode};
 use crate::server::{DeviceView, Document, Event, GroupDocument, Input, Live, LivePayload, Output, Standing};
+use crate::testing::fixture::{Part, Release};
 
 /// What the service of a pair publishes and serves.
 #[derive(Clone, Debug)]
-pub struct Shelf {
+pub struct ServiceData {
     /// Version of the root that the service says is current.
     pub root_version: u64,
     /// Releases by digest.
@@ -21,11 +21,11 @@ pub struct Shelf {
     pub campaigns: Vec<(GroupDocument, Vec<u8>)>,
     /// The release that may be asked for: index into `releases`.
     pub live: Option<usize>,
-    /// Reports that were stored.
+    /// Reports that the service has stored.
     pub reports: Vec<crate::message::Report>,
 }
 
-impl Shelf {
+impl ServiceData {
     fn part(&self, payload: PayloadTag) -> Option<Part> {
         self.releases.iter().flat_map(Release::parts).find(|part| part.tag() == payload)
     }
@@ -36,22 +36,22 @@ impl Pair {
     pub(super) fn serve(&mut self, input: Input<'_>) {
         let key = self.fixture.device_key.public();
         let campaigns: Vec<GroupDocument> = match self.options.accepted {
-            true => self.shelf.campaigns.iter().map(|(head, _)| head.clone()).collect(),
+            true => self.service.campaigns.iter().map(|(head, _)| head.clone()).collect(),
             false => Vec::new(),
         };
-        let live = self.shelf.live.and_then(|live| self.shelf.releases.get(live));
+        let live = self.service.live.and_then(|live| self.service.releases.get(live));
         let payloads: Vec<LivePayload> = live
             .iter()
             .flat_map(|release| release.parts())
             .map(|part| LivePayload { tag: part.tag(), layout: part.layout })
             .collect();
         let view = DeviceView {
-            standing: match (self.options.accepted, &self.shelf.assignment) {
+            standing: match (self.options.accepted, &self.service.assignment) {
                 (true, _) => Standing::Accepted { key: &key },
                 (false, _) => Standing::Unknown,
             },
-            root_version: self.shelf.root_version,
-            assignment: self.shelf.assignment.as_ref().map(|(version, _)| Document { version: *version }),
+            root_version: self.service.root_version,
+            assignment: self.service.assignment.as_ref().map(|(version, _)| Document { version: *version }),
             campaigns: &campaigns,
             live: live.map(|release| Live { release: release.digest, payloads: &payloads }),
         };
@@ -69,18 +69,18 @@ impl Pair {
                 self.send_down(bytes);
             }
             Output::Assignment => {
-                if let Some((_, bytes)) = self.shelf.assignment.clone() {
+                if let Some((_, bytes)) = self.service.assignment.clone() {
                     self.send_down(bytes);
                 }
             }
             Output::Campaign(group) => {
-                let found = self.shelf.campaigns.iter().find(|(head, _)| head.group == group);
+                let found = self.service.campaigns.iter().find(|(head, _)| head.group == group);
                 if let Some((_, bytes)) = found.cloned() {
                     self.send_down(bytes);
                 }
             }
             Output::Manifest(digest) => {
-                let found = self.shelf.releases.iter().find(|release| release.digest == digest);
+                let found = self.service.releases.iter().find(|release| release.digest == digest);
                 if let Some(bytes) = found.map(|release| release.envelope.clone()) {
                     self.send_down(bytes);
                 }
@@ -96,7 +96,7 @@ impl Pair {
                 }
             }
             Output::Page { payload, page } => {
-                let bytes = self.shelf.part(payload).map(|part| match page {
+                let bytes = self.service.part(payload).map(|part| match page {
                     PageNumber::List => part.index.list.clone(),
                     PageNumber::Page(number) => part.index.page(number).to_vec(),
                 });
@@ -107,8 +107,8 @@ impl Pair {
             Output::Refuse(refusal) => self.send_down(refusal.encode()),
             Output::Event(event) => {
                 if let Event::Reported { report, digest, .. } = &event {
-                    if !self.shelf.reports.contains(report) {
-                        self.shelf.reports.push(report.clone());
+                    if !self.service.reports.contains(report) {
+                        self.service.reports.push(report.clone());
                     }
                     let report = *digest;
                     self.server_events.push(event);
@@ -120,7 +120,7 @@ impl Pair {
     }
 
     fn send_chunks(&mut self, payload: PayloadTag, first: ChunkIndex, count: u32) {
-        let Some(part) = self.shelf.part(payload) else {
+        let Some(part) = self.service.part(payload) else {
             return;
         };
         let range = part.layout.bytes_of(first, count);

@@ -1,25 +1,25 @@
-//! Where references lead in the new image.
+//! Resolves references: finds where they lead in the new image (SPEC section 5.5).
 
 use super::view::{View, distance, low};
 use crate::patch::map::Map;
 use crate::patch::region::Region;
 use crate::patch::table::Table;
 
-/// How well it is known where a reference leads.
+/// How certain it is where a reference leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::patch) enum Certainty {
-    // 0 is what was not predicted.
-    /// Into a piece that was matched.
+    // 0 stands for bytes that were not predicted.
+    /// It leads into a piece that was matched.
     Inside = 1,
-    /// Into what lies between matched pieces, or behind the image.
+    /// It leads to a place between matched pieces, or behind the image.
     Near,
-    /// As another reference to the same place did.
+    /// It leads where an earlier reference to the same place led.
     Seen,
 }
 
-/// Everything that predictions go by.
+/// Everything that is needed to resolve references.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::patch) struct Scene<'s> {
+pub(in crate::patch) struct Resolver<'s> {
     pub(in crate::patch) region: &'s Region,
     pub(in crate::patch) map: &'s Map,
     pub(in crate::patch) table: &'s Table,
@@ -27,8 +27,8 @@ pub(in crate::patch) struct Scene<'s> {
     pub(in crate::patch) old: View<'s>,
 }
 
-impl Scene<'_> {
-    /// Where a reference to an old address leads in the new image.
+impl Resolver<'_> {
+    /// Finds where a reference to an old address leads in the new image.
     pub(in crate::patch) fn resolve(&self, target: u64) -> Option<(u64, Certainty)> {
         let key = low(target.cast_signed());
         let moved = |new: u32| target.wrapping_add_signed(new.wrapping_sub(key).cast_signed().into());
@@ -46,11 +46,13 @@ impl Scene<'_> {
         self.behind(target, key, moved)
     }
 
-    /// How far from where the map says the nearest known place below went, where the map knew that place.
+    /// The deviation (SPEC section 5.5): how far the nearest known place below went from where the map says. It is 0
+    /// if no entry of the map holds that place.
     ///
-    /// Rows of like pieces, such as stubs of imported functions, may have been matched with their neighbours.
+    /// In a row of similar pieces, such as stubs of imported functions, each may have been matched with its neighbour.
+    /// Then the map is wrong by the same distance for all of them.
     fn deviation(&self, offset: u32, key: u32) -> i64 {
-        // A flat image calls no stubs.
+        // A flat image has no such stubs.
         let linked = self.region.old.len() > 1;
         let Some((below, new)) = self.table.below(key, DEVIATION_REACH).filter(|_| linked) else {
             return 0;
@@ -66,7 +68,8 @@ impl Scene<'_> {
         }
     }
 
-    /// What lies in memory behind the image moves with its end, unless what is near it is known to move otherwise.
+    /// Data that lies in memory behind the image moves with the image's end, unless the table knows how a
+    /// word near it moved.
     fn behind(&self, target: u64, key: u32, moved: impl Fn(u32) -> u64) -> Option<(u64, Certainty)> {
         let (old_end, new_end) = self.region.ends()?;
         if target < old_end || target - old_end >= BEHIND_MAX {
@@ -85,7 +88,7 @@ impl Scene<'_> {
     }
 }
 
-/// Places farther apart have not been matched with their neighbours together.
+/// Places that are farther apart than this were not matched with their neighbours together.
 const DEVIATION_REACH: u32 = 512;
 /// Uninitialised data is taken to lie at most this far behind the image.
 const BEHIND_MAX: u64 = 1 << 24;

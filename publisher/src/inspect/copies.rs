@@ -1,5 +1,5 @@
-//! What a device keeps in two copies: its record, the envelopes of its slots, the boot environment and default
-//! (SPEC section 8.7).
+//! Explains what a device keeps in two copies: its record, the envelopes of its slots, the boot environment
+//! and the boot default (SPEC section 8.7).
 //!
 //! | bytes of a copy | content |
 //! |---|---|
@@ -25,7 +25,7 @@ const CHECKED_BYTES: usize = 16;
 const FORMAT: &[u8] = b"01";
 const NO_SLOT: u8 = 255;
 
-/// What is kept.
+/// What a copy holds.
 #[derive(Clone, Copy)]
 enum Kept {
     Record,
@@ -56,7 +56,7 @@ impl Kept {
     }
 }
 
-/// Explains every copy in `bytes`; `None` where there is none.
+/// Explains every copy in `bytes`; `None` if they have no copy.
 pub(super) fn explain(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
     let mut kind = None;
     let mut copies = Vec::new();
@@ -80,7 +80,7 @@ pub(super) fn explain(bytes: &[u8], root: Option<&Root>) -> Option<Fields> {
     Some(Fields::new().with("kind", kind?).with("copies", copies))
 }
 
-/// Sequence number and content of the copy that `bytes` begin with.
+/// Reads the sequence number and the content of the copy that `bytes` begin with.
 fn read(bytes: &[u8]) -> Result<(u64, &[u8]), &'static str> {
     let torn = "torn: its check is wrong";
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(torn)?;
