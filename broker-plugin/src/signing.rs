@@ -14,6 +14,8 @@ use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::message::{Assignment, Beacon, Campaign, HelloAnswer};
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
+use crate::fleet::Document;
+
 /// The root and the two online keys.
 #[derive(Debug)]
 pub struct Authority {
@@ -104,6 +106,16 @@ impl Authority {
     #[must_use]
     pub fn root(&self) -> &Root {
         &self.root
+    }
+
+    /// Signs what the fleet wants signed.
+    #[must_use]
+    pub fn sign(&self, document: &Document) -> Bytes {
+        match document {
+            Document::Campaign(campaign) => self.campaign(campaign),
+            Document::Assignment(assignment) => self.assignment(assignment),
+            Document::Beacon(beacon) => self.beacon(beacon),
+        }
     }
 
     /// Signs the campaign of a group.

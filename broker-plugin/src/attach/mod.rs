@@ -65,6 +65,14 @@ pub struct Outgoing {
     pub retain: bool,
 }
 
+impl Outgoing {
+    /// What goes to one device, once.
+    #[must_use]
+    pub const fn to_device(topic: Bytes, payload: Bytes) -> Self {
+        Self { topic, payload, delivery: Delivery::AtMostOnce, retain: false }
+    }
+}
+
 /// A connection to a broker, subscribed to what devices send to the service.
 pub trait BrokerLink {
     /// Waits for the next event. Cancel-safe.

@@ -1,0 +1,198 @@
+//! Chunks and pages: sent at once where they are at hand, else when they have been read.
+
+use bytes::Bytes;
+use whimbrel_protocol::ids::{ChunkIndex, DeviceId, PayloadTag};
+use whimbrel_protocol::limits::{CHUNK_HEADER_BYTES_MAX, CHUNK_MESSAGE_BYTES_MAX};
+use whimbrel_protocol::message::{PageNumber, Refusal, RefusalCode};
+
+use super::admission::REQUEST_BYTES_SERVED_MAX;
+use super::frames::{Framed, Numbered, SegmentKey};
+use super::sessions::{Unsent, Waits};
+use super::{Event, Output, Serving};
+use crate::attach::Outgoing;
+use crate::fleet::campaign::Ask;
+use crate::fleet::catalog::PayloadNumber;
+use crate::fleet::{self, Fleet};
+use crate::metrics::Counters;
+use crate::store::StoreError;
+
+/// Segments that are read at the same time; a MiB of memory each, and disks are no faster with more.
+const READS_MAX: usize = 4;
+/// The most payload bytes that one message carries.
+const MESSAGE_BYTES_SERVED_MAX: u64 = (CHUNK_MESSAGE_BYTES_MAX - CHUNK_HEADER_BYTES_MAX) as u64;
+/// What a device is told to wait when the disk failed.
+const READ_RETRY_S: u32 = 30;
+
+impl Serving {
+    /// Answers a request for chunks that the session allows.
+    pub(super) fn serve_chunks(
+        &mut self,
+        fleet: &Fleet,
+        device: &DeviceId,
+        tag: PayloadTag,
+        runs: Vec<(ChunkIndex, u32)>,
+        bytes: u64,
+    ) {
+        let Some(session) = self.sessions.find(device) else { return };
+        let (Some(pools), Some(live)) = (session.view.pools(), session.view.live()) else { return };
+        let Some((payload, number)) = live.payload(tag) else { return };
+        let Some(row) = fleet.catalog().payload(number) else { return };
+        let of = payload.layout.chunk_count();
+        let largest = runs.iter().map(|(first, count)| span(payload.layout.bytes_of(*first, *count))).max();
+        if bytes > REQUEST_BYTES_SERVED_MAX
+            || largest.is_some_and(|largest| largest > MESSAGE_BYTES_SERVED_MAX)
+        {
+            Counters::count(&self.counters.rejected_misbehaved);
+            let (code, payload) = (RefusalCode::Malformed, Some(tag));
+            return self.refuse(device, Refusal { code, retry_after_s: None, payload });
+        }
+        session.forget_waiting(number, &runs);
+        self.admission.take(self.now, &mut session.bytes, pools, bytes);
+        let before = runs.last().map_or(0, |(first, count)| first.0 + count);
+        self.send_chunks(fleet, device, Numbered { number, row }, &runs);
+        self.asked(device, Ask::Chunks { payload: row.index.short(), before, of });
+    }
+
+    /// Sends messages of chunks until one has to be read first.
+    fn send_chunks(
+        &mut self,
+        fleet: &Fleet,
+        device: &DeviceId,
+        payload: Numbered<'_>,
+        runs: &[(ChunkIndex, u32)],
+    ) {
+        let Some(session) = self.sessions.find(device) else { return };
+        let topic = session.answers.clone();
+        for (sent, (first, count)) in runs.iter().enumerate() {
+            match self.frames.chunks(payload, *first, *count) {
+                Framed::Ready(frame) => {
+                    let bytes = span(payload.row.layout.bytes_of(*first, *count));
+                    Counters::add(&self.counters.served_bytes, bytes);
+                    Counters::count(&self.counters.chunk_messages);
+                    self.publish(Outgoing::to_device(topic.clone(), frame));
+                }
+                Framed::Read(segment) => {
+                    let runs = runs.get(sent..).unwrap_or_default().to_vec();
+                    let unsent = Unsent::Chunks { payload: payload.number, runs };
+                    return self.wait_for(fleet, device, segment, unsent);
+                }
+            }
+        }
+    }
+
+    /// Answers a request for an index page.
+    pub(super) fn serve_page(&mut self, fleet: &Fleet, device: &DeviceId, tag: PayloadTag, page: PageNumber) {
+        let Some(session) = self.sessions.find(device) else { return };
+        let number = session.view.live().and_then(|live| live.payload(tag)).map(|(_, number)| number);
+        if let Some(payload) = number {
+            self.send_page(fleet, device, payload, page);
+        }
+    }
+
+    fn send_page(&mut self, fleet: &Fleet, device: &DeviceId, payload: PayloadNumber, page: PageNumber) {
+        let Some(row) = fleet.catalog().payload(payload) else { return };
+        match self.frames.page(Numbered { number: payload, row }, page) {
+            Framed::Ready(frame) => {
+                Counters::count(&self.counters.page_messages);
+                self.send(device, frame);
+            }
+            Framed::Read(segment) => self.wait_for(fleet, device, segment, Unsent::Page { payload, page }),
+        }
+    }
+
+    /// Lets a device wait for a segment, and has it read.
+    fn wait_for(&mut self, fleet: &Fleet, device: &DeviceId, segment: SegmentKey, unsent: Unsent) {
+        let Some(session) = self.sessions.find(device) else { return };
+        session.wait(Waits { segment, unsent });
+        Counters::count(&self.counters.waited_for_disk);
+        let waiting = self.reads.entry(segment).or_insert_with(|| {
+            self.reads_to_start.push_back(segment);
+            Vec::new()
+        });
+        // A device that asks again while it waits stands there once.
+        if !waiting.contains(device) {
+            waiting.push(device.clone());
+        }
+        self.start_reads(fleet);
+    }
+
+    /// Reads more, once what was read has been sent: else the one could push out the other.
+    fn start_reads(&mut self, fleet: &Fleet) {
+        if !self.ready.is_empty() {
+            return;
+        }
+        while self.reads_running < READS_MAX {
+            let Some(segment) = self.reads_to_start.pop_front() else { return };
+            let Some(payload) = fleet.catalog().payload(segment.payload).copied() else { continue };
+            self.reads_running += 1;
+            self.outputs.push_back(Output::Read { segment, payload });
+        }
+    }
+
+    /// A segment was read, or could not be: those who wait go on.
+    pub(super) fn segment_read(
+        &mut self,
+        fleet: &Fleet,
+        segment: SegmentKey,
+        result: Result<Option<Bytes>, StoreError>,
+    ) {
+        self.reads_running -= 1;
+        let waiting = self.reads.remove(&segment).unwrap_or_default();
+        let index = fleet.catalog().payload(segment.payload).map(|row| row.index);
+        let payload = index.as_ref().map(PayloadTag::of);
+        match result {
+            Ok(Some(bytes)) => {
+                self.frames.keep(segment, bytes);
+                self.ready.extend(waiting.into_iter().map(|device| (device, segment)));
+            }
+            Ok(None) => {
+                Counters::count(&self.counters.damaged_payloads);
+                self.outputs.push_back(Output::Event(Event::PayloadDamaged { index }));
+                self.tell_fleet(fleet::Input::PayloadDamaged(segment.payload));
+                let gone = Refusal { code: RefusalCode::NotFound, retry_after_s: None, payload };
+                self.give_up(segment, waiting, gone);
+            }
+            Err(error) => {
+                Counters::count(&self.counters.read_failures);
+                self.outputs.push_back(Output::Event(Event::NotRead { error }));
+                let later = Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S), payload };
+                self.give_up(segment, waiting, later);
+            }
+        }
+        self.start_reads(fleet);
+    }
+
+    /// Refuses what could not be read.
+    fn give_up(&mut self, segment: SegmentKey, devices: Vec<DeviceId>, refusal: Refusal) {
+        for device in devices {
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            if waited.is_some_and(|waited| !waited.is_empty()) {
+                self.refuse(&device, refusal);
+            }
+        }
+    }
+
+    /// Serves devices whose segment has been read, as long as the broker takes it.
+    pub(super) fn serve_ready(&mut self, fleet: &Fleet) {
+        while self.has_room()
+            && let Some((device, segment)) = self.ready.pop_front()
+        {
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            for unsent in waited.unwrap_or_default() {
+                match unsent {
+                    Unsent::Chunks { payload: number, runs } => {
+                        if let Some(row) = fleet.catalog().payload(number) {
+                            self.send_chunks(fleet, &device, Numbered { number, row }, &runs);
+                        }
+                    }
+                    Unsent::Page { payload, page } => self.send_page(fleet, &device, payload, page),
+                }
+            }
+        }
+        self.start_reads(fleet);
+    }
+}
+
+fn span(range: core::ops::Range<u64>) -> u64 {
+    range.end - range.start
+}
