@@ -86,7 +86,7 @@ impl Passwords {
 pub struct FleetAccess {
     /// Who is in which group.
     pub membership: Membership,
-    /// Where there are none anybody may connect as any device that is not connected: identity is then proved
+    /// If there are none, anybody may connect as any device that is not connected: identity is then proved
     /// by enrolment and signatures alone.
     pub passwords: Option<Passwords>,
 }

@@ -32,7 +32,7 @@ use crate::store::{
 /// The service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Where devices connect; `None` where the service is a client of another broker.
+    /// Where devices connect; `None` if the service is a client of another broker.
     pub mqtt: Option<SocketAddr>,
     /// Where operators connect.
     pub admin: SocketAddr,
@@ -99,7 +99,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the service until `shutdown` is ready. `ready` is called once, when devices and operators are served.
 ///
-/// Must be called inside a multi-threaded tokio runtime. Where the embedded broker dies the process ends, with a
+/// Must be called inside a multi-threaded tokio runtime. If the embedded broker dies, the process ends, with a
 /// message and exit status 70.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ pub async fn run(
     let mut service_ended = service;
 
     let (stop_admin, mut admin_stopped) = watch::channel(false);
-    let shared = admin::Shared {
+    let context = admin::Context {
         requests,
         store,
         payloads,
@@ -161,7 +161,7 @@ pub async fn run(
         payload_bytes_max: config.limits.payload_bytes,
     };
     let mut admin_task: JoinHandle<std::io::Result<()>> =
-        tokio::spawn(admin::serve(listener, shared, async move {
+        tokio::spawn(admin::serve(listener, context, async move {
             let _sender_gone = admin_stopped.changed().await;
         }));
     tracing::info!(%admin, mqtt = mqtt.map(|address| address.to_string()), "service ready");
@@ -277,7 +277,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A seed for jitter; where the system has no randomness, any number will do.
+/// A seed for jitter; if the system has no randomness, any number will do.
 fn random_seed() -> u64 {
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {

@@ -27,7 +27,7 @@ pub struct Authority {
 #[derive(Debug)]
 struct Signer {
     key: SigningKey,
-    /// Said where the role has several keys, so that devices need not try them all.
+    /// Said if the role has several keys, so that devices need not try them all.
     id: Option<KeyId>,
 }
 
@@ -166,7 +166,7 @@ impl Signer {
     }
 }
 
-/// Says so where others than the owner may read a secret.
+/// Says so if others than the owner may read a secret.
 pub(crate) fn warn_if_open(path: &Path) {
     let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
     if open {

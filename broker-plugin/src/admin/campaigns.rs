@@ -13,11 +13,11 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::body::read_json;
 use super::devices::device_id;
-use super::{ApiError, Shared};
+use super::{ApiError, Context};
 use crate::fleet::campaign::{self, LIFE_DEFAULT_S, NewCampaign, Tally};
 use crate::fleet::{CampaignView, Command, Denied, DevicesPage, Question};
 
-pub(super) async fn create(State(shared): State<Shared>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(State(context): State<Context>, body: Body) -> Result<Response, ApiError> {
     let order: api::CampaignOrder = read_json(body, "the campaign").await?;
     let unprocessable = |error: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error);
     let group = GroupName::new(&order.group).map_err(|error| unprocessable(format!("group: {error}")))?;
@@ -38,7 +38,7 @@ pub(super) async fn create(State(shared): State<Shared>, body: Body) -> Result<R
         min_sequence: order.min_sequence,
     });
     let id = random_id()?;
-    answer(shared.change(|reply| Command::NewCampaign { release, new, id, reply }).await?)
+    answer(context.change(|reply| Command::NewCampaign { release, new, id, reply }).await?)
 }
 
 fn random_id() -> Result<CampaignId, Denied> {
@@ -47,10 +47,10 @@ fn random_id() -> Result<CampaignId, Denied> {
     Ok(CampaignId(id))
 }
 
-pub(super) async fn list(State(shared): State<Shared>) -> Result<Response, ApiError> {
-    let mut campaigns = shared.ask(Question::Campaigns).await?;
+pub(super) async fn list(State(context): State<Context>) -> Result<Response, ApiError> {
+    let mut campaigns = context.ask(Question::Campaigns).await?;
     if campaigns.iter().any(|campaign| campaign.replaced.is_some()) {
-        let rows = shared.store.tally_replaced().await?;
+        let rows = context.store.tally_replaced().await?;
         for campaign in &mut campaigns {
             if let Some(id) = campaign.replaced {
                 campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
@@ -65,7 +65,7 @@ pub(super) async fn list(State(shared): State<Shared>) -> Result<Response, ApiEr
 const DEVICES_MAX: u16 = 1000;
 
 pub(super) async fn one(
-    State(shared): State<Shared>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<api::CampaignQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -77,12 +77,12 @@ pub(super) async fn one(
     };
     let after = query.after.as_deref().map(device_id).transpose()?;
     let page = listed.then(|| DevicesPage { after: after.clone(), limit: usize::from(DEVICES_MAX) });
-    let mut campaign = shared.ask(|reply| Question::Campaign { prefix, devices: page, reply }).await?;
+    let mut campaign = context.ask(|reply| Question::Campaign { prefix, devices: page, reply }).await?;
     if let Some(id) = campaign.replaced {
-        let rows = shared.store.tally_replaced().await?;
+        let rows = context.store.tally_replaced().await?;
         campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
         if listed {
-            let rows = shared.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
+            let rows = context.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
             let devices = rows.iter().map(|row| campaign.device(&row.device, &row.deployment, 0)).collect();
             campaign.shown.device_list = Some(devices);
         }
@@ -91,23 +91,23 @@ pub(super) async fn one(
 }
 
 pub(super) async fn abort(
-    State(shared): State<Shared>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    order(&shared, prefix, campaign::Command::Abort).await
+    order(&context, prefix, campaign::Command::Abort).await
 }
 
 pub(super) async fn retry(
-    State(shared): State<Shared>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    order(&shared, prefix, campaign::Command::Retry).await
+    order(&context, prefix, campaign::Command::Retry).await
 }
 
-async fn order(shared: &Shared, prefix: String, command: campaign::Command) -> Result<Response, ApiError> {
-    answer(shared.change(|reply| Command::ToCampaign { prefix, command, reply }).await?)
+async fn order(context: &Context, prefix: String, command: campaign::Command) -> Result<Response, ApiError> {
+    answer(context.change(|reply| Command::ToCampaign { prefix, command, reply }).await?)
 }
 
 fn answer(campaign: CampaignView) -> Result<Response, ApiError> {

@@ -37,7 +37,7 @@ use crate::store::{Payloads, StoreHandle};
 
 /// What every request needs.
 #[derive(Clone)]
-pub(crate) struct Shared {
+pub(crate) struct Context {
     pub(crate) requests: mpsc::Sender<service::Request>,
     pub(crate) store: StoreHandle,
     pub(crate) payloads: Arc<dyn Payloads>,
@@ -55,7 +55,7 @@ const PLACE_LIMIT: Duration = Duration::from_secs(10);
 /// The service has to answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
-impl Shared {
+impl Context {
     /// Has the fleet change something.
     async fn change<T: Send + 'static>(
         &self,
@@ -93,16 +93,16 @@ fn reply_to<T: Send + 'static>(answer: oneshot::Sender<Result<T, Denied>>) -> Re
 /// Answers requests until `stop` is ready; those that have begun are finished.
 ///
 /// # Errors
-/// What the system says where connections can't be accepted.
+/// What the system says if connections can't be accepted.
 pub(crate) async fn serve(
     listener: TcpListener,
-    shared: Shared,
+    context: Context,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(shared)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(context)).with_graceful_shutdown(stop).await
 }
 
-fn router(shared: Shared) -> Router {
+fn router(context: Context) -> Router {
     let routes = [
         (routes::STATUS, get(status)),
         (routes::RELEASES, get(releases::list).post(releases::add)),
@@ -120,14 +120,14 @@ fn router(shared: Shared) -> Router {
         (routes::DEVICE_RESET, post(devices::reset)),
         (routes::DEVICE_GROUPS, put(devices::set_groups)),
     ];
-    let with = |router: Router<Shared>, (path, methods)| router.route(&pattern(path), methods);
+    let with = |router: Router<Context>, (path, methods)| router.route(&pattern(path), methods);
     routes
         .into_iter()
         .fold(Router::new(), with)
         .fallback(nothing_there)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(shared.clone(), let_in))
-        .with_state(shared)
+        .layer(middleware::from_fn_with_state(context.clone(), let_in))
+        .with_state(context)
 }
 
 /// A path as axum wants it: `/v1/devices/:id` for `/v1/devices/{id}`.
@@ -136,18 +136,18 @@ fn pattern(path: &str) -> String {
 }
 
 /// Checks the token, then waits for a place.
-async fn let_in(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    if !shared.token.is_in(request.headers()) {
+async fn let_in(State(context): State<Context>, request: Request, next: Next) -> Response {
+    if !context.token.is_in(request.headers()) {
         return ApiError::unauthorized().into_response();
     }
-    match timeout(PLACE_LIMIT, shared.places.acquire()).await {
+    match timeout(PLACE_LIMIT, context.places.acquire()).await {
         Ok(Ok(_place)) => next.run(request).await,
         _ => ApiError::too_many().into_response(),
     }
 }
 
-async fn status(State(shared): State<Shared>) -> Result<Response, ApiError> {
-    Ok(Json(shared.request(service::Request::Status).await?).into_response())
+async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
+    Ok(Json(context.request(service::Request::Status).await?).into_response())
 }
 
 async fn nothing_there(request: Request) -> ApiError {

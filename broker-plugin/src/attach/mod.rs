@@ -57,7 +57,7 @@ pub enum Delivery {
 pub struct Outgoing {
     /// Where to publish it: UTF-8 without wildcards.
     pub topic: Bytes,
-    /// Shared with the broker, not copied, where the broker is embedded.
+    /// Shared with the broker, not copied, if the broker is embedded.
     pub payload: Bytes,
     /// At which QoS; the embedded broker delivers at the QoS of each subscription whatever this says.
     pub delivery: Delivery,

@@ -71,7 +71,7 @@ impl Fleet {
         view(release, group, &bases, &self.catalog)
     }
 
-    /// What is to be said of a campaign's devices that run an image without a patch; `None` where there is none.
+    /// What is to be said of a campaign's devices that run an image without a patch; `None` if there is none.
     pub(super) fn view_without_patch(&self, campaign: &Campaign) -> Option<api::WithoutPatch> {
         let release = self.catalog.release(&campaign.document().order.release)?;
         if campaign.phase() != Phase::Active {

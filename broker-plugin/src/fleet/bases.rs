@@ -3,7 +3,7 @@
 //! Devices say in every hello which image they run. Whoever builds the next envelope learns here which image is worth
 //! a `--base`: how many devices run it, from which release it is, and how many bytes a patch would save each of them.
 //! A patch that nobody has made has a size that nobody knows: it is taken from another envelope of the same images
-//! where that has one, and else estimated from the patches that there are, and then said to be an estimate.
+//! if that has one, and else estimated from the patches that there are, and then said to be an estimate.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ pub struct Missing {
     pub devices: u64,
     /// The sequence number that one of them told with it.
     pub sequence: u64,
-    /// Bytes of a patch from it; `None` where there is nothing to tell that from.
+    /// Bytes of a patch from it; `None` if there is nothing to tell that from.
     pub patch: Option<PatchBytes>,
 }
 
@@ -83,7 +83,7 @@ impl Source {
 }
 
 impl Missing {
-    /// Bytes that a patch would save one device; 0 where it would be larger than the full payload.
+    /// Bytes that a patch would save one device; 0 if it would be larger than the full payload.
     #[must_use]
     pub fn saved_bytes(&self, full_bytes: u64) -> Option<u64> {
         self.patch.map(|patch| full_bytes.saturating_sub(patch.bytes))
@@ -148,7 +148,7 @@ impl Bases {
         self.missing.iter().map(|missing| missing.devices).sum()
     }
 
-    /// Bytes that a patch for each image without one would save; `None` where nothing tells its size.
+    /// Bytes that a patch for each image without one would save; `None` if nothing tells its size.
     #[must_use]
     pub fn total_saved_bytes(&self) -> Option<u64> {
         let saved = self.missing.iter().map(|missing| missing.total_saved_bytes(self.full_bytes));
@@ -170,7 +170,7 @@ fn transfer_bytes(offer: &Offer) -> u64 {
     offer.spec.layout.transfer_size()
 }
 
-/// Bytes of the full payload; of the larger one where each slot has its own.
+/// Bytes of the full payload; of the larger one if each slot has its own.
 fn full_bytes(release: &Release) -> u64 {
     let full = release.payloads.iter().filter(|offer| offer.base.is_none());
     full.map(transfer_bytes).max().unwrap_or(0)

@@ -227,7 +227,7 @@ impl Catalog {
         )
     }
 
-    /// Checks whether a release can be entered; `false` where it is here already.
+    /// Checks whether a release can be entered; `false` if it is here already.
     ///
     /// # Errors
     /// [`CatalogError::Sequence`], [`CatalogError::Full`].

@@ -6,12 +6,13 @@
 //! broker, read from it what they send to devices.
 //!
 //! ```
+//! use whimbrel_protocol::ids::Prefix;
 //! use whimbrel_protocol::time::{Instant, UnixTime};
 //! use whimbrel_service::fleet::{Fleet, Input, Output, Settings};
 //! # use whimbrel_protocol::trust::Root;
 //! # fn begin(root: Root) {
 //! let settings = Settings {
-//!     prefix: "ota".parse().unwrap(),
+//!     prefix: Prefix::new("ota").unwrap(),
 //!     beacon_every_ms: 600_000,
 //!     beacon_life_s: 3600,
 //!     releases_max: 100,
@@ -264,6 +265,3 @@ impl Fleet {
         self.outputs.push_back(Output::Event(event));
     }
 }
-
-#[cfg(test)]
-mod tests;

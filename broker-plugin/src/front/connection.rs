@@ -353,7 +353,7 @@ async fn write_out<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Polls a cancel-safe future once; `None` where it is not ready.
+/// Polls a cancel-safe future once; `None` if it is not ready.
 async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     tokio::select! {
         biased;

@@ -8,7 +8,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `config` | settings, and whether the router's logs fit the memory |
-//! | `waiting`, `session`, `handshake` | a socket until CONNACK; one connection's bytes |
+//! | `waiting`, `connection`, `handshake` | a socket until CONNACK; one connection's bytes |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
 //! | `output` | what is to be written to a client, payloads uncopied |
@@ -221,7 +221,7 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: wa
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE_MIN;
                 Counters::count(&shared.counters.accepted);
-                let session = connection::serve(
+                let connection = connection::serve(
                     Arc::clone(shared),
                     prepare(socket),
                     peer,
@@ -230,7 +230,7 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: wa
                 );
                 let alive = alive.clone();
                 tokio::spawn(async move {
-                    session.await;
+                    connection.await;
                     drop(alive);
                 });
             }

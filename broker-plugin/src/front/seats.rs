@@ -46,7 +46,7 @@ impl Seats {
         Self { devices_max, groups_max, devices: Mutex::default(), groups: Mutex::default() }
     }
 
-    /// Claims the seat of a client and tells whoever sits there to leave. `None` where the device is new and
+    /// Claims the seat of a client and tells whoever sits there to leave. `None` if the device is new and
     /// `devices_max` have been seen.
     pub(crate) fn claim(&self, device: &DeviceId, role: Role) -> Option<Claim> {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +64,7 @@ impl Seats {
         Some(Claim { seat, number, newest })
     }
 
-    /// May this group's topic become a filter of the router? It may where it is one already, or `groups_max`
+    /// May this group's topic become a filter of the router? It may if it is one already, or `groups_max`
     /// others are not reached.
     pub(crate) fn admit_group(&self, group: &GroupName) -> bool {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);

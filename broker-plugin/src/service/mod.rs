@@ -148,7 +148,7 @@ impl<L: BrokerLink> Service<L> {
     /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// [`LinkError`] where the broker is gone for good.
+    /// [`LinkError`] if the broker is gone for good.
     pub(crate) async fn run(mut self) -> Result<(), LinkError> {
         loop {
             let wake = self.wake().await?;

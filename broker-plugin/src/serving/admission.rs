@@ -43,7 +43,7 @@ pub struct Rates {
     pub total: Rate,
 }
 
-/// The part of the network that a device is in, where it says so. No version of the protocol carries it yet, so
+/// The part of the network that a device is in, if it says so. No version of the protocol carries it yet, so
 /// that every device has none, and no device is held back for its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CellTag(pub u64);
@@ -86,7 +86,7 @@ impl Admission {
         self.rates.device.bucket(now)
     }
 
-    /// Whether a request of `bytes` is admitted now; they are asked for only where the answer depends on them.
+    /// Whether a request of `bytes` is admitted now; they are asked for only if the answer depends on them.
     ///
     /// # Errors
     /// How long to wait, in seconds: as long as the emptiest bucket needs, and up to as long again, so that those

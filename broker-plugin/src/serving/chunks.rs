@@ -1,4 +1,4 @@
-//! Chunks and pages: sent at once where they are at hand, else when they have been read.
+//! Chunks and pages: sent at once if they are at hand, else when they have been read.
 
 use bytes::Bytes;
 use whimbrel_protocol::ids::{ChunkIndex, DeviceId, PayloadTag};

@@ -89,7 +89,7 @@ impl Sessions {
         }
     }
 
-    /// The session of a device that speaks now; made where there is none.
+    /// The session of a device that speaks now; made if there is none.
     pub(crate) fn speak(&mut self, device: &DeviceId, now: Instant, admission: &Admission) -> &mut Session {
         if !self.sessions.contains_key(device) {
             if self.sessions.len() >= self.sessions_max {
@@ -103,7 +103,7 @@ impl Sessions {
         session
     }
 
-    /// The session of a device, where there is one.
+    /// The session of a device, if there is one.
     pub(crate) fn find(&mut self, device: &DeviceId) -> Option<&mut Session> {
         self.sessions.get_mut(device)
     }
@@ -168,7 +168,7 @@ impl Sessions {
         let (_, limit, _) = heard.select_nth_unstable(last);
         let limit = *limit;
         let before = self.sessions.len();
-        // At least one goes; where many were heard at the same instant, all of them may.
+        // At least one goes; if many were heard at the same instant, all of them may.
         self.sessions.retain(|_, session| session.heard > limit);
         self.dropped += before - self.sessions.len();
     }
@@ -190,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Lets a request wait. Where too many do, the oldest is forgotten: the device asks again.
+    /// Lets a request wait. If too many do, the oldest is forgotten: the device asks again.
     pub(crate) fn wait(&mut self, waiting: Waits) {
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
@@ -220,7 +220,7 @@ impl Session {
         done.into_iter().map(|waiting| waiting.unsent).collect()
     }
 
-    /// Makes the view anew where the world has changed since; `world` is asked then. Epochs start at 1.
+    /// Makes the view anew if the world has changed since; `world` is asked then. Epochs start at 1.
     pub(crate) fn refresh(&mut self, epoch: u64, world: impl FnOnce() -> View) {
         if self.epoch != epoch {
             self.view = world();

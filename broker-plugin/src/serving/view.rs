@@ -102,7 +102,7 @@ impl View {
         self.live.as_ref().map(|live| live.campaign)
     }
 
-    /// The payload bytes that a request for chunks asks for; 0 where it is none that will be served.
+    /// The payload bytes that a request for chunks asks for; 0 if it is none that will be served.
     pub(crate) fn bytes_asked(&self, message: &[u8]) -> u64 {
         let Ok(Request::Chunks(request)) = Request::decode(message) else { return 0 };
         let payload = self.live.as_ref().and_then(|live| live.payload(request.payload));

@@ -23,7 +23,7 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Makes the folder where there is none, readable by its owner only, and locks it.
+    /// Makes the folder if there is none, readable by its owner only, and locks it.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Io`], [`StoreError::Full`].
@@ -160,7 +160,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
 }
 
-/// Makes a folder where there is none, durably: each folder that is made is synced into the one above it.
+/// Makes a folder if there is none, durably: each folder that is made is synced into the one above it.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);

@@ -164,7 +164,8 @@ impl Tables {
                 true
             }
             Change::Device(device) => {
-                let mut device = stored_device(device);
+                let mut device = device.clone();
+                device.facts.sequence = device.facts.sequence.min(COLUMN_MAX);
                 if let Some(known) = self.devices.get(&device.id) {
                     device.assignment_version = device.assignment_version.max(known.assignment_version);
                     device.facts = known.facts;
@@ -241,15 +242,8 @@ impl Tables {
     }
 }
 
-/// The highest number that a column of a database holds.
+/// The highest number that a column of a database holds: what a device says beyond that is as good as that.
 const COLUMN_MAX: u64 = u64::MAX >> 1;
-
-/// A device as it is read back: the order of enrolments is kept of those that are pending only.
-fn stored_device(device: &Device) -> Device {
-    let mut device = device.clone();
-    device.facts.sequence = device.facts.sequence.min(COLUMN_MAX);
-    device
-}
 
 fn row_of(((campaign, device), deployment): (&(CampaignId, DeviceId), &Deployment)) -> DeploymentRow {
     DeploymentRow { campaign: *campaign, device: device.clone(), deployment: *deployment }

@@ -56,9 +56,9 @@ pub enum Change {
     Payload(PayloadRow),
     /// A device is as this says, but for its facts.
     Device(Device),
-    /// A pending device makes room. Does nothing where it has been accepted; a version of an assignment stays.
+    /// A pending device makes room. Does nothing if it has been accepted; a version of an assignment stays.
     DropPending(DeviceId),
-    /// What a device last said. Does nothing where the device is not known.
+    /// What a device last said. Does nothing if the device is not known.
     Facts(DeviceId, Facts),
     /// A campaign is as this says.
     Campaign(CampaignRow),
@@ -69,9 +69,9 @@ pub enum Change {
         /// When it was issued.
         issued: UnixTime,
     },
-    /// A device is this far. Does nothing where more is known.
+    /// A device is this far. Does nothing if more is known.
     Deployment(DeploymentRow),
-    /// A report came. Does nothing where it is here already.
+    /// A report came. Does nothing if it is here already.
     Report(ReportRow),
 }
 
@@ -118,7 +118,7 @@ pub struct TallyRow {
 pub enum Series {
     /// The beacons.
     Beacon,
-    /// The documents of all campaigns: where a device is in two groups, the newest document wins, and no two may be
+    /// The documents of all campaigns: if a device is in two groups, the newest document wins, and no two may be
     /// equally new.
     Campaign,
 }

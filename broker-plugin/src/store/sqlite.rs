@@ -33,7 +33,7 @@ const PAGES_MAX: u64 = 4_294_967_294;
 const PAGE_ROWS: i64 = 4096;
 
 impl SqliteStore {
-    /// Opens the database at `path`, makes it where there is none, and brings it to the current format.
+    /// Opens the database at `path`, makes it if there is none, and brings it to the current format.
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Database`], [`StoreError::Full`].
@@ -43,7 +43,7 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Begins a transaction, on a new connection where the old one is past help.
+    /// Begins a transaction, on a new connection if the old one is past help.
     async fn begin(&mut self) -> Result<(), StoreError> {
         if self.execute(BEGIN).await.is_ok() {
             return Ok(());
@@ -53,7 +53,7 @@ impl SqliteStore {
         self.execute(BEGIN).await.map_err(fail)
     }
 
-    /// Ends a transaction that has failed. SQLite has done that itself where the disk was full, and then refuses.
+    /// Ends a transaction that has failed. SQLite has done that itself if the disk was full, and then refuses.
     async fn roll_back(&mut self) {
         let _rolled_back_already = self.execute("ROLLBACK").await;
     }

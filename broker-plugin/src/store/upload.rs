@@ -28,7 +28,7 @@ pub enum UploadError {
     /// It has another size than the release says.
     #[error("the payload has {got} bytes, its release says {want}")]
     Size {
-        /// Bytes that came; one more than wanted where there are more.
+        /// Bytes that came; one more than wanted if there are more.
         got: u64,
         /// Bytes that the release says.
         want: u64,
@@ -73,7 +73,7 @@ impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`UploadError::Size`] where more come than the release says, [`UploadError::Store`].
+    /// [`UploadError::Size`] if more come than the release says, [`UploadError::Store`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let want = self.spec.layout.transfer_size();
         self.got += bytes.len() as u64;

@@ -1,7 +1,7 @@
 //! The task that owns the database.
 //!
 //! Jobs are done in the order in which they came. Those that wait while a commit is being synced are committed
-//! together after it: a thousand reports cost a few syncs, not a thousand. Where a batch fails, each of its jobs
+//! together after it: a thousand reports cost a few syncs, not a thousand. If a batch fails, each of its jobs
 //! is tried alone, so that a job answers for itself only.
 
 use alloc::sync::Arc;
@@ -49,7 +49,7 @@ impl StoreHandle {
         (Self { jobs }, tokio::spawn(work(store, to_do)))
     }
 
-    /// Hands over changes without waiting; `done` is called on the store's task. `false` where so many wait
+    /// Hands over changes without waiting; `done` is called on the store's task. `false` if so many wait
     /// already that this one is not taken.
     #[must_use]
     pub fn submit(&self, changes: Vec<Change>, done: impl FnOnce(Applied) + Send + 'static) -> bool {

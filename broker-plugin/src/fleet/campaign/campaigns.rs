@@ -37,7 +37,7 @@ impl Campaigns {
         self.version = self.version.max(version);
     }
 
-    /// The highest version that any document had. One count for all groups: where a device is in two groups, the
+    /// The highest version that any document had. One count for all groups: if a device is in two groups, the
     /// newest document wins, and no two are equally new.
     #[must_use]
     pub fn version(&self) -> u64 {

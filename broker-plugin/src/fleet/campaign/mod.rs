@@ -163,7 +163,7 @@ impl Campaign {
         self.deployments.iter()
     }
 
-    /// How far one device is with the current attempt; `None` where it has not begun.
+    /// How far one device is with the current attempt; `None` if it has not begun.
     #[must_use]
     pub fn progress(&self, device: &DeviceId) -> Option<&Progress> {
         self.deployments.get(device).filter(|progress| self.is_current(&progress.deployment))
@@ -201,7 +201,7 @@ impl Campaign {
         Ok(document)
     }
 
-    /// What a report says, where it is about an attempt that was ordered.
+    /// What a report says, if it is about an attempt that was ordered.
     #[must_use]
     pub fn read(&self, report: &Report, today: UnixTime) -> Option<Deployment> {
         let known = (1..=self.document.order.attempt).contains(&report.attempt);
@@ -297,7 +297,7 @@ impl Campaign {
         self.hint(device, says, fetched);
     }
 
-    /// Enters something unsigned, where no report knows better.
+    /// Enters something unsigned, unless a report knows better.
     fn hint(&mut self, device: &DeviceId, says: Deployment, fetched: Option<u8>) {
         if self.phase == Phase::Replaced {
             return;

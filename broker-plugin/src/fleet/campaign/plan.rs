@@ -32,7 +32,7 @@ pub const SPREAD_MAX_S: u64 = 30 * 24 * 3600;
 pub const LIFE_MIN_S: u64 = 60;
 /// Longest life of a document: 10 years.
 pub const LIFE_MAX_S: u64 = 10 * 365 * 24 * 3600;
-/// Life where the operator says nothing: 30 days.
+/// Life if the operator says nothing: 30 days.
 pub const LIFE_DEFAULT_S: u64 = 30 * 24 * 3600;
 /// Highest priority.
 pub const PRIORITY_MAX: u64 = 1_000_000;

@@ -22,7 +22,7 @@ pub struct Tally {
     pub bytes_twice: u64,
     /// Why deployments did not end in a confirmed image, and how many each.
     pub failures: BTreeMap<&'static str, u64>,
-    /// Devices that have begun, by the payload by which their image comes; `None` where nothing was served.
+    /// Devices that have begun, by the payload by which their image comes; `None` if nothing was served.
     pub by_payload: BTreeMap<Option<ShortDigest>, Share>,
     /// Sum over all devices of how far each is, in percent.
     percents: u64,

@@ -203,7 +203,7 @@ impl Registry {
             || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
     }
 
-    /// Plans to accept a pending device whose key has `fingerprint`. `None` where it is accepted with these groups
+    /// Plans to accept a pending device whose key has `fingerprint`. `None` if it is accepted with these groups
     /// already.
     ///
     /// # Errors
@@ -233,7 +233,7 @@ impl Registry {
         Ok(Some(assignment(device, key.clone(), groups)))
     }
 
-    /// Plans to give an accepted device other groups. `None` where it has them already.
+    /// Plans to give an accepted device other groups. `None` if it has them already.
     ///
     /// # Errors
     /// [`RegistryError`].
