@@ -48,8 +48,7 @@ mod payload_names;
 mod questions;
 mod views;
 
-use alloc::collections::VecDeque;
-use std::collections::{HashMap, HashSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use whimbrel_protocol::cose::Sign1;
@@ -86,10 +85,10 @@ pub struct Fleet {
     beacon: Option<Bytes>,
     beacon_due: Instant,
     /// Reports that are on their way into the store.
-    reports: HashMap<(DeviceId, ShortDigest), Box<Report>>,
+    reports: BTreeMap<(DeviceId, ShortDigest), Box<Report>>,
     /// What is worth storing and not urgent.
-    unsaved_facts: HashSet<DeviceId>,
-    unsaved_deployments: HashMap<(CampaignId, DeviceId), DeploymentRow>,
+    unsaved_facts: BTreeSet<DeviceId>,
+    unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
     save_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -116,7 +115,7 @@ impl Fleet {
         for row in snapshot.payloads {
             catalog.enter_payload(row);
         }
-        let mut by_campaign: HashMap<CampaignId, Vec<DeploymentRow>> = HashMap::new();
+        let mut by_campaign: BTreeMap<CampaignId, Vec<DeploymentRow>> = BTreeMap::new();
         for row in snapshot.deployments {
             by_campaign.entry(row.campaign).or_default().push(row);
         }
@@ -148,9 +147,9 @@ impl Fleet {
             changes: Changes::default(),
             beacon: None,
             beacon_due: now,
-            reports: HashMap::new(),
-            unsaved_facts: HashSet::new(),
-            unsaved_deployments: HashMap::new(),
+            reports: BTreeMap::new(),
+            unsaved_facts: BTreeSet::new(),
+            unsaved_deployments: BTreeMap::new(),
             save_at: None,
             outputs,
         }
@@ -158,6 +157,7 @@ impl Fleet {
 
     /// Tells the fleet what happened. Drain [`Fleet::poll_output`] before the next call.
     pub fn handle_input(&mut self, now: Instant, today: UnixTime, input: Input) {
+        debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         (self.now, self.today) = (now, today);
         match input {
             Input::Hello { device, class, facts } => self.hello(device, class, facts),
@@ -245,9 +245,9 @@ impl Fleet {
     /// Hands to the store what was worth storing and not urgent.
     fn save(&mut self) {
         self.save_at = None;
-        let mut changes: Vec<Change> =
-            self.unsaved_deployments.drain().map(|(_, row)| Change::Deployment(row)).collect();
-        for device in self.unsaved_facts.drain() {
+        let deployments = core::mem::take(&mut self.unsaved_deployments);
+        let mut changes: Vec<Change> = deployments.into_values().map(Change::Deployment).collect();
+        for device in core::mem::take(&mut self.unsaved_facts) {
             if let Some(known) = self.registry.device(&device) {
                 changes.push(Change::Facts(device, known.facts));
             }

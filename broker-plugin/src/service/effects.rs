@@ -6,7 +6,7 @@ use super::{Done, Service};
 use crate::attach::{BrokerLink, Outgoing};
 use crate::fleet::{self, Document, Job};
 use crate::metrics::Counters;
-use crate::serving::{self, SegmentKey};
+use crate::serving::{self, Extent};
 use crate::store::{Change, PayloadRow};
 
 impl<L: BrokerLink> Service<L> {
@@ -48,7 +48,7 @@ impl<L: BrokerLink> Service<L> {
                 let payload = self.authority.answer(&answer);
                 self.publish(Outgoing::to_device(topic, payload));
             }
-            serving::Output::Read { segment, payload } => self.read(segment, payload),
+            serving::Output::Read { extent, payload } => self.read(extent, payload),
             serving::Output::Fleet(input) => self.for_fleet.push_back(input),
             serving::Output::Event(event) => super::events::of_serving(&event),
         }
@@ -96,11 +96,11 @@ impl<L: BrokerLink> Service<L> {
         }
     }
 
-    fn read(&self, segment: SegmentKey, payload: PayloadRow) {
+    fn read(&self, extent: Extent, payload: PayloadRow) {
         let (payloads, done) = (Arc::clone(&self.payloads), self.done.clone());
         self.elsewhere.spawn_blocking(move || {
-            let result = segment.read(&*payloads, &payload);
-            let _stopping = done.send(Done::Serving(serving::Input::Read { segment, result }));
+            let result = extent.read(&*payloads, &payload);
+            let _stopping = done.send(Done::Serving(serving::Input::Read { extent, result }));
         });
     }
 

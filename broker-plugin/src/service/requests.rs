@@ -34,14 +34,13 @@ impl<L: BrokerLink> Service<L> {
     }
 
     fn status(&self) -> api::Status {
-        let ((sessions, dropped), (frames, segments)) =
-            (self.serving.sessions(), self.serving.cached_bytes());
+        let ((sessions, dropped), (frames, extents)) = (self.serving.sessions(), self.serving.cached_bytes());
         let counters = &self.counters;
         Counters::set(&counters.under_way, self.fleet.under_way() + self.serving.under_way());
         Counters::set(&counters.sessions, sessions);
         Counters::set(&counters.sessions_dropped, dropped);
         Counters::set(&counters.frame_cache_bytes, frames);
-        Counters::set(&counters.payload_cache_bytes, segments);
+        Counters::set(&counters.payload_cache_bytes, extents);
         let mut counters = counters.snapshot();
         let (attached, broker) = match &self.attached {
             Attached::Embedded(broker) => (api::Attachment::Embedded, serde_json::to_value(&**broker)),

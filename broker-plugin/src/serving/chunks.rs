@@ -6,7 +6,7 @@ use whimbrel_protocol::limits::{CHUNK_HEADER_BYTES_MAX, CHUNK_MESSAGE_BYTES_MAX}
 use whimbrel_protocol::message::{PageNumber, Refusal, RefusalCode};
 
 use super::admission::REQUEST_BYTES_SERVED_MAX;
-use super::frames::{Framed, Numbered, SegmentKey};
+use super::frames::{Extent, Framed, Numbered};
 use super::sessions::{Unsent, Waits};
 use super::{Event, Output, Serving};
 use crate::attach::Outgoing;
@@ -16,7 +16,7 @@ use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::store::StoreError;
 
-/// Segments that are read at the same time; a MiB of memory each, and disks are no faster with more.
+/// Extents that are read at the same time; a MiB of memory each, and disks are no faster with more.
 const READS_MAX: usize = 4;
 /// The most payload bytes that one message carries.
 const MESSAGE_BYTES_SERVED_MAX: u64 = (CHUNK_MESSAGE_BYTES_MAX - CHUNK_HEADER_BYTES_MAX) as u64;
@@ -71,10 +71,10 @@ impl Serving {
                     Counters::count(&self.counters.chunk_messages);
                     self.publish(Outgoing::to_device(topic.clone(), frame));
                 }
-                Framed::Read(segment) => {
+                Framed::Read(extent) => {
                     let runs = runs.get(sent..).unwrap_or_default().to_vec();
                     let unsent = Unsent::Chunks { payload: payload.number, runs };
-                    return self.wait_for(fleet, device, segment, unsent);
+                    return self.wait_for(fleet, device, extent, unsent);
                 }
             }
         }
@@ -96,17 +96,17 @@ impl Serving {
                 Counters::count(&self.counters.page_messages);
                 self.send(device, frame);
             }
-            Framed::Read(segment) => self.wait_for(fleet, device, segment, Unsent::Page { payload, page }),
+            Framed::Read(extent) => self.wait_for(fleet, device, extent, Unsent::Page { payload, page }),
         }
     }
 
-    /// Lets a device wait for a segment, and has it read.
-    fn wait_for(&mut self, fleet: &Fleet, device: &DeviceId, segment: SegmentKey, unsent: Unsent) {
+    /// Lets a device wait for a extent, and has it read.
+    fn wait_for(&mut self, fleet: &Fleet, device: &DeviceId, extent: Extent, unsent: Unsent) {
         let Some(session) = self.sessions.find(device) else { return };
-        session.wait(Waits { segment, unsent });
+        session.wait(Waits { extent, unsent });
         Counters::count(&self.counters.waited_for_disk);
-        let waiting = self.reads.entry(segment).or_insert_with(|| {
-            self.reads_to_start.push_back(segment);
+        let waiting = self.reads.entry(extent).or_insert_with(|| {
+            self.reads_to_start.push_back(extent);
             Vec::new()
         });
         // A device that asks again while it waits stands there once.
@@ -122,62 +122,62 @@ impl Serving {
             return;
         }
         while self.reads_running < READS_MAX {
-            let Some(segment) = self.reads_to_start.pop_front() else { return };
-            let Some(payload) = fleet.catalog().payload(segment.payload).copied() else { continue };
+            let Some(extent) = self.reads_to_start.pop_front() else { return };
+            let Some(payload) = fleet.catalog().payload(extent.payload).copied() else { continue };
             self.reads_running += 1;
-            self.outputs.push_back(Output::Read { segment, payload });
+            self.outputs.push_back(Output::Read { extent, payload });
         }
     }
 
-    /// A segment was read, or could not be: those who wait go on.
-    pub(super) fn segment_read(
+    /// A extent was read, or could not be: those who wait go on.
+    pub(super) fn extent_read(
         &mut self,
         fleet: &Fleet,
-        segment: SegmentKey,
+        extent: Extent,
         result: Result<Option<Bytes>, StoreError>,
     ) {
         self.reads_running -= 1;
-        let waiting = self.reads.remove(&segment).unwrap_or_default();
-        let index = fleet.catalog().payload(segment.payload).map(|row| row.index);
+        let waiting = self.reads.remove(&extent).unwrap_or_default();
+        let index = fleet.catalog().payload(extent.payload).map(|row| row.index);
         let payload = index.as_ref().map(PayloadTag::of);
         match result {
             Ok(Some(bytes)) => {
-                self.frames.keep(segment, bytes);
-                self.ready.extend(waiting.into_iter().map(|device| (device, segment)));
+                self.frames.keep(extent, bytes);
+                self.ready.extend(waiting.into_iter().map(|device| (device, extent)));
             }
             Ok(None) => {
                 Counters::count(&self.counters.damaged_payloads);
                 self.outputs.push_back(Output::Event(Event::PayloadDamaged { index }));
-                self.tell_fleet(fleet::Input::PayloadDamaged(segment.payload));
+                self.tell_fleet(fleet::Input::PayloadDamaged(extent.payload));
                 let gone = Refusal { code: RefusalCode::NotFound, retry_after_s: None, payload };
-                self.give_up(segment, waiting, gone);
+                self.give_up(extent, waiting, gone);
             }
             Err(error) => {
                 Counters::count(&self.counters.read_failures);
                 self.outputs.push_back(Output::Event(Event::NotRead { error }));
                 let later = Refusal { code: RefusalCode::Busy, retry_after_s: Some(READ_RETRY_S), payload };
-                self.give_up(segment, waiting, later);
+                self.give_up(extent, waiting, later);
             }
         }
         self.start_reads(fleet);
     }
 
     /// Refuses what could not be read.
-    fn give_up(&mut self, segment: SegmentKey, devices: Vec<DeviceId>, refusal: Refusal) {
+    fn give_up(&mut self, extent: Extent, devices: Vec<DeviceId>, refusal: Refusal) {
         for device in devices {
-            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(extent));
             if waited.is_some_and(|waited| !waited.is_empty()) {
                 self.refuse(&device, refusal);
             }
         }
     }
 
-    /// Serves devices whose segment has been read, as long as the broker takes it.
+    /// Serves devices whose extent has been read, as long as the broker takes it.
     pub(super) fn serve_ready(&mut self, fleet: &Fleet) {
         while self.has_room()
-            && let Some((device, segment)) = self.ready.pop_front()
+            && let Some((device, extent)) = self.ready.pop_front()
         {
-            let waited = self.sessions.find(&device).map(|session| session.waited_for(segment));
+            let waited = self.sessions.find(&device).map(|session| session.waited_for(extent));
             for unsent in waited.unwrap_or_default() {
                 match unsent {
                     Unsent::Chunks { payload: number, runs } => {

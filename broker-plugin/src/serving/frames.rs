@@ -1,10 +1,10 @@
 //! Payload bytes on their way to devices.
 //!
 //! Chunk messages do not name the device, so that each is framed once and shared by all who ask for it: what
-//! leaves here is a reference to the same bytes. Behind the frames are *segments*, pieces of payload files of about a
+//! leaves here is a reference to the same bytes. Behind the frames are *extents*, pieces of payload files of about a
 //! MiB, read from the disk when they are first needed and checked chunk by chunk against the signed index. Both are
 //! kept within a limit of bytes. Reading is slow and happens elsewhere: what is not at hand is named by a
-//! [`SegmentKey`], and asked for again when it is.
+//! [`Extent`], and asked for again when it is.
 
 use bytes::Bytes;
 use whimbrel_protocol::ids::{ChunkIndex, PayloadTag};
@@ -18,7 +18,7 @@ use crate::store::{PayloadRow, Payloads, StoreError};
 #[derive(Debug)]
 pub(crate) struct Frames {
     frames: Cache<FrameKey>,
-    segments: Cache<SegmentKey>,
+    extents: Cache<Extent>,
 }
 
 /// A message that many devices get.
@@ -31,7 +31,7 @@ struct FrameKey {
 
 /// A piece of a payload's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SegmentKey {
+pub struct Extent {
     pub(crate) payload: PayloadNumber,
     part: Part,
 }
@@ -42,7 +42,7 @@ enum Part {
     List,
     /// A page of chunk digests.
     Page(u32),
-    /// Chunks: the n-th [`SEGMENT_BYTES`].
+    /// Chunks: the n-th [`EXTENT_BYTES`].
     Chunks(u32),
 }
 
@@ -50,7 +50,7 @@ enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Framed {
     Ready(Bytes),
-    Read(SegmentKey),
+    Read(Extent),
 }
 
 /// A payload with its number.
@@ -61,11 +61,11 @@ pub(crate) struct Numbered<'p> {
 }
 
 /// Payload bytes that are read at once: at least one chunk, however large.
-const SEGMENT_BYTES: u64 = 1 << 20;
+const EXTENT_BYTES: u64 = 1 << 20;
 
 impl Frames {
-    pub(crate) fn new(frame_bytes_max: usize, segment_bytes_max: usize) -> Self {
-        Self { frames: Cache::new(frame_bytes_max), segments: Cache::new(segment_bytes_max) }
+    pub(crate) fn new(frame_bytes_max: usize, extent_bytes_max: usize) -> Self {
+        Self { frames: Cache::new(frame_bytes_max), extents: Cache::new(extent_bytes_max) }
     }
 
     /// The message with the chunks `first..first + count`, which the payload has.
@@ -76,21 +76,21 @@ impl Frames {
         }
         let layout = payload.row.layout;
         let wanted = layout.bytes_of(first, count);
-        let segment_bytes = SEGMENT_BYTES.max(layout.chunk_size());
+        let extent_bytes = EXTENT_BYTES.max(layout.chunk_size());
         let mut gathered = Vec::new();
         let mut at = wanted.start;
         while at < wanted.end {
-            let number = at / segment_bytes;
+            let number = at / extent_bytes;
             let part = Part::Chunks(u32::try_from(number).unwrap_or(u32::MAX));
-            let segment = SegmentKey { payload: payload.number, part };
-            let Some(bytes) = self.segments.find(&segment) else {
-                return Framed::Read(segment);
+            let extent = Extent { payload: payload.number, part };
+            let Some(bytes) = self.extents.find(&extent) else {
+                return Framed::Read(extent);
             };
-            let end = wanted.end.min((number + 1) * segment_bytes);
-            let start = number * segment_bytes;
+            let end = wanted.end.min((number + 1) * extent_bytes);
+            let start = number * extent_bytes;
             let range = to_usize(at - start)..to_usize(end - start);
             if at == wanted.start && end == wanted.end {
-                // The usual case: nothing is gathered, the message is made of the segment itself.
+                // The usual case: nothing is gathered, the message is made of the extent itself.
                 let bytes = bytes.get(range).unwrap_or_default();
                 let frame = frame_chunks(payload.row, first, bytes);
                 self.frames.keep(key, frame.clone());
@@ -110,26 +110,26 @@ impl Frames {
             PageNumber::List => Part::List,
             PageNumber::Page(number) => Part::Page(number),
         };
-        let segment = SegmentKey { payload: payload.number, part };
-        match self.segments.find(&segment) {
+        let extent = Extent { payload: payload.number, part };
+        match self.extents.find(&extent) {
             Some(bytes) => Framed::Ready(Bytes::from(PageMessage::encode(tag(payload.row), page, bytes))),
-            None => Framed::Read(segment),
+            None => Framed::Read(extent),
         }
     }
 
     /// Keeps what was read.
-    pub(crate) fn keep(&mut self, segment: SegmentKey, bytes: Bytes) {
-        self.segments.keep(segment, bytes);
+    pub(crate) fn keep(&mut self, extent: Extent, bytes: Bytes) {
+        self.extents.keep(extent, bytes);
     }
 
-    /// Bytes of frames and of segments that are kept.
+    /// Bytes of frames and of extents that are kept.
     pub(crate) const fn bytes(&self) -> (usize, usize) {
-        (self.frames.bytes(), self.segments.bytes())
+        (self.frames.bytes(), self.extents.bytes())
     }
 }
 
-impl SegmentKey {
-    /// Reads the segment; `None` if what is kept is not what was signed. Blocks.
+impl Extent {
+    /// Reads the extent; `None` if what is kept is not what was signed. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -138,7 +138,7 @@ impl SegmentKey {
             Part::List => payloads.list(row)?.map(|list| list.bytes().to_vec()),
             Part::Page(page) => payloads.page(row, page)?,
             Part::Chunks(number) => {
-                let chunks = to_u32((SEGMENT_BYTES / row.layout.chunk_size()).max(1));
+                let chunks = to_u32((EXTENT_BYTES / row.layout.chunk_size()).max(1));
                 let first = number.saturating_mul(chunks);
                 let count = chunks.min(row.layout.chunk_count().saturating_sub(first));
                 payloads.chunks(row, ChunkIndex(first), count)?

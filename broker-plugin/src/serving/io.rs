@@ -6,7 +6,7 @@ use whimbrel_protocol::message::HelloAnswer;
 use whimbrel_protocol::server::Reason;
 
 use super::admission::Rates;
-use super::frames::SegmentKey;
+use super::frames::Extent;
 use crate::attach::{Incoming, Outgoing};
 use crate::fleet;
 use crate::store::{PayloadRow, StoreError};
@@ -41,8 +41,8 @@ pub enum Input<'a> {
     Flushed,
     /// Answers [`Output::Read`]: the bytes, `None` if what is kept is not what was signed, or why it was not read.
     Read {
-        /// Which segment.
-        segment: SegmentKey,
+        /// Which extent.
+        extent: Extent,
         /// Its bytes.
         result: Result<Option<Bytes>, StoreError>,
     },
@@ -74,10 +74,10 @@ pub enum Output {
         /// The answer to a hello.
         answer: HelloAnswer,
     },
-    /// Read this segment with [`SegmentKey::read`], and feed [`Input::Read`].
+    /// Read this extent with [`Extent::read`], and feed [`Input::Read`].
     Read {
-        /// Which segment.
-        segment: SegmentKey,
+        /// Which extent.
+        extent: Extent,
         /// Of which payload.
         payload: PayloadRow,
     },

@@ -35,7 +35,7 @@ use whimbrel_protocol::ids::{DeviceId, Prefix};
 use whimbrel_protocol::message::HelloAnswer;
 use whimbrel_protocol::time::{Instant, UnixTime};
 
-pub use frames::SegmentKey;
+pub use frames::Extent;
 pub use io::{Event, Input, Output, Settings};
 
 use crate::attach::{Delivery, Outgoing};
@@ -56,12 +56,12 @@ pub struct Serving {
     sessions: Sessions,
     admission: Admission,
     frames: Frames,
-    /// Segments that are being read or will be, and who waits for each.
-    reads: HashMap<SegmentKey, Vec<DeviceId>>,
-    reads_to_start: VecDeque<SegmentKey>,
+    /// Extents that are being read or will be, and who waits for each.
+    reads: HashMap<Extent, Vec<DeviceId>>,
+    reads_to_start: VecDeque<Extent>,
     reads_running: usize,
-    /// Devices whose segment has been read.
-    ready: VecDeque<(DeviceId, SegmentKey)>,
+    /// Devices whose extent has been read.
+    ready: VecDeque<(DeviceId, Extent)>,
     retained: Retained,
     up: bool,
     /// Messages that were put out since the last flush.
@@ -113,7 +113,7 @@ impl Serving {
             Input::Down => self.up = false,
             Input::Message(message) => self.message(fleet, message),
             Input::Flushed => self.queued = 0,
-            Input::Read { segment, result } => self.segment_read(fleet, segment, result),
+            Input::Read { extent, result } => self.extent_read(fleet, extent, result),
             Input::Changed(device) => self.sessions.forget_view(&device),
             Input::Publish(publication) => self.retained.add(publication),
             Input::ReportStored { device, digest } => self.report_stored(fleet, &device, digest),

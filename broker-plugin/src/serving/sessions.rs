@@ -13,7 +13,7 @@ use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
 
 use super::admission::Admission;
-use super::frames::SegmentKey;
+use super::frames::Extent;
 use super::view::View;
 use crate::fleet::catalog::PayloadNumber;
 
@@ -53,7 +53,7 @@ pub(crate) struct Session {
 /// A request that waits for the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Waits {
-    pub(crate) segment: SegmentKey,
+    pub(crate) extent: Extent,
     pub(crate) unsent: Unsent,
 }
 
@@ -211,11 +211,11 @@ impl Session {
         });
     }
 
-    /// What has waited for `segment`.
-    pub(crate) fn waited_for(&mut self, segment: SegmentKey) -> Vec<Unsent> {
+    /// What has waited for `extent`.
+    pub(crate) fn waited_for(&mut self, extent: Extent) -> Vec<Unsent> {
         let all = core::mem::take(&mut self.waiting);
         let (done, others): (Vec<Waits>, Vec<Waits>) =
-            all.into_iter().partition(|waiting| waiting.segment == segment);
+            all.into_iter().partition(|waiting| waiting.extent == extent);
         self.waiting = others.into();
         done.into_iter().map(|waiting| waiting.unsent).collect()
     }

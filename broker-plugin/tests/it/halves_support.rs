@@ -36,7 +36,7 @@ pub(crate) struct Host {
 pub(crate) struct Link {
     pub(crate) serving: Serving,
     pub(crate) sent: Vec<Outgoing>,
-    /// Segments that were read for it.
+    /// Extents that were read for it.
     pub(crate) reads: usize,
     inputs: VecDeque<serving::Input<'static>>,
 }
@@ -206,10 +206,10 @@ impl Host {
                 let signed = sign_attached(&self.fixture.beacon_key, Kind::Answer, None, &answer.encode());
                 sent.push(Outgoing::to_device(topic, Bytes::from(signed)));
             }
-            serving::Output::Read { segment, payload } => {
+            serving::Output::Read { extent, payload } => {
                 *reads += 1;
-                let result = segment.read(&self.payloads, &payload);
-                inputs.push_back(serving::Input::Read { segment, result });
+                let result = extent.read(&self.payloads, &payload);
+                inputs.push_back(serving::Input::Read { extent, result });
             }
             serving::Output::Fleet(input) => self.for_fleet.push_back(input),
             serving::Output::Event(_) => {}

@@ -308,8 +308,8 @@ mod import {
         assert_eq!((planned.assignments.len(), planned.unchanged), (2, 0));
         assert_eq!(planned.assignments[0].groups, [group("all"), group("north")]);
         assert_eq!(planned.assignments[1].groups, [group("all")], "a line without groups");
-        for assignment in planned.assignments {
-            registry.enter(assignment.into_device(Bytes::new()));
+        for new in planned.assignments {
+            registry.enter(new.into_device(Bytes::new()));
         }
         assert_eq!(registry.accepted(), 2);
         assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
@@ -329,10 +329,9 @@ mod import {
         let mut registry = Registry::default();
         let enter = |registry: &mut Registry, list: &str| {
             let planned = plan(registry, list).unwrap();
-            let versions: Vec<u64> =
-                planned.assignments.iter().map(|assignment| assignment.version).collect();
-            for assignment in planned.assignments {
-                registry.enter(assignment.into_device(Bytes::new()));
+            let versions: Vec<u64> = planned.assignments.iter().map(|new| new.version).collect();
+            for new in planned.assignments {
+                registry.enter(new.into_device(Bytes::new()));
             }
             (versions, planned.unchanged)
         };

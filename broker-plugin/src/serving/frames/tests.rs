@@ -48,10 +48,10 @@ impl Shop {
         loop {
             match framed() {
                 Framed::Ready(bytes) => return (bytes, reads),
-                Framed::Read(segment) => {
+                Framed::Read(extent) => {
                     reads += 1;
-                    let bytes = segment.read(&self.folder, self.payload().row).unwrap().unwrap();
-                    frames.borrow_mut().keep(segment, bytes);
+                    let bytes = extent.read(&self.folder, self.payload().row).unwrap().unwrap();
+                    frames.borrow_mut().keep(extent, bytes);
                 }
             }
         }
@@ -60,7 +60,7 @@ impl Shop {
 
 #[test]
 fn every_run_of_chunks_is_framed_as_the_device_expects_it() {
-    // The largest payload spans three segments; three chunks a message straddle them.
+    // The largest payload spans three extents; three chunks a message straddle them.
     for (log2, bytes) in [(10, 1), (10, 5000), (12, 2_500_000), (16, 1_200_000)] {
         let shop = Shop::open(log2, bytes);
         let frames = core::cell::RefCell::new(Frames::new(1 << 20, 8 << 20));
@@ -113,7 +113,7 @@ fn pages_and_their_list_are_those_that_the_manifest_vouches_for() {
 fn a_payload_that_has_rotted_on_the_disk_is_never_served() {
     let shop = Shop::open(12, 50_000);
     let mut frames = Frames::new(1 << 20, 8 << 20);
-    let Framed::Read(segment) = frames.chunks(shop.payload(), ChunkIndex(0), 1) else { panic!() };
+    let Framed::Read(extent) = frames.chunks(shop.payload(), ChunkIndex(0), 1) else { panic!() };
     let row = *shop.payload().row;
     let path = |extension: &str| shop.folder.path().join(format!("{}.{extension}", row.index));
     for (file, at) in [("payload", 12_345), ("index", 3), ("index", 20)] {
@@ -121,10 +121,10 @@ fn a_payload_that_has_rotted_on_the_disk_is_never_served() {
         let mut rotten = intact.clone();
         rotten[at] ^= 1;
         std::fs::write(path(file), rotten).unwrap();
-        assert_eq!(segment.read(&shop.folder, &row).unwrap(), None, "{file} {at}");
+        assert_eq!(extent.read(&shop.folder, &row).unwrap(), None, "{file} {at}");
         std::fs::write(path(file), intact).unwrap();
     }
-    assert!(segment.read(&shop.folder, &row).unwrap().is_some());
+    assert!(extent.read(&shop.folder, &row).unwrap().is_some());
 }
 
 #[test]

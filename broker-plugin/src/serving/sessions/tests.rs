@@ -261,22 +261,22 @@ fn payloads() -> [PayloadNumber; 2] {
     [numbers.next().unwrap().1, numbers.next().unwrap().1]
 }
 
-/// The segment that a request for the first chunks of a payload waits for, on an empty frames.
-fn segment(payload: PayloadNumber) -> SegmentKey {
+/// The extent that a request for the first chunks of a payload waits for, on an empty frames.
+fn extent(payload: PayloadNumber) -> Extent {
     let mut world = World::new();
     world.campaign(1, "all", 0);
     world.campaign(2, "north", 0);
     let row = world.catalog.payload(payload).unwrap();
     let numbered = crate::serving::frames::Numbered { number: payload, row };
     match crate::serving::frames::Frames::new(1 << 20, 1 << 20).chunks(numbered, ChunkIndex(0), 1) {
-        crate::serving::frames::Framed::Read(segment) => segment,
+        crate::serving::frames::Framed::Read(extent) => extent,
         crate::serving::frames::Framed::Ready(_) => panic!("nothing was read yet"),
     }
 }
 
 fn waits(payload: PayloadNumber, first: u32, count: u32) -> Waits {
     let unsent = Unsent::Chunks { payload, runs: vec![(ChunkIndex(first), count)] };
-    Waits { segment: segment(payload), unsent }
+    Waits { extent: extent(payload), unsent }
 }
 
 /// The first chunks of what waits.
@@ -312,7 +312,7 @@ fn a_device_that_asks_again_for_what_waits_is_served_it_once() {
         session.wait(waits(payload, 10, 2));
         session.wait(waits(other, 20, 8));
         session.wait(Waits {
-            segment: segment(payload),
+            extent: extent(payload),
             unsent: Unsent::Page { payload, page: PageNumber::List },
         });
         session.forget_waiting(payload, &[(ChunkIndex(again.0), again.1)]);
@@ -335,9 +335,9 @@ fn what_waited_for_a_segment_is_taken_out_and_the_rest_waits_on() {
     session.wait(waits(payload, 1, 1));
     session.wait(waits(other, 2, 1));
     session.wait(waits(payload, 3, 1));
-    assert_eq!(session.waited_for(segment(payload)).len(), 2);
+    assert_eq!(session.waited_for(extent(payload)).len(), 2);
     assert_eq!(waiting(session), [2]);
-    assert!(session.waited_for(segment(payload)).is_empty());
+    assert!(session.waited_for(extent(payload)).is_empty());
 }
 
 /// Lets a device say hello, naming a report that is not stored: its machine waits for it for 3 s.
