@@ -48,9 +48,11 @@ impl Serving {
         }
         session.forget_waiting(number, &runs);
         self.admission.take(self.now, &mut session.bytes, pools, bytes);
+        let topic = session.answers.clone();
         let before = runs.last().map_or(0, |(first, count)| first.0 + count);
-        self.send_chunks(fleet, device, Numbered { number, row }, &runs);
-        self.asked(device, Ask::Chunks { payload: row.index.short(), before, of });
+        self.send_chunks(fleet, device, &topic, Numbered { number, row }, &runs);
+        let (campaign, ask) = (pools.campaign, Ask::Chunks { payload: row.index.short(), before, of });
+        self.tell_fleet(fleet::Input::Asked { device: device.clone(), campaign, ask });
     }
 
     /// Sends messages of chunks until one has to be read first.
@@ -58,11 +60,10 @@ impl Serving {
         &mut self,
         fleet: &Fleet,
         device: &DeviceId,
+        topic: &Bytes,
         payload: Numbered<'_>,
         runs: &[(ChunkIndex, u32)],
     ) {
-        let Some(session) = self.sessions.find(device) else { return };
-        let topic = session.answers.clone();
         for (sent, (first, count)) in runs.iter().enumerate() {
             match self.frames.chunks(payload, *first, *count) {
                 Framed::Ready(frame) => {
@@ -100,7 +101,7 @@ impl Serving {
         }
     }
 
-    /// Lets a device wait for a extent, and has it read.
+    /// Lets a device wait for an extent, and has it read.
     fn wait_for(&mut self, fleet: &Fleet, device: &DeviceId, extent: Extent, unsent: Unsent) {
         let Some(session) = self.sessions.find(device) else { return };
         session.wait(Waits { extent, unsent });
@@ -177,12 +178,13 @@ impl Serving {
         while self.has_room()
             && let Some((device, extent)) = self.ready.pop_front()
         {
-            let waited = self.sessions.find(&device).map(|session| session.waited_for(extent));
-            for unsent in waited.unwrap_or_default() {
+            let Some(session) = self.sessions.find(&device) else { continue };
+            let topic = session.answers.clone();
+            for unsent in session.waited_for(extent) {
                 match unsent {
                     Unsent::Chunks { payload: number, runs } => {
                         if let Some(row) = fleet.catalog().payload(number) {
-                            self.send_chunks(fleet, &device, Numbered { number, row }, &runs);
+                            self.send_chunks(fleet, &device, &topic, Numbered { number, row }, &runs);
                         }
                     }
                     Unsent::Page { payload, page } => self.send_page(fleet, &device, payload, page),
