@@ -10,15 +10,16 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 use whimbrel_api as api;
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
+use whimbrel_protocol::message;
 
 use super::campaign::{self, Campaign, NewCampaign};
 use super::catalog::Release;
 use super::command::{Command, Denied, Reply};
 use super::decide::Draft;
+use super::registry::{NewAssignment, RegistryError};
 use super::views::{self, CampaignView};
 use super::{Event, Fleet, Job, Output, Publication};
 use crate::store::{Applied, CampaignRow, Change, Device, PayloadRow, Phase, Series, StoreError};
-use whimbrel_protocol::message;
 
 /// Changes that wait for their turn, and the one that is under way.
 #[derive(Debug, Default)]
@@ -182,7 +183,7 @@ impl Fleet {
     /// Assignments to sign, none, or an error.
     fn assign(
         &mut self,
-        planned: Result<Vec<super::registry::NewAssignment>, super::registry::RegistryError>,
+        planned: Result<Vec<NewAssignment>, RegistryError>,
         id: DeviceId,
         reply: Reply<api::Device>,
     ) -> Option<Stage> {
@@ -250,7 +251,10 @@ impl Fleet {
         let Some(Stage::Signing(draft, waiter)) = self.changes.under_way.take() else { return };
         match self.with_signatures(draft, documents) {
             Some(signed) => self.changes.under_way = Some(self.store(signed, waiter)),
-            None => self.disappoint(waiter, &Arc::new(StoreError::Closed)),
+            None => {
+                self.tell(Event::StoreFailed);
+                self.disappoint(waiter, &Arc::new(StoreError::Closed));
+            }
         }
         self.go_on();
     }

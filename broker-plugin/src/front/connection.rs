@@ -41,12 +41,12 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut input = BytesMut::new();
-    let admitted = tokio::select! {
-        admitted = admit(&shared, &mut socket, &mut input, peer, ticket) => admitted,
+    let seated = tokio::select! {
+        seated = let_in(&shared, &mut socket, &mut input, peer, ticket) => seated,
         _ = shutdown.changed() => None,
     };
-    let Some(admitted) = admitted else { return };
-    let Admitted { guest, claim, link, rx } = admitted;
+    let Some(seated) = seated else { return };
+    let Seated { guest, claim, link, rx } = seated;
     Counters::count(&shared.counters.admitted);
     Counters::count(&shared.counters.connected);
     let device = guest.device.clone();
@@ -55,7 +55,7 @@ pub(crate) async fn serve<S>(
 }
 
 /// A client with a link of the router.
-struct Admitted {
+struct Seated {
     guest: Guest,
     claim: Claim,
     link: Link,
@@ -63,13 +63,13 @@ struct Admitted {
 }
 
 /// Reads CONNECT and makes the link; counts and answers whoever is not let in.
-async fn admit<S>(
+async fn let_in<S>(
     shared: &Arc<Shared>,
     socket: &mut S,
     input: &mut BytesMut,
     peer: SocketAddr,
     mut ticket: Ticket,
-) -> Option<Admitted>
+) -> Option<Seated>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -95,7 +95,7 @@ where
     };
     let (refused, mut answer) = match handshake::examine(shared, frame, peer) {
         Ok(guest) => match timeout(shared.config.setup_limit, set_up(shared, guest)).await {
-            Ok(Ok(admitted)) => return Some(admitted),
+            Ok(Ok(seated)) => return Some(seated),
             Ok(Err(SetupFailed::Superseded)) => {
                 Counters::count(&counters.takeovers);
                 return None;
@@ -135,7 +135,7 @@ enum SetupFailed {
 
 /// Takes the client's seat, a place in the house, and a link, in this order: who takes over an old connection
 /// gets its place.
-async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Admitted, SetupFailed> {
+async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFailed> {
     let refuse = |refused: Refused, codec: &Codec| {
         let mut answer = BytesMut::new();
         refused.write_connack(codec, &mut answer);
@@ -160,7 +160,7 @@ async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Admitted, SetupFai
         built
     });
     match built.await {
-        Ok(Ok((link, rx))) => Ok(Admitted { guest, claim, link, rx }),
+        Ok(Ok((link, rx))) => Ok(Seated { guest, claim, link, rx }),
         _ => Err(refuse(Refused::NoLink, &guest.codec)),
     }
 }

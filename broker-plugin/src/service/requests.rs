@@ -1,12 +1,12 @@
 //! What operators want of the service.
 
+use tokio::sync::oneshot;
 use whimbrel_api as api;
 
 use super::{Attached, Service};
 use crate::attach::BrokerLink;
 use crate::fleet::{self, Command, Question};
 use crate::metrics::Counters;
-use tokio::sync::oneshot;
 
 /// What operators want.
 #[derive(Debug)]
