@@ -13,21 +13,26 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::access::{FleetAccess, Membership};
 use crate::admin::{self, AdminToken, TokenError};
 use crate::attach::{BrokerLink, BrokerUrl, ClientConfig, ClientLink, EmbeddedLink, LinkError};
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, Config};
+use crate::fleet;
 use crate::front::{FrontDoor, FrontError, end_process};
 use crate::metrics::Counters;
-use crate::registry::{FleetAccess, Membership};
-use crate::service::{Attached, Core, Parts, Settings};
+
+use crate::service::{Attached, Parts, Service};
+use crate::serving;
 use crate::signing::{Authority, SigningError};
-use crate::store::{DataLock, PayloadFolder, Snapshot, SqliteStore, Store as _, StoreError, StoreHandle};
+use crate::store::{
+    DataLock, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError, StoreHandle,
+};
 
 /// The service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Where devices connect; `None` where the service is a client of another broker.
+    /// Where devices connect; `None` if the service is a client of another broker.
     pub mqtt: Option<SocketAddr>,
     /// Where operators connect.
     pub admin: SocketAddr,
@@ -85,8 +90,8 @@ fn cause(error: &FrontError) -> String {
     core::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
 }
 
-/// Commands of operators that wait for the service.
-const COMMANDS: usize = 64;
+/// Requests of operators that wait for the service.
+const REQUESTS: usize = 64;
 /// Requests of operators that have begun may take this long when the service stops.
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 /// What was handed to the store has to be stored within this when the service stops.
@@ -94,7 +99,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the service until `shutdown` is ready. `ready` is called once, when devices and operators are served.
 ///
-/// Must be called inside a multi-threaded tokio runtime. Where the embedded broker dies the process ends, with a
+/// Must be called inside a multi-threaded tokio runtime. If the embedded broker dies, the process ends, with a
 /// message and exit status 70.
 ///
 /// # Errors
@@ -108,7 +113,7 @@ pub async fn run(
     let (authority, token) = (Arc::new(authority), Arc::new(token));
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
-    let folder = PayloadFolder::open(&config.data)?;
+    let payloads: Arc<dyn Payloads> = Arc::new(PayloadFolder::open(&config.data)?);
     let mut store = SqliteStore::open(&config.data.join("whimbrel.sqlite")).await?;
     let prepared = match prepare(&config, &mut store).await {
         Ok(prepared) => prepared,
@@ -123,31 +128,32 @@ pub async fn run(
         tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
     }
     let mqtt = broker.address();
-    let (commands, to_do) = mpsc::channel(COMMANDS);
-    let (stop_core, stopped) = oneshot::channel();
+    let (requests, to_do) = mpsc::channel(REQUESTS);
+    let (stop_service, stopped) = oneshot::channel();
     let (store, store_task) = StoreHandle::start(store);
     let counters = Arc::new(Counters::default());
     let parts = Parts {
-        settings: settings(&config),
+        fleet: fleet_settings(&config),
+        serving: serving_settings(&config),
         authority: Arc::clone(&authority),
         snapshot,
         store: store.clone(),
-        folder: folder.clone(),
+        payloads: Arc::clone(&payloads),
         membership,
         counters,
-        commands: to_do,
+        requests: to_do,
         stop: stopped,
         elsewhere: Handle::current(),
         seed: random_seed(),
     };
-    let (door, core) = broker.start_core(parts)?;
-    let mut core_ended = core;
+    let (door, service) = broker.start_service(parts)?;
+    let mut service_ended = service;
 
     let (stop_admin, mut admin_stopped) = watch::channel(false);
-    let desk = admin::Desk {
-        commands,
+    let context = admin::Context {
+        requests,
         store,
-        folder,
+        payloads,
         authority,
         token,
         clock,
@@ -155,7 +161,7 @@ pub async fn run(
         payload_bytes_max: config.limits.payload_bytes,
     };
     let mut admin_task: JoinHandle<std::io::Result<()>> =
-        tokio::spawn(admin::serve(listener, desk, async move {
+        tokio::spawn(admin::serve(listener, context, async move {
             let _sender_gone = admin_stopped.changed().await;
         }));
     tracing::info!(%admin, mqtt = mqtt.map(|address| address.to_string()), "service ready");
@@ -163,7 +169,7 @@ pub async fn run(
 
     let ended = tokio::select! {
         () = shutdown => None,
-        ended = &mut core_ended => Some(ended),
+        ended = &mut service_ended => Some(ended),
     };
     tracing::info!("service stopping");
     stop_admin.send_replace(true);
@@ -173,8 +179,8 @@ pub async fn run(
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            let _ended_already = stop_core.send(());
-            core_ended.await
+            let _ended_already = stop_service.send(());
+            service_ended.await
         }
     };
     if let Some(door) = door {
@@ -247,22 +253,31 @@ fn front_error(error: FrontError) -> ServiceError {
     }
 }
 
-fn settings(config: &Config) -> Settings {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Settings {
+fn fleet_settings(config: &Config) -> fleet::Settings {
+    fleet::Settings {
         prefix: config.prefix.clone(),
-        beacon_every_ms: ms(config.beacon_every),
+        beacon_every_ms: millis(config.beacon_every),
         beacon_life_s: config.beacon_life.as_secs(),
-        sessions_max: config.limits.sessions,
-        session_idle_ms: ms(config.limits.session_idle),
         releases_max: config.limits.releases,
+    }
+}
+
+fn serving_settings(config: &Config) -> serving::Settings {
+    serving::Settings {
+        prefix: config.prefix.clone(),
+        sessions_max: config.limits.sessions,
+        session_idle_ms: millis(config.limits.session_idle),
         frame_cache_bytes: config.limits.frame_cache_bytes,
         payload_cache_bytes: config.limits.payload_cache_bytes,
         rates: config.limits.rates(),
     }
 }
 
-/// A seed for jitter; where the system has no randomness, any number will do.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A seed for jitter; if the system has no randomness, any number will do.
 fn random_seed() -> u64 {
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
@@ -310,15 +325,15 @@ impl Broker {
     }
 
     /// Gives the service a thread of its own. The future is ready when it has ended.
-    fn start_core(self, parts: Parts) -> Result<(Option<FrontDoor>, CoreEnded), ServiceError> {
+    fn start_service(self, parts: Parts) -> Result<(Option<FrontDoor>, ServiceEnded), ServiceError> {
         match self {
             Self::Embedded { door, link } => {
                 let attached = Attached::Embedded(Arc::clone(door.counters()));
-                Ok((Some(door), spawn_core(*link, attached, parts)?))
+                Ok((Some(door), spawn_service(*link, attached, parts)?))
             }
             Self::Client(link) => {
                 let attached = Attached::Client(Arc::clone(link.counters()));
-                Ok((None, spawn_core(link, attached, parts)?))
+                Ok((None, spawn_service(link, attached, parts)?))
             }
         }
     }
@@ -328,20 +343,20 @@ fn thread_error(error: &tokio::task::JoinError) -> ServiceError {
     ServiceError::Thread { what: format!("ended by itself: {error}") }
 }
 
-type CoreEnded = core::pin::Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>;
+type ServiceEnded = core::pin::Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>;
 
-fn spawn_core<L: BrokerLink + Send + 'static>(
+fn spawn_service<L: BrokerLink + Send + 'static>(
     link: L,
     attached: Attached,
     parts: Parts,
-) -> Result<CoreEnded, ServiceError> {
+) -> Result<ServiceEnded, ServiceError> {
     let (tell, told) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| ServiceError::Thread { what: format!("has no timers: {error}") })?;
     let spawned = thread::Builder::new().name("whimbrel-core".to_owned()).spawn(move || {
-        let ended = runtime.block_on(Core::new(link, attached, parts).run());
+        let ended = runtime.block_on(Service::new(link, attached, parts).run());
         let _nobody_waits = tell.send(ended);
     });
     spawned.map_err(|error| ServiceError::Thread { what: format!("cannot be started: {error}") })?;

@@ -14,6 +14,8 @@ use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::message::{Assignment, Beacon, Campaign, HelloAnswer};
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
+use crate::fleet::Document;
+
 /// The root and the two online keys.
 #[derive(Debug)]
 pub struct Authority {
@@ -25,7 +27,7 @@ pub struct Authority {
 #[derive(Debug)]
 struct Signer {
     key: SigningKey,
-    /// Said where the role has several keys, so that devices need not try them all.
+    /// Said if the role has several keys, so that devices need not try them all.
     id: Option<KeyId>,
 }
 
@@ -106,6 +108,16 @@ impl Authority {
         &self.root
     }
 
+    /// Signs what the fleet wants signed.
+    #[must_use]
+    pub fn sign(&self, document: &Document) -> Bytes {
+        match document {
+            Document::Campaign(campaign) => self.campaign(campaign),
+            Document::Assignment(assignment) => self.assignment(assignment),
+            Document::Beacon(beacon) => self.beacon(beacon),
+        }
+    }
+
     /// Signs the campaign of a group.
     #[must_use]
     pub fn campaign(&self, campaign: &Campaign) -> Bytes {
@@ -154,7 +166,7 @@ impl Signer {
     }
 }
 
-/// Says so where others than the owner may read a secret.
+/// Says so if others than the owner may read a secret.
 pub(crate) fn warn_if_open(path: &Path) {
     let open = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
     if open {

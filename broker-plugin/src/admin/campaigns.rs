@@ -7,43 +7,50 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use whimbrel_api as api;
-use whimbrel_protocol::ids::GroupName;
+use whimbrel_protocol::ids::{CampaignId, GroupName};
 use whimbrel_protocol::message::Policy;
 use whimbrel_protocol::time::UnixTime;
 
 use super::body::read_json;
 use super::devices::device_id;
-use super::{ApiError, Desk};
-use crate::campaign::{self, LIFE_DEFAULT_S, NewCampaign, Tally};
-use crate::service::{CampaignView, Command, DevicesPage};
+use super::{ApiError, Context};
+use crate::fleet::campaign::{self, LIFE_DEFAULT_S, NewCampaign, Tally};
+use crate::fleet::{CampaignView, Command, Denied, DevicesPage, Question};
 
-pub(super) async fn create(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {
-    let wish: api::CampaignOrder = read_json(body, "the campaign").await?;
+pub(super) async fn create(State(context): State<Context>, body: Body) -> Result<Response, ApiError> {
+    let order: api::CampaignOrder = read_json(body, "the campaign").await?;
     let unprocessable = |error: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error);
-    let group = GroupName::new(&wish.group).map_err(|error| unprocessable(format!("group: {error}")))?;
-    let policy = match wish.policy.as_deref() {
+    let group = GroupName::new(&order.group).map_err(|error| unprocessable(format!("group: {error}")))?;
+    let policy = match order.policy.as_deref() {
         None => Policy::Soft,
         Some(word) => api::policy_named(word).ok_or_else(|| {
             unprocessable(format!("policy {word:?}: expected soft, forced or download-only"))
         })?,
     };
-    let release = wish.release;
-    let wish = Box::new(NewCampaign {
+    let release = order.release;
+    let new = Box::new(NewCampaign {
         group,
-        not_before: wish.not_before.map(UnixTime::from_secs),
-        spread_s: wish.spread_s,
-        life_s: wish.expires_in_s.unwrap_or(LIFE_DEFAULT_S),
+        not_before: order.not_before.map(UnixTime::from_secs),
+        spread_s: order.spread_s,
+        life_s: order.expires_in_s.unwrap_or(LIFE_DEFAULT_S),
         policy,
-        priority: wish.priority,
-        min_sequence: wish.min_sequence,
+        priority: order.priority,
+        min_sequence: order.min_sequence,
     });
-    answer(desk.ask(|reply| Command::NewCampaign { release, wish, reply }).await?)
+    let id = random_id()?;
+    answer(context.change(|reply| Command::NewCampaign { release, new, id, reply }).await?)
 }
 
-pub(super) async fn list(State(desk): State<Desk>) -> Result<Response, ApiError> {
-    let mut campaigns = desk.ask(Command::Campaigns).await?;
+fn random_id() -> Result<CampaignId, Denied> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id).map_err(|error| Denied::Random { reason: error.to_string() })?;
+    Ok(CampaignId(id))
+}
+
+pub(super) async fn list(State(context): State<Context>) -> Result<Response, ApiError> {
+    let mut campaigns = context.ask(Question::Campaigns).await?;
     if campaigns.iter().any(|campaign| campaign.replaced.is_some()) {
-        let rows = desk.store.tally_replaced().await?;
+        let rows = context.store.tally_replaced().await?;
         for campaign in &mut campaigns {
             if let Some(id) = campaign.replaced {
                 campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
@@ -58,7 +65,7 @@ pub(super) async fn list(State(desk): State<Desk>) -> Result<Response, ApiError>
 const DEVICES_MAX: u16 = 1000;
 
 pub(super) async fn one(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<api::CampaignQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -70,12 +77,12 @@ pub(super) async fn one(
     };
     let after = query.after.as_deref().map(device_id).transpose()?;
     let page = listed.then(|| DevicesPage { after: after.clone(), limit: usize::from(DEVICES_MAX) });
-    let mut campaign = desk.ask(|reply| Command::Campaign { prefix, devices: page, reply }).await?;
+    let mut campaign = context.ask(|reply| Question::Campaign { prefix, devices: page, reply }).await?;
     if let Some(id) = campaign.replaced {
-        let rows = desk.store.tally_replaced().await?;
+        let rows = context.store.tally_replaced().await?;
         campaign.count(&Tally::of_rows(rows.iter().filter(|row| row.campaign == id)));
         if listed {
-            let rows = desk.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
+            let rows = context.store.deployments(id, after, u32::from(DEVICES_MAX)).await?;
             let devices = rows.iter().map(|row| campaign.device(&row.device, &row.deployment, 0)).collect();
             campaign.shown.device_list = Some(devices);
         }
@@ -84,23 +91,23 @@ pub(super) async fn one(
 }
 
 pub(super) async fn abort(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    order(&desk, prefix, campaign::Command::Abort).await
+    order(&context, prefix, campaign::Command::Abort).await
 }
 
 pub(super) async fn retry(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(prefix) = path?;
-    order(&desk, prefix, campaign::Command::Retry).await
+    order(&context, prefix, campaign::Command::Retry).await
 }
 
-async fn order(desk: &Desk, prefix: String, command: campaign::Command) -> Result<Response, ApiError> {
-    answer(desk.ask(|reply| Command::ToCampaign { prefix, command, reply }).await?)
+async fn order(context: &Context, prefix: String, command: campaign::Command) -> Result<Response, ApiError> {
+    answer(context.change(|reply| Command::ToCampaign { prefix, command, reply }).await?)
 }
 
 fn answer(campaign: CampaignView) -> Result<Response, ApiError> {

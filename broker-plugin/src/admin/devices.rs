@@ -11,11 +11,11 @@ use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{DeviceId, GroupName};
 
 use super::body::{read, read_json};
-use super::{ApiError, Desk};
-use crate::registry::read_import;
-use crate::service::{Command, Denied, DevicesPage, Listed};
+use super::{ApiError, Context};
+use crate::fleet::registry::read_import;
+use crate::fleet::{Command, Denied, DevicesPage, Listed, Question};
 
-/// Devices listed where the request says nothing, and at most.
+/// Devices listed if the request says nothing, and at most.
 const DEVICES_DEFAULT: u64 = 100;
 const DEVICES_MAX: u64 = 1000;
 /// Largest list to import: room for about 30,000 devices.
@@ -36,7 +36,7 @@ fn groups(names: &[String]) -> Result<Vec<GroupName>, ApiError> {
 }
 
 pub(super) async fn list(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     query: Result<Query<api::DevicesQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query?;
@@ -54,20 +54,20 @@ pub(super) async fn list(
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let page = DevicesPage { after: query.after.as_deref().map(device_id).transpose()?, limit };
-    Ok(Json(desk.ask(|reply| Command::Devices { state, page, reply }).await?).into_response())
+    Ok(Json(context.ask(|reply| Question::Devices { state, page, reply }).await?).into_response())
 }
 
 pub(super) async fn one(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = path?;
     let id = device_id(&id)?;
-    Ok(Json(desk.ask(|reply| Command::Device { id, reply }).await?).into_response())
+    Ok(Json(context.ask(|reply| Question::Device { id, reply }).await?).into_response())
 }
 
 pub(super) async fn accept(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -79,34 +79,35 @@ pub(super) async fn accept(
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("fingerprint {given:?}: {error}"))
     })?;
     let groups = acceptance.groups.as_deref().map(groups).transpose()?;
-    Ok(Json(desk.ask(|reply| Command::Accept { id, fingerprint, groups, reply }).await?).into_response())
+    Ok(Json(context.change(|reply| Command::Accept { id, fingerprint, groups, reply }).await?)
+        .into_response())
 }
 
 pub(super) async fn reset(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = path?;
     let id = device_id(&id)?;
-    Ok(Json(desk.ask(|reply| Command::Reset { id, reply }).await?).into_response())
+    Ok(Json(context.change(|reply| Command::Reset { id, reply }).await?).into_response())
 }
 
 pub(super) async fn set_groups(
-    State(desk): State<Desk>,
+    State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let Path(id) = path?;
     let id = device_id(&id)?;
-    let wish: api::Groups = read_json(body, "the groups").await?;
-    let groups = groups(&wish.groups)?;
-    Ok(Json(desk.ask(|reply| Command::SetGroups { id, groups, reply }).await?).into_response())
+    let wanted: api::Groups = read_json(body, "the groups").await?;
+    let groups = groups(&wanted.groups)?;
+    Ok(Json(context.change(|reply| Command::SetGroups { id, groups, reply }).await?).into_response())
 }
 
-pub(super) async fn import(State(desk): State<Desk>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn import(State(context): State<Context>, body: Body) -> Result<Response, ApiError> {
     let list = read(body, "the list", IMPORT_BYTES_MAX).await?;
     // Thousands of keys are looked at.
     let read = tokio::task::spawn_blocking(move || read_import(&list)).await;
     let lines = read.map_err(|_| ApiError::too_slow())?.map_err(Denied::Import)?;
-    Ok(Json(desk.ask(|reply| Command::Import { lines, reply }).await?).into_response())
+    Ok(Json(context.change(|reply| Command::Import { lines, reply }).await?).into_response())
 }

@@ -6,9 +6,9 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use whimbrel_api::ErrorBody;
 
-use crate::catalog::{CatalogError, ReleaseError};
-use crate::registry::{ImportError, RegistryError};
-use crate::service::Denied;
+use crate::fleet::Denied;
+use crate::fleet::catalog::{CatalogError, ReleaseError};
+use crate::fleet::registry::{ImportError, RegistryError};
 use crate::store::{StoreError, UploadError};
 
 /// A status and one line: what, where, what would be right.

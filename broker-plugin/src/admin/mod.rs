@@ -30,16 +30,17 @@ pub use auth::{AdminToken, TokenError};
 pub(crate) use error::ApiError;
 
 use crate::clock::Clock;
-use crate::service::{Command, Denied};
+use crate::fleet::{Command, Denied, Question, Reply};
+use crate::service;
 use crate::signing::Authority;
-use crate::store::{PayloadFolder, StoreHandle};
+use crate::store::{Payloads, StoreHandle};
 
 /// What every request needs.
 #[derive(Clone)]
-pub(crate) struct Desk {
-    pub(crate) commands: mpsc::Sender<Command>,
+pub(crate) struct Context {
+    pub(crate) requests: mpsc::Sender<service::Request>,
     pub(crate) store: StoreHandle,
-    pub(crate) folder: PayloadFolder,
+    pub(crate) payloads: Arc<dyn Payloads>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) clock: Clock,
@@ -54,33 +55,54 @@ const PLACE_LIMIT: Duration = Duration::from_secs(10);
 /// The service has to answer within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
-impl Desk {
-    /// Asks the service.
-    async fn ask<T>(
+impl Context {
+    /// Has the fleet change something.
+    async fn change<T: Send + 'static>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, Denied>>) -> Command,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, ApiError> {
+        Ok(self.request(|answer| service::Request::Command(command(reply_to(answer)))).await??)
+    }
+
+    /// Asks the fleet.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(Reply<T>) -> Question,
+    ) -> Result<T, ApiError> {
+        Ok(self.request(|answer| service::Request::Question(question(reply_to(answer)))).await??)
+    }
+
+    async fn request<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> service::Request,
     ) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
         let stopping = || ApiError::from(Denied::Stopping);
-        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
         let answer = timeout(ANSWER_LIMIT, answer).await.map_err(|_| ApiError::too_slow())?;
-        Ok(answer.map_err(|_| stopping())??)
+        answer.map_err(|_| stopping())
     }
+}
+
+fn reply_to<T: Send + 'static>(answer: oneshot::Sender<Result<T, Denied>>) -> Reply<T> {
+    Reply::new(move |answered| {
+        let _nobody_waits = answer.send(answered);
+    })
 }
 
 /// Answers requests until `stop` is ready; those that have begun are finished.
 ///
 /// # Errors
-/// What the system says where connections can't be accepted.
+/// What the system says if connections can't be accepted.
 pub(crate) async fn serve(
     listener: TcpListener,
-    desk: Desk,
+    context: Context,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(desk)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(context)).with_graceful_shutdown(stop).await
 }
 
-fn router(desk: Desk) -> Router {
+fn router(context: Context) -> Router {
     let routes = [
         (routes::STATUS, get(status)),
         (routes::RELEASES, get(releases::list).post(releases::add)),
@@ -98,14 +120,14 @@ fn router(desk: Desk) -> Router {
         (routes::DEVICE_RESET, post(devices::reset)),
         (routes::DEVICE_GROUPS, put(devices::set_groups)),
     ];
-    let with = |router: Router<Desk>, (path, methods)| router.route(&pattern(path), methods);
+    let with = |router: Router<Context>, (path, methods)| router.route(&pattern(path), methods);
     routes
         .into_iter()
         .fold(Router::new(), with)
         .fallback(nothing_there)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(desk.clone(), let_in))
-        .with_state(desk)
+        .layer(middleware::from_fn_with_state(context.clone(), let_in))
+        .with_state(context)
 }
 
 /// A path as axum wants it: `/v1/devices/:id` for `/v1/devices/{id}`.
@@ -114,18 +136,18 @@ fn pattern(path: &str) -> String {
 }
 
 /// Checks the token, then waits for a place.
-async fn let_in(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    if !desk.token.is_in(request.headers()) {
+async fn let_in(State(context): State<Context>, request: Request, next: Next) -> Response {
+    if !context.token.is_in(request.headers()) {
         return ApiError::unauthorized().into_response();
     }
-    match timeout(PLACE_LIMIT, desk.places.acquire()).await {
+    match timeout(PLACE_LIMIT, context.places.acquire()).await {
         Ok(Ok(_place)) => next.run(request).await,
         _ => ApiError::too_many().into_response(),
     }
 }
 
-async fn status(State(desk): State<Desk>) -> Result<Response, ApiError> {
-    Ok(Json(desk.ask(Command::Status).await?).into_response())
+async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
+    Ok(Json(context.request(service::Request::Status).await?).into_response())
 }
 
 async fn nothing_there(request: Request) -> ApiError {

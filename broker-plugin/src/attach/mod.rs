@@ -57,12 +57,20 @@ pub enum Delivery {
 pub struct Outgoing {
     /// Where to publish it: UTF-8 without wildcards.
     pub topic: Bytes,
-    /// Shared with the broker, not copied, where the broker is embedded.
+    /// Shared with the broker, not copied, if the broker is embedded.
     pub payload: Bytes,
     /// At which QoS; the embedded broker delivers at the QoS of each subscription whatever this says.
     pub delivery: Delivery,
     /// Should the broker keep it for those who subscribe later? An empty payload makes it forget.
     pub retain: bool,
+}
+
+impl Outgoing {
+    /// What goes to one device, once.
+    #[must_use]
+    pub const fn to_device(topic: Bytes, payload: Bytes) -> Self {
+        Self { topic, payload, delivery: Delivery::AtMostOnce, retain: false }
+    }
 }
 
 /// A connection to a broker, subscribed to what devices send to the service.

@@ -15,10 +15,10 @@ pub use whimbrel_settings::{ConfigError, Sources, Values};
 
 pub use tables::Limits;
 
+use crate::access::Passwords;
 use crate::admin::is_private;
 use crate::attach::BrokerUrl;
 use crate::front::FrontConfig;
-use crate::registry::Passwords;
 use crate::serving::admission::{Rate, Rates};
 use crate::signing::AuthorityFiles;
 use tables::{Broker, PROGRAM, Service};

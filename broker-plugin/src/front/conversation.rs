@@ -231,7 +231,7 @@ impl Conversation {
                 if !self.shared.access.in_group(&self.device, &group) {
                     return false;
                 }
-                let admitted = self.shared.registry.admit_group(&group);
+                let admitted = self.shared.seats.admit_group(&group);
                 if !admitted {
                     self.count(|counters| &counters.subscribe_refused_groups_max);
                 }

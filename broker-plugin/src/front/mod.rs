@@ -8,11 +8,11 @@
 //! | file | decides |
 //! |---|---|
 //! | `config` | settings, and whether the router's logs fit the memory |
-//! | `waiting`, `session`, `handshake` | a socket until CONNACK; one connection's bytes |
+//! | `waiting`, `connection`, `handshake` | a socket until CONNACK; one connection's bytes |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
 //! | `output` | what is to be written to a client, payloads uncopied |
-//! | `registry` | takeover; what the router never forgets |
+//! | `seats` | takeover; what the router never forgets |
 //! | `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
 //! | `counters`, `end` | everything that happens has a number |
 //!
@@ -24,6 +24,7 @@ mod access;
 mod acks;
 mod codec;
 mod config;
+mod connection;
 mod conversation;
 mod counters;
 mod end;
@@ -32,8 +33,7 @@ mod handshake;
 mod heartbeat;
 mod link;
 mod output;
-mod registry;
-mod session;
+mod seats;
 mod waiting;
 
 use alloc::sync::Arc;
@@ -57,7 +57,7 @@ pub use link::{Link, RouterHandle};
 
 use access::TopicRules;
 use heartbeat::Heartbeat;
-use registry::Registry;
+use seats::Seats;
 use waiting::WaitingRoom;
 
 /// What all connections share.
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     rules: TopicRules,
     access: Arc<dyn Access>,
     router: RouterHandle,
-    registry: Registry,
+    seats: Seats,
     /// One permit for each client that may be connected.
     places: Arc<Semaphore>,
     /// Building a link blocks a thread; few at once are as fast as many.
@@ -123,7 +123,7 @@ impl FrontDoor {
             rules,
             access,
             router: router.clone(),
-            registry: Registry::new(config.devices_max, config.groups_max),
+            seats: Seats::new(config.devices_max, config.groups_max),
             places: Arc::new(Semaphore::new(config.connections_max)),
             builders: Arc::new(Semaphore::new(BUILDERS)),
             counters: Arc::clone(&counters),
@@ -221,11 +221,16 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: wa
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE_MIN;
                 Counters::count(&shared.counters.accepted);
-                let session =
-                    session::serve(Arc::clone(shared), prepare(socket), peer, room.enter(), closed.clone());
+                let connection = connection::serve(
+                    Arc::clone(shared),
+                    prepare(socket),
+                    peer,
+                    room.enter(),
+                    closed.clone(),
+                );
                 let alive = alive.clone();
                 tokio::spawn(async move {
-                    session.await;
+                    connection.await;
                     drop(alive);
                 });
             }

@@ -43,7 +43,7 @@ pub struct Rates {
     pub total: Rate,
 }
 
-/// The part of the network that a device is in, where it says so. No version of the protocol carries it yet, so
+/// The part of the network that a device is in, if it says so. No version of the protocol carries it yet, so
 /// that every device has none, and no device is held back for its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CellTag(pub u64);
@@ -60,7 +60,7 @@ pub(crate) struct Admission {
 
 /// What a device is part of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct Pools {
     pub(crate) campaign: CampaignId,
     pub(crate) cell: Option<CellTag>,
 }
@@ -86,7 +86,7 @@ impl Admission {
         self.rates.device.bucket(now)
     }
 
-    /// Whether a request of `bytes` is admitted now; they are asked for only where the answer depends on them.
+    /// Whether a request of `bytes` is admitted now; they are asked for only if the answer depends on them.
     ///
     /// # Errors
     /// How long to wait, in seconds: as long as the emptiest bucket needs, and up to as long again, so that those
@@ -95,13 +95,13 @@ impl Admission {
         &mut self,
         now: Instant,
         device: &mut Bucket,
-        crowd: Crowd,
+        pools: Pools,
         bytes: impl FnOnce() -> u64,
     ) -> Result<(), u32> {
-        if self.wait_ms(now, device, crowd, REQUEST_BYTES_SERVED_MAX) == 0 {
+        if self.wait_ms(now, device, pools, REQUEST_BYTES_SERVED_MAX) == 0 {
             return Ok(());
         }
-        let wait_ms = self.wait_ms(now, device, crowd, bytes().min(REQUEST_BYTES_SERVED_MAX));
+        let wait_ms = self.wait_ms(now, device, pools, bytes().min(REQUEST_BYTES_SERVED_MAX));
         if wait_ms == 0 {
             return Ok(());
         }
@@ -110,26 +110,26 @@ impl Admission {
         Err(wait_s.min(RETRY_AFTER_MAX_S))
     }
 
-    fn wait_ms(&mut self, now: Instant, device: &mut Bucket, crowd: Crowd, bytes: u64) -> u64 {
+    fn wait_ms(&mut self, now: Instant, device: &mut Bucket, pools: Pools, bytes: u64) -> u64 {
         let mut wait_ms = 0;
-        self.each(now, device, crowd, |bucket| wait_ms = bucket.wait_ms(now, bytes).max(wait_ms));
+        self.each(now, device, pools, |bucket| wait_ms = bucket.wait_ms(now, bytes).max(wait_ms));
         wait_ms
     }
 
     /// Takes what an admitted request needs.
-    pub(crate) fn take(&mut self, now: Instant, device: &mut Bucket, crowd: Crowd, bytes: u64) {
-        self.each(now, device, crowd, |bucket| {
+    pub(crate) fn take(&mut self, now: Instant, device: &mut Bucket, pools: Pools, bytes: u64) {
+        self.each(now, device, pools, |bucket| {
             bucket.take(now, bytes);
         });
     }
 
-    fn each(&mut self, now: Instant, device: &mut Bucket, crowd: Crowd, mut apply: impl FnMut(&mut Bucket)) {
+    fn each(&mut self, now: Instant, device: &mut Bucket, pools: Pools, mut apply: impl FnMut(&mut Bucket)) {
         apply(device);
         apply(&mut self.total);
-        apply(bucket_of(&mut self.campaigns, crowd.campaign, CAMPAIGNS_MAX, || {
+        apply(bucket_of(&mut self.campaigns, pools.campaign, CAMPAIGNS_MAX, || {
             self.rates.campaign.bucket(now)
         }));
-        if let Some(cell) = crowd.cell {
+        if let Some(cell) = pools.cell {
             apply(bucket_of(&mut self.cells, cell, CELLS_MAX, || self.rates.cell.bucket(now)));
         }
     }
@@ -156,24 +156,24 @@ mod tests {
     const SCARCE: Rate =
         Rate { bytes_per_s: REQUEST_BYTES_SERVED_MAX, burst_bytes: REQUEST_BYTES_SERVED_MAX };
 
-    fn crowd(campaign: u8, cell: Option<u64>) -> Crowd {
-        Crowd { campaign: CampaignId([campaign; 8]), cell: cell.map(CellTag) }
+    fn pools(campaign: u8, cell: Option<u64>) -> Pools {
+        Pools { campaign: CampaignId([campaign; 8]), cell: cell.map(CellTag) }
     }
 
     fn at(ms: u64) -> Instant {
         Instant::from_millis(ms)
     }
 
-    fn admit(admission: &mut Admission, now: Instant, device: &mut Bucket, crowd: Crowd) -> Result<(), u32> {
-        admission.check(now, device, crowd, || REQUEST_BYTES_SERVED_MAX)?;
-        admission.take(now, device, crowd, REQUEST_BYTES_SERVED_MAX);
+    fn admit(admission: &mut Admission, now: Instant, device: &mut Bucket, pools: Pools) -> Result<(), u32> {
+        admission.check(now, device, pools, || REQUEST_BYTES_SERVED_MAX)?;
+        admission.take(now, device, pools, REQUEST_BYTES_SERVED_MAX);
         Ok(())
     }
 
     #[test]
     fn each_bucket_alone_is_enough_to_say_busy() {
         let all = Rates { device: PLENTY, campaign: PLENTY, cell: PLENTY, total: PLENTY };
-        let here = crowd(1, Some(1));
+        let here = pools(1, Some(1));
         for (rates, other_device, other_campaign, other_cell) in [
             (Rates { device: SCARCE, ..all }, true, false, false),
             (Rates { campaign: SCARCE, ..all }, false, true, false),
@@ -185,14 +185,14 @@ mod tests {
             assert_eq!(admit(&mut admission, at(0), &mut device, here), Ok(()));
             let wait = admit(&mut admission, at(0), &mut device, here).unwrap_err();
             assert!((1..=2).contains(&wait), "{wait}");
-            let mut try_as = |new: bool, crowd| {
+            let mut try_as = |new: bool, pools| {
                 let mut fresh = admission.device_bucket(at(0));
                 let device = if new { &mut fresh } else { &mut device };
-                admission.check(at(0), device, crowd, || REQUEST_BYTES_SERVED_MAX).is_ok()
+                admission.check(at(0), device, pools, || REQUEST_BYTES_SERVED_MAX).is_ok()
             };
             assert_eq!(try_as(true, here), other_device);
-            assert_eq!(try_as(false, crowd(2, Some(1))), other_campaign);
-            assert_eq!(try_as(false, crowd(1, Some(2))), other_cell);
+            assert_eq!(try_as(false, pools(2, Some(1))), other_campaign);
+            assert_eq!(try_as(false, pools(1, Some(2))), other_cell);
             assert_eq!(admit(&mut admission, at(1000), &mut device, here), Ok(()));
         }
     }
@@ -203,10 +203,10 @@ mod tests {
         let rates = Rates { device: PLENTY, campaign: PLENTY, cell: PLENTY, total: slow };
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
-        admit(&mut admission, at(0), &mut device, crowd(1, None)).unwrap();
+        admit(&mut admission, at(0), &mut device, pools(1, None)).unwrap();
         let mut wait = || {
             let largest = || REQUEST_BYTES_SERVED_MAX;
-            admission.check(at(0), &mut device, crowd(1, None), largest).unwrap_err()
+            admission.check(at(0), &mut device, pools(1, None), largest).unwrap_err()
         };
         let waits: Vec<u32> = (0..50).map(|_| wait()).collect();
         let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
@@ -219,9 +219,9 @@ mod tests {
         let rates = Rates { device: slow, campaign: PLENTY, cell: PLENTY, total: PLENTY };
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
-        admit(&mut admission, at(0), &mut device, crowd(1, None)).unwrap();
+        admit(&mut admission, at(0), &mut device, pools(1, None)).unwrap();
         let largest = || REQUEST_BYTES_SERVED_MAX;
-        assert_eq!(admission.check(at(0), &mut device, crowd(1, None), largest), Err(RETRY_AFTER_MAX_S));
+        assert_eq!(admission.check(at(0), &mut device, pools(1, None), largest), Err(RETRY_AFTER_MAX_S));
     }
 
     /// Who comes after as many as are counted apart takes the place of all: what they had taken is forgotten, and
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_taken_is_taken_from_every_bucket() {
         let rates = Rates { device: SCARCE, campaign: SCARCE, cell: SCARCE, total: SCARCE };
-        let here = crowd(1, Some(1));
+        let here = pools(1, Some(1));
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
         admit(&mut admission, at(0), &mut device, here).unwrap();
@@ -259,11 +259,11 @@ mod tests {
         let rates = Rates { device: SCARCE, campaign: PLENTY, cell: PLENTY, total: PLENTY };
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
-        let crowd = crowd(1, None);
+        let pools = pools(1, None);
         for _ in 0..16 {
-            assert_eq!(admission.check(at(0), &mut device, crowd, || 8192), Ok(()));
-            admission.take(at(0), &mut device, crowd, 8192);
+            assert_eq!(admission.check(at(0), &mut device, pools, || 8192), Ok(()));
+            admission.take(at(0), &mut device, pools, 8192);
         }
-        assert!(admission.check(at(0), &mut device, crowd, || 8192).is_err());
+        assert!(admission.check(at(0), &mut device, pools, || 8192).is_err());
     }
 }

@@ -1,21 +1,20 @@
-//! The data folder: who uses it, and the files of complete payloads in it.
+//! The data folder: its lock, and payloads as files.
 //!
-//! A payload is two files named after its index digest: the bytes as transferred, and the index (the list of page
-//! digests, then the pages). Both appear whole or not at all. What is read back is checked against the signed
-//! index digest before it is served, so that a file that has rotted is never sent to anybody.
+//! Each payload is two files, named after its index digest: the bytes that are transferred, and the index (the list
+//! of page digests, then the pages). Both appear whole or not at all: they are written under another name, synced,
+//! renamed, and the folder is synced.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use whimbrel_protocol::chunk::{ChunkSalt, Layout, PageList};
-use whimbrel_protocol::ids::{ChunkIndex, Digest};
-use whimbrel_protocol::limits::PAGE_DIGEST_BYTES;
+use whimbrel_protocol::ids::Digest;
 
 use super::StoreError;
-use super::rows::PayloadRow;
+use super::payloads::{PayloadPart, PayloadWriter, Payloads};
 
 /// Keeps a second service out of the data folder while it lives.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct DataLock {
 }
 
 impl DataLock {
-    /// Makes the folder where there is none, readable by its owner only, and locks it.
+    /// Makes the folder if there is none, readable by its owner only, and locks it.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Io`], [`StoreError::Full`].
@@ -48,7 +47,7 @@ pub struct PayloadFolder {
 }
 
 /// How the name of an unfinished upload ends.
-pub(super) const UNFINISHED: &str = "part";
+const UNFINISHED: &str = "part";
 
 impl PayloadFolder {
     /// Opens the folder `payloads` in the data folder and removes uploads that were not finished.
@@ -74,110 +73,94 @@ impl PayloadFolder {
         &self.path
     }
 
-    pub(super) fn payload_path(&self, index: &Digest) -> PathBuf {
-        self.path.join(format!("{index}.payload"))
+    fn object_path(&self, index: &Digest, part: PayloadPart) -> PathBuf {
+        let extension = match part {
+            PayloadPart::Bytes => "payload",
+            PayloadPart::Index => "index",
+        };
+        self.path.join(format!("{index}.{extension}"))
+    }
+}
+
+impl Payloads for PayloadFolder {
+    fn len(&self, index: &Digest, part: PayloadPart) -> u64 {
+        fs::metadata(self.object_path(index, part)).map(|file| file.len()).unwrap_or(0)
     }
 
-    pub(super) fn index_path(&self, index: &Digest) -> PathBuf {
-        self.path.join(format!("{index}.index"))
-    }
-
-    /// Whether both files are there with the right lengths, and the list of page digests is the signed one.
-    #[must_use]
-    pub fn holds(&self, row: &PayloadRow) -> bool {
-        let length = |path: &Path| fs::metadata(path).map(|file| file.len()).unwrap_or(0);
-        let right_lengths = length(&self.payload_path(&row.index)) == row.layout.transfer_size()
-            && length(&self.index_path(&row.index)) == index_len(&row.layout);
-        right_lengths && self.list(row).is_ok_and(|list| list.is_some())
-    }
-
-    /// The list of page digests; `None` where the file does not hold the signed one.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn list(&self, row: &PayloadRow) -> Result<Option<PageList>, StoreError> {
-        let bytes = self.read(&self.index_path(&row.index), 0, list_len(&row.layout))?;
-        Ok(PageList::verify(row.salt(), row.layout, &row.index, &bytes))
-    }
-
-    /// Page `number` of the index; `None` where the files do not hold the signed one.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn page(&self, row: &PayloadRow, number: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(list) = self.list(row)? else { return Ok(None) };
-        let bytes = self.page_bytes(row, number)?;
-        Ok(list.verify_page(number, &bytes).map(|_| bytes))
-    }
-
-    fn page_bytes(&self, row: &PayloadRow, number: u32) -> Result<Vec<u8>, StoreError> {
-        let before: u64 = (0..number).map(|page| row.layout.page_len(page) as u64).sum();
-        let offset = list_len(&row.layout) + before;
-        self.read(&self.index_path(&row.index), offset, row.layout.page_len(number) as u64)
-    }
-
-    /// The bytes of the chunks `first..first + count`, checked one by one; `None` where a chunk on the disk is not
-    /// the signed one.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn chunks(
-        &self,
-        row: &PayloadRow,
-        first: ChunkIndex,
-        count: u32,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let range = row.layout.bytes_of(first, count);
-        let bytes = self.read(&self.payload_path(&row.index), range.start, range.end - range.start)?;
-        let Some(list) = self.list(row)? else { return Ok(None) };
-        let chunk_bytes = usize::try_from(row.layout.chunk_size()).unwrap_or(usize::MAX);
-        let mut page = None;
-        for (number, chunk) in (first.0..).map(ChunkIndex).zip(bytes.chunks(chunk_bytes)) {
-            let page_number = Layout::page_of(number);
-            if page.as_ref().is_none_or(|(held, _)| *held != page_number) {
-                let Some(verified) = list.verify_page(page_number, &self.page_bytes(row, page_number)?)
-                else {
-                    return Ok(None);
-                };
-                page = Some((page_number, verified));
-            }
-            let want = page.as_ref().and_then(|(_, page)| page.chunk_digest(number));
-            if want != Some(&row.salt().chunk_digest(number, chunk)[..]) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(bytes))
-    }
-
-    fn read(&self, path: &Path, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let fail = |error| StoreError::io("read", path, error);
-        let mut file = File::open(path).map_err(fail)?;
+    fn read(&self, index: &Digest, part: PayloadPart, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        let path = self.object_path(index, part);
+        let fail = |error| StoreError::io("read", &path, error);
+        let mut file = File::open(&path).map_err(fail)?;
         file.seek(SeekFrom::Start(offset)).map_err(fail)?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         file.read_exact(&mut bytes).map_err(fail)?;
         Ok(bytes)
     }
-}
 
-impl PayloadRow {
-    /// What binds the payload's digests to its image.
-    #[must_use]
-    pub fn salt(&self) -> ChunkSalt {
-        ChunkSalt { image: self.image, transfer_size: self.layout.transfer_size() }
+    fn writer(&self, index: &Digest) -> Result<Box<dyn PayloadWriter>, StoreError> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let part = self.path.join(format!("{index}-{number}.{UNFINISHED}"));
+        let file = create(&part)?;
+        Ok(Box::new(FolderWriter { folder: self.clone(), index: *index, file, part }))
     }
 }
 
-/// Bytes of the list of page digests.
-fn list_len(layout: &Layout) -> u64 {
-    u64::from(layout.page_count()) * PAGE_DIGEST_BYTES as u64
+/// A payload that is being written, under another name until it is complete.
+#[derive(Debug)]
+struct FolderWriter {
+    folder: PayloadFolder,
+    index: Digest,
+    file: File,
+    part: PathBuf,
 }
 
-/// Bytes of an index file.
-fn index_len(layout: &Layout) -> u64 {
-    list_len(layout) + (0..layout.page_count()).map(|page| layout.page_len(page) as u64).sum::<u64>()
+/// Makes the names of concurrent uploads differ.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl PayloadWriter for FolderWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(bytes).map_err(|error| StoreError::io("write", &self.part, error))
+    }
+
+    /// Both files are synced before they get their names, and the names are synced last.
+    fn keep(self: Box<Self>, index: &[u8]) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(|error| StoreError::io("sync", &self.part, error))?;
+        let path = |part| self.folder.object_path(&self.index, part);
+        let index_part = self.part.with_extension(format!("index.{UNFINISHED}"));
+        let kept = write_whole(&index_part, index)
+            .and_then(|()| rename(&index_part, &path(PayloadPart::Index)))
+            .and_then(|()| rename(&self.part, &path(PayloadPart::Bytes)))
+            .and_then(|()| sync_folder(self.folder.path()));
+        if kept.is_err() {
+            let _not_there = fs::remove_file(&index_part);
+        }
+        kept
+    }
 }
 
-/// Makes a folder where there is none, durably: each folder that is made is synced into the one above it.
+impl Drop for FolderWriter {
+    fn drop(&mut self) {
+        // Renamed by now if it was kept.
+        let _not_there = fs::remove_file(&self.part);
+    }
+}
+
+fn create(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| StoreError::io("make", path, error))
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = create(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.map_err(|error| StoreError::io("write", path, error))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
+}
+
+/// Makes a folder if there is none, durably: each folder that is made is synced into the one above it.
 fn make_folder(path: &Path) -> Result<(), StoreError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -186,7 +169,7 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes durable which names are in a folder.
-pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
     // The parent of a relative path of one part is written as nothing.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let synced = File::open(path).and_then(|folder| folder.sync_all());

@@ -4,18 +4,27 @@
 //! published or answered on account of a change before [`Store::apply`] has returned, and that returns when the
 //! change is durable. A process that is killed at any instant therefore loses nothing that anybody was told of.
 //!
+//! [`Store`] is the database and [`Payloads`] is where payloads are kept; each is a trait with one implementation
+//! for production. One suite of tests, `tests/it/store_rules.rs`, holds for every implementation.
+//!
 //! | file | what |
 //! |---|---|
 //! | `rows` | what is stored, as plain types |
-//! | `sqlite` | the database |
-//! | `worker` | one task that owns it and commits in batches |
-//! | `folder`, `upload` | payload files and how they get there |
+//! | `sqlite`, `sqlite_rows`, `sqlite_writes` | the database as a file |
+//! | `worker` | one task that owns a database and commits in batches |
+//! | `payloads`, `upload` | what is read of a payload is checked; a new one is indexed as it comes |
+//! | `folder` | payloads as files |
+//! | `memory` | both in memory, for tests (feature `testing`) |
 
 mod error;
 mod folder;
+#[cfg(any(test, feature = "testing"))]
+mod memory;
+mod payloads;
 mod rows;
 mod sqlite;
 mod sqlite_rows;
+mod sqlite_writes;
 mod upload;
 mod worker;
 
@@ -27,6 +36,9 @@ use whimbrel_protocol::time::UnixTime;
 
 pub use error::StoreError;
 pub use folder::{DataLock, PayloadFolder};
+#[cfg(any(test, feature = "testing"))]
+pub use memory::{MemoryPayloads, MemoryStore};
+pub use payloads::{PayloadPart, PayloadWriter, Payloads};
 pub use rows::{
     CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
     Standing, Why,
@@ -44,9 +56,9 @@ pub enum Change {
     Payload(PayloadRow),
     /// A device is as this says, but for its facts.
     Device(Device),
-    /// A pending device makes room. Does nothing where it has been accepted; a version of an assignment stays.
+    /// A pending device makes room. Does nothing if it has been accepted; a version of an assignment stays.
     DropPending(DeviceId),
-    /// What a device last said. Does nothing where the device is not known.
+    /// What a device last said. Does nothing if the device is not known.
     Facts(DeviceId, Facts),
     /// A campaign is as this says.
     Campaign(CampaignRow),
@@ -57,9 +69,9 @@ pub enum Change {
         /// When it was issued.
         issued: UnixTime,
     },
-    /// A device is this far. Does nothing where more is known.
+    /// A device is this far. Does nothing if more is known.
     Deployment(DeploymentRow),
-    /// A report came. Does nothing where it is here already.
+    /// A report came. Does nothing if it is here already.
     Report(ReportRow),
 }
 
@@ -101,6 +113,16 @@ pub struct TallyRow {
     pub payload: Option<ShortDigest>,
 }
 
+/// Documents whose versions are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// The beacons.
+    Beacon,
+    /// The documents of all campaigns: if a device is in two groups, the newest document wins, and no two may be
+    /// equally new.
+    Campaign,
+}
+
 /// A database.
 pub trait Store: Send + 'static {
     /// Reads what the service holds in memory.
@@ -108,6 +130,10 @@ pub trait Store: Send + 'static {
 
     /// Makes all of `changes` durable, or none. Says for each whether it changed anything.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<Vec<bool>, StoreError>> + Send;
+
+    /// Hands out the next version of each series, in this order. A version is handed out once, also if the database is
+    /// closed in between, and is higher than every version of the series that is stored.
+    fn next_versions(&mut self, of: &[Series]) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send;
 
     /// Counts the deployments of the campaigns that were replaced, which are not in memory.
     fn tally_replaced(&mut self) -> impl Future<Output = Result<Vec<TallyRow>, StoreError>> + Send;

@@ -105,9 +105,9 @@ impl Device {
 /// What a device last said about itself. Unsigned unless a report said it: for people who watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Digest of the running image, shortened; zero where unknown.
+    /// Digest of the running image, shortened; zero if unknown.
     pub running: ShortDigest,
-    /// Sequence number of the running release; 0 where unknown.
+    /// Sequence number of the running release; 0 if unknown.
     pub sequence: u64,
     /// When the device was last heard; the epoch for never.
     pub seen: UnixTime,
@@ -156,11 +156,11 @@ pub struct CampaignRow {
 pub struct Deployment {
     /// Which attempt.
     pub attempt: u64,
-    /// Number of the signed report that says so, from 1; 0 where it is only a hint.
+    /// Number of the signed report that says so, from 1; 0 if it is only a hint.
     pub report: u64,
     /// The state.
     pub state: State,
-    /// Why, where the state has a reason.
+    /// Why, if the state has a reason.
     pub reason: Why,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
@@ -176,9 +176,9 @@ pub struct Deployment {
 /// their index digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CameBy {
-    /// The last one; `None` where nothing was served, or nothing is known of it.
+    /// The last one; `None` if nothing was served, or nothing is known of it.
     pub payload: Option<ShortDigest>,
-    /// The one before it, where the device gave that up: a patch that did not apply.
+    /// The one before it, if the device gave that up: a patch that did not apply.
     pub given_up: Option<ShortDigest>,
 }
 
@@ -194,7 +194,7 @@ impl CameBy {
 }
 
 impl Deployment {
-    /// Whether this says more than `known`: a later attempt, a later report of the same attempt, or a hint where
+    /// Whether this says more than `known`: a later attempt, a later report of the same attempt, or a hint if
     /// nothing but hints is known.
     #[must_use]
     pub fn is_news_to(&self, known: &Self) -> bool {
@@ -270,6 +270,6 @@ pub struct ReportRow {
     pub received: UnixTime,
     /// The report as signed.
     pub signed: Bytes,
-    /// What it says about a campaign of ours; `None` where it names none.
+    /// What it says about a campaign of ours; `None` if it names none.
     pub says: Option<DeploymentRow>,
 }

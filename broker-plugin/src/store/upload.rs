@@ -1,14 +1,5 @@
-//! A payload on its way into the payload folder.
-//!
-//! The bytes are written to a file under another name and indexed as they come. When all are there and the index
-//! is the one that a release key signed, files are synced, renamed, and the folder is synced: only then the
-//! payload exists.
-
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+//! A payload on its way to where payloads are kept: it is indexed as it comes, and kept if its index is the one that
+//! a release key signed.
 
 use thiserror::Error;
 use whimbrel_protocol::chunk::{ChunkSalt, Layout};
@@ -17,7 +8,7 @@ use whimbrel_protocol::limits::PAGE_BYTES_MAX;
 use whimbrel_protocol::time::UnixTime;
 
 use super::StoreError;
-use super::folder::{PayloadFolder, UNFINISHED, sync_folder};
+use super::payloads::PayloadWriter;
 use super::rows::PayloadRow;
 
 /// What a release says about a payload.
@@ -37,7 +28,7 @@ pub enum UploadError {
     /// It has another size than the release says.
     #[error("the payload has {got} bytes, its release says {want}")]
     Size {
-        /// Bytes that came; one more than wanted where there are more.
+        /// Bytes that came; one more than wanted if there are more.
         got: u64,
         /// Bytes that the release says.
         want: u64,
@@ -58,10 +49,8 @@ pub enum UploadError {
 /// An upload. Dropping it removes what was written.
 #[derive(Debug)]
 pub struct Upload {
-    folder: PayloadFolder,
+    writer: Box<dyn PayloadWriter>,
     spec: PayloadSpec,
-    file: File,
-    part: PathBuf,
     got: u64,
     /// Bytes of the chunk that is not complete yet.
     chunk: Vec<u8>,
@@ -70,40 +59,28 @@ pub struct Upload {
     next: u32,
 }
 
-/// Makes the names of concurrent uploads differ.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
-
-impl PayloadFolder {
-    /// Starts an upload.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn begin(&self, spec: PayloadSpec) -> Result<Upload, StoreError> {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let part = self.path().join(format!("{}-{number}.{UNFINISHED}", spec.index));
-        let file = create(&part)?;
+impl Upload {
+    pub(super) fn new(writer: Box<dyn PayloadWriter>, spec: PayloadSpec) -> Self {
         let transfer_size = spec.layout.transfer_size();
         let pages = spec
             .images
             .iter()
             .map(|image| (ChunkSalt { image: *image, transfer_size }, Vec::new()))
             .collect();
-        Ok(Upload { folder: self.clone(), spec, file, part, got: 0, chunk: Vec::new(), pages, next: 0 })
+        Self { writer, spec, got: 0, chunk: Vec::new(), pages, next: 0 }
     }
-}
 
-impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`UploadError::Size`] where more come than the release says, [`UploadError::Store`].
+    /// [`UploadError::Size`] if more come than the release says, [`UploadError::Store`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
         let want = self.spec.layout.transfer_size();
         self.got += bytes.len() as u64;
         if self.got > want {
             return Err(UploadError::Size { got: want + 1, want });
         }
-        self.file.write_all(bytes).map_err(|error| StoreError::io("write", &self.part, error))?;
+        self.writer.write(bytes)?;
         let chunk_bytes = usize::try_from(self.spec.layout.chunk_size()).unwrap_or(usize::MAX);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -138,22 +115,12 @@ impl Upload {
         if !self.chunk.is_empty() {
             self.index_chunk();
         }
-        let (image, index_file) = self.find_image()?;
-        self.file.sync_all().map_err(|error| StoreError::io("sync", &self.part, error))?;
-        let index = self.spec.index;
-        let index_part = self.part.with_extension(format!("index.{UNFINISHED}"));
-        let kept = write_whole(&index_part, &index_file)
-            .and_then(|()| rename(&index_part, &self.folder.index_path(&index)))
-            .and_then(|()| rename(&self.part, &self.folder.payload_path(&index)))
-            .and_then(|()| sync_folder(self.folder.path()));
-        if let Err(error) = kept {
-            let _not_there = fs::remove_file(&index_part);
-            return Err(error.into());
-        }
-        Ok(PayloadRow { index, image, layout: self.spec.layout, added })
+        let (image, index_object) = self.find_image()?;
+        self.writer.keep(&index_object)?;
+        Ok(PayloadRow { index: self.spec.index, image, layout: self.spec.layout, added })
     }
 
-    /// Finds the image that the payload becomes, and what its index file holds.
+    /// Finds the image that the payload becomes, and what its index object holds.
     fn find_image(&self) -> Result<(Digest, Vec<u8>), UploadError> {
         let mut got = None;
         for (salt, pages) in &self.pages {
@@ -169,26 +136,4 @@ impl Upload {
         }
         Err(UploadError::Content { got: got.unwrap_or(Digest([0; 32])), want: self.spec.index })
     }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // Renamed by now where it was finished.
-        let _not_there = fs::remove_file(&self.part);
-    }
-}
-
-fn create(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| StoreError::io("make", path, error))
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = create(path)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.map_err(|error| StoreError::io("write", path, error))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
 }

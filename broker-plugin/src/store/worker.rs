@@ -1,7 +1,7 @@
 //! The task that owns the database.
 //!
 //! Jobs are done in the order in which they came. Those that wait while a commit is being synced are committed
-//! together after it: a thousand reports cost a few syncs, not a thousand. Where a batch fails, each of its jobs
+//! together after it: a thousand reports cost a few syncs, not a thousand. If a batch fails, each of its jobs
 //! is tried alone, so that a job answers for itself only.
 
 use alloc::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use whimbrel_protocol::ids::{CampaignId, DeviceId};
 
 use super::rows::DeploymentRow;
-use super::{Change, Store, StoreError, TallyRow};
+use super::{Change, Series, Store, StoreError, TallyRow};
 
 /// What became of a job: for each of its changes whether it changed anything.
 pub type Applied = Result<Vec<bool>, Arc<StoreError>>;
@@ -26,6 +26,7 @@ pub struct StoreHandle {
 
 enum Job {
     Apply { changes: Vec<Change>, done: Done },
+    Versions(Vec<Series>, oneshot::Sender<Result<Vec<u64>, StoreError>>),
     Tally(oneshot::Sender<Result<Vec<TallyRow>, StoreError>>),
     Deployments(DeploymentsQuery, oneshot::Sender<Result<Vec<DeploymentRow>, StoreError>>),
 }
@@ -48,7 +49,7 @@ impl StoreHandle {
         (Self { jobs }, tokio::spawn(work(store, to_do)))
     }
 
-    /// Hands over changes without waiting; `done` is called on the store's task. `false` where so many wait
+    /// Hands over changes without waiting; `done` is called on the store's task. `false` if so many wait
     /// already that this one is not taken.
     #[must_use]
     pub fn submit(&self, changes: Vec<Change>, done: impl FnOnce(Applied) + Send + 'static) -> bool {
@@ -67,6 +68,16 @@ impl StoreHandle {
         let closed = |_| Arc::new(StoreError::Closed);
         self.jobs.send(Job::Apply { changes, done }).await.map_err(|_| Arc::new(StoreError::Closed))?;
         told.await.map_err(closed)?
+    }
+
+    /// The next version of each series, as [`Store::next_versions`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn next_versions(&self, of: Vec<Series>) -> Result<Vec<u64>, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.jobs.send(Job::Versions(of, tell)).await.map_err(|_| StoreError::Closed)?;
+        told.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Counts the deployments of campaigns that were replaced.
@@ -103,6 +114,10 @@ async fn work(mut store: impl Store, mut to_do: mpsc::Receiver<Job>) {
         for job in jobs.drain(..) {
             match job {
                 Job::Apply { changes, done } => batch.push((changes, done)),
+                Job::Versions(of, tell) => {
+                    apply_batch(&mut store, &mut batch).await;
+                    let _nobody_waits = tell.send(store.next_versions(&of).await);
+                }
                 Job::Tally(tell) => {
                     apply_batch(&mut store, &mut batch).await;
                     let _nobody_waits = tell.send(store.tally_replaced().await);

@@ -124,8 +124,8 @@ fn a_release_is_complete_when_its_payload_is_there() {
         (&json!("incomplete"), &json!(100_000))
     );
     assert_eq!(view["missing"][0]["index_digest"], json!(release.index.digest.to_hex()));
-    let wish = json!({ "release": &digest[..8], "group": "all" }).to_string();
-    assert!(service.refused(409, "POST", "/v1/campaigns", wish.as_bytes()).contains("not complete"));
+    let order = json!({ "release": &digest[..8], "group": "all" }).to_string();
+    assert!(service.refused(409, "POST", "/v1/campaigns", order.as_bytes()).contains("not complete"));
 
     let mut wrong = release.payload.clone();
     wrong[50_000] ^= 1;
@@ -203,11 +203,11 @@ fn a_new_campaign_of_a_group_replaces_the_one_before() {
     service.publish(&old);
     service.publish(&new);
     let first = service.campaign(&old);
-    let wish = json!({
+    let order = json!({
         "release": new.digest.to_hex(), "group": "all", "spread_s": 60, "policy": "forced", "priority": 2,
         "min_sequence": 5, "expires_in_s": 3600,
     });
-    let second = service.post("/v1/campaigns", &wish);
+    let second = service.post("/v1/campaigns", &order);
     assert_eq!((&first["document_version"], &second["document_version"]), (&json!(1), &json!(2)));
     assert_eq!(
         (&second["spread_s"], &second["sequence"], &second["version"]),
@@ -228,8 +228,8 @@ fn a_new_campaign_of_a_group_replaces_the_one_before() {
     assert!(service.refused(409, "POST", &format!("{path}/abort"), b"").contains("aborted already"));
     let retried = service.post(&format!("{path}/retry"), &json!({}));
     assert_eq!((&retried["state"], &retried["attempt"]), (&json!("active"), &json!(2)));
-    let wish = json!({ "release": new.digest.to_hex(), "group": "all", "min_sequence": 7 }).to_string();
-    assert!(service.refused(422, "POST", "/v1/campaigns", wish.as_bytes()).contains("min_sequence"));
+    let order = json!({ "release": new.digest.to_hex(), "group": "all", "min_sequence": 7 }).to_string();
+    assert!(service.refused(422, "POST", "/v1/campaigns", order.as_bytes()).contains("min_sequence"));
 }
 
 #[test]

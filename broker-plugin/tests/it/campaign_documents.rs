@@ -98,11 +98,11 @@ fn every_document_verifies_and_its_version_rises_with_every_change() {
 
     let release = service.release(10_000, 5);
     service.publish(&release);
-    let wish = json!({
+    let order = json!({
         "release": release.digest.to_hex(), "group": "all", "spread_s": 60, "policy": "download-only",
         "priority": 2, "min_sequence": 3, "expires_in_s": 3600,
     });
-    let view = service.post("/v1/campaigns", &wish);
+    let view = service.post("/v1/campaigns", &order);
     service.await_that("the beacon is out", |service| beacon(service).validity.version == 2);
     let order = campaign(&service);
     assert_eq!((order.validity.version, &order.group), (1, &all()));

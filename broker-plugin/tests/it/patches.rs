@@ -74,8 +74,8 @@ fn a_release_is_complete_when_its_patches_and_the_full_payload_are_there() {
         service.ok("PUT", &format!("/v1/payloads/{}", part.index.digest), &part.bytes)
     };
     parts.iter().for_each(|part| drop(upload(&service, part)));
-    let wish = json!({ "release": release.digest.to_hex(), "group": "all" }).to_string();
-    assert!(service.refused(409, "POST", "/v1/campaigns", wish.as_bytes()).contains("1 of its payloads"));
+    let order = json!({ "release": release.digest.to_hex(), "group": "all" }).to_string();
+    assert!(service.refused(409, "POST", "/v1/campaigns", order.as_bytes()).contains("1 of its payloads"));
     service.kill();
     service.launch();
     let view = service.get(&format!("/v1/releases/{}", release.digest));

@@ -64,8 +64,8 @@ fn import(service: &Service, devices: &[(&str, u8, &str)]) {
 }
 
 fn campaign(service: &Service, release: &Release, group: &str) -> CampaignId {
-    let wish = json!({ "release": release.digest.to_hex(), "group": group });
-    campaign_id(&service.post("/v1/campaigns", &wish))
+    let order = json!({ "release": release.digest.to_hex(), "group": group });
+    campaign_id(&service.post("/v1/campaigns", &order))
 }
 
 /// What a device hears when it asks what is current: the groups that the answer names, and the groups whose

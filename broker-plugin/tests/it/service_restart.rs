@@ -88,15 +88,15 @@ fn no_more_groups_have_campaigns_than_a_beacon_can_name() {
     let service = Service::start(On::Itself);
     let release = service.release(2_000, 5);
     service.publish(&release);
-    let wish = |group: &str| json!({ "release": release.digest.to_hex(), "group": group });
+    let order = |group: &str| json!({ "release": release.digest.to_hex(), "group": group });
     let limit = whimbrel_protocol::limits::BEACON_GROUPS_MAX;
     for number in 0..limit {
-        service.post("/v1/campaigns", &wish(&format!("g{number}")));
+        service.post("/v1/campaigns", &order(&format!("g{number}")));
     }
-    let one_more = wish("one-more").to_string();
+    let one_more = order("one-more").to_string();
     let error = service.refused(409, "POST", "/v1/campaigns", one_more.as_bytes());
     assert!(error.contains(&limit.to_string()), "{error}");
-    service.post("/v1/campaigns", &wish("g0"));
+    service.post("/v1/campaigns", &order("g0"));
     assert_eq!(
         service.get("/v1/campaigns").as_array().unwrap().len(),
         limit + 1,

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use whimbrel_protocol::testing::Fixture;
 use whimbrel_protocol::time::UnixTime;
-use whimbrel_service::store::{Change, DataLock, PayloadFolder, PayloadSpec, SqliteStore, Store};
+use whimbrel_service::store::{Change, DataLock, PayloadFolder, PayloadSpec, Payloads, SqliteStore, Store};
 
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -23,8 +23,9 @@ async fn a_store_to_be_traced() {
 
     let fixture = Fixture::new();
     let release = fixture.release((0..50_000u32).map(|at| (at * 7 % 251) as u8).collect(), 1, 10);
-    let known =
-        whimbrel_service::catalog::Release::read(&release.envelope, &fixture.root(), NOW).unwrap().payloads;
+    let known = whimbrel_service::fleet::catalog::Release::read(&release.envelope, &fixture.root(), NOW)
+        .unwrap()
+        .payloads;
     let spec: PayloadSpec = known[0].spec.clone();
     let mut upload = payloads.begin(spec).unwrap();
     release.payload.chunks(10_000).for_each(|piece| upload.write(piece).unwrap());

@@ -14,7 +14,7 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("whimbrel-api", &["whimbrel-protocol"]),
     ("whimbrel-protocol", &["whimbrel-protocol"]),
     ("whimbrel-agent", &["whimbrel-protocol", "whimbrel-settings"]),
-    ("whimbrel-service", &["whimbrel-protocol", "whimbrel-settings", "whimbrel-api"]),
+    ("whimbrel-service", &["whimbrel-protocol", "whimbrel-settings", "whimbrel-api", "whimbrel-service"]),
     ("whimbrel-publisher", &["whimbrel-protocol", "whimbrel-settings", "whimbrel-api"]),
     (
         "whimbrel-sim",

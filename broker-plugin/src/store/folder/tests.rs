@@ -1,8 +1,10 @@
+use whimbrel_protocol::ids::ChunkIndex;
 use whimbrel_protocol::testing::{Fixture, Release};
 use whimbrel_protocol::time::UnixTime;
 
 use super::*;
-use crate::store::PayloadSpec;
+use crate::store::payloads::list_len;
+use crate::store::{PayloadRow, PayloadSpec};
 
 /// A payload of three pages that was uploaded.
 struct Shop {
@@ -33,7 +35,7 @@ impl Shop {
     }
 
     fn files(&self) -> [PathBuf; 2] {
-        [self.folder.payload_path(&self.row.index), self.folder.index_path(&self.row.index)]
+        [PayloadPart::Bytes, PayloadPart::Index].map(|part| self.folder.object_path(&self.row.index, part))
     }
 
     /// Does something while a file holds something else.

@@ -1,0 +1,112 @@
+//! Sums over the devices of a campaign.
+
+use super::*;
+
+fn row(state: State, reason: Why, devices: u64) -> crate::store::TallyRow {
+    crate::store::TallyRow {
+        campaign: CampaignId([1; 8]),
+        state,
+        reason,
+        devices,
+        bytes_received: 1000 * devices,
+        bytes_twice: 10 * devices,
+        payload: Some(FULL),
+    }
+}
+
+#[test]
+fn a_replaced_campaign_is_counted_from_its_rows() {
+    let unhealthy = Why::Failed(FailureCode::Unhealthy);
+    let rows = [
+        row(State::Confirmed, Why::Unsaid, 5),
+        row(State::Failed, unhealthy, 2),
+        row(State::Reverted, unhealthy, 1),
+        row(State::Cancelled, Why::Unsaid, 1),
+        row(State::Testing, Why::Unsaid, 1),
+        row(State::Downloading, Why::Unsaid, 2),
+    ];
+    let tally = Tally::of_rows(rows.iter());
+    assert_eq!((tally.total, tally.waiting), (12, 0));
+    let count = |state| tally.in_state(state);
+    assert_eq!((count(State::Confirmed), count(State::Failed), count(State::Reverted)), (5, 2, 1));
+    assert_eq!((count(State::Testing), count(State::Downloading), count(State::Offered)), (1, 2, 0));
+    assert_eq!((tally.bytes_received, tally.bytes_twice), (12_000, 120));
+    assert_eq!(tally.failures, BTreeMap::from([("unhealthy", 3), ("unsaid", 1)]));
+    let share = Share { devices: 12, bytes_received: 12_000 };
+    assert_eq!(tally.by_payload, BTreeMap::from([(Some(FULL), share)]));
+    assert_eq!(u64::from(tally.percent()), (9 * 100 + 99) / 12);
+    assert_eq!(Tally::of_rows(core::iter::empty()).percent(), 0, "of nobody");
+}
+
+#[test]
+fn nobody_has_done_all_before_the_end() {
+    let mut campaign = campaign();
+    let done = |campaign: &Campaign| {
+        let progress = campaign.progress(&device("m1")).unwrap();
+        percent_of(&progress.deployment, progress.fetched_percent)
+    };
+    let ask = Ask::Chunks { payload: FULL, before: 16, of: 16 };
+    feed(&mut campaign, Input::Asked { device: &device("m1"), ask });
+    assert_eq!(done(&campaign), 98);
+    for state in [State::Downloaded, State::Installing, State::Rebooting, State::Testing] {
+        tell(&mut campaign, "m1", state);
+        assert_eq!(done(&campaign), 99, "{state:?}");
+    }
+    hear(&mut campaign, "m1", &report(0, 1, Outcome::Reverted));
+    assert_eq!(done(&campaign), 100);
+}
+
+#[test]
+fn devices_of_an_earlier_attempt_wait_again_and_the_confirmed_do_not() {
+    let mut campaign = campaign();
+    hear(&mut campaign, "m1", &report(0, 1, Outcome::Confirmed));
+    hear(&mut campaign, "m2", &report(0, 1, Outcome::Failed));
+    hear(&mut campaign, "left", &report(0, 1, Outcome::Failed));
+    order(&mut campaign, Command::Retry, 2);
+    let members = [device("m1"), device("m2"), device("m3")];
+    let tally = Tally::of(&campaign, members.iter());
+    assert_eq!((tally.total, tally.waiting), (3, 2));
+    assert_eq!((tally.in_state(State::Confirmed), tally.in_state(State::Failed)), (1, 0));
+    assert_eq!((tally.failures.len(), tally.percent()), (0, 33));
+}
+
+#[test]
+fn a_report_says_what_it_says_of_its_own_attempt() {
+    let mut campaign = campaign();
+    order(&mut campaign, Command::Retry, 2);
+    for (outcome, state) in [
+        (Outcome::Confirmed, State::Confirmed),
+        (Outcome::Reverted, State::Reverted),
+        (Outcome::Failed, State::Failed),
+        (Outcome::Cancelled, State::Cancelled),
+    ] {
+        let says = campaign.read(&report(6, 2, outcome), TODAY).unwrap();
+        assert_eq!((says.state, says.attempt, says.report), (state, 2, 7));
+        assert_eq!((says.bytes_received, says.bytes_twice, says.updated), (5000, 900, TODAY));
+        let reason =
+            if outcome == Outcome::Confirmed { Why::Unsaid } else { Why::Failed(FailureCode::Unhealthy) };
+        assert_eq!(says.reason, reason);
+    }
+    assert_eq!(campaign.read(&report(6, 1, Outcome::Failed), TODAY).unwrap().attempt, 1, "a late one");
+    assert!(campaign.read(&report(6, 3, Outcome::Failed), TODAY).is_none());
+    // Attempts of other devices are nobody's business.
+    let feed_chunks = Ask::Chunks { payload: PATCH, before: 1, of: 2 };
+    feed(&mut campaign, Input::Asked { device: &device("m1"), ask: feed_chunks });
+    let came_by = |attempt| campaign.read(&report(6, attempt, Outcome::Failed), TODAY).unwrap().came_by;
+    assert_eq!(came_by(2), CameBy { payload: Some(PATCH), given_up: None });
+    assert_eq!(came_by(1), CameBy::default());
+}
+
+#[test]
+fn what_is_stored_of_a_campaign_says_when_it_was_made_and_for_how_long() {
+    let document = plan(&new_campaign(), 1, 1).unwrap();
+    let (created, life_s) = (UnixTime::from_secs(5), 77);
+    let row = CampaignRow { created, life_s, ..enter(document.clone()).row(Phase::Active, Bytes::new()) };
+    let mut campaign = Campaign::new(document, &row);
+    assert_eq!((campaign.created(), campaign.id()), (created, CampaignId([1; 8])));
+    let aborted = campaign.row(Phase::Aborted, Bytes::from_static(b"newer"));
+    assert_eq!(aborted, CampaignRow { phase: Phase::Aborted, document: Bytes::from_static(b"newer"), ..row });
+    let document = order(&mut campaign, Command::Abort, 2);
+    assert_eq!(document.validity.expires, TODAY.plus_secs(77));
+    assert_eq!(campaign.signed(), &Bytes::from_static(b"newer"));
+}

@@ -1,0 +1,410 @@
+//! What operators change, and the beacon.
+//!
+//! One change after the other: it is decided on what is in force, the store hands out the versions of its documents,
+//! they are signed, all is stored, and only then it is in force, published and confirmed to the operator. Changes that
+//! come meanwhile wait; there are as many as the admin API lets in. Devices are served all the while.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use bytes::Bytes;
+use whimbrel_api as api;
+use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
+use whimbrel_protocol::message;
+
+use super::campaign::{self, Campaign, NewCampaign};
+use super::catalog::Release;
+use super::command::{Command, Denied, Reply};
+use super::decide::Draft;
+use super::registry::{NewAssignment, RegistryError};
+use super::views::{self, CampaignView};
+use super::{Event, Fleet, Job, Output, Publication};
+use crate::store::{Applied, CampaignRow, Change, Device, PayloadRow, Phase, Series, StoreError};
+
+/// Changes that wait for their turn, and the one that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    waiting: VecDeque<Waiting>,
+    under_way: Option<Stage>,
+}
+
+impl Changes {
+    /// How many changes have not ended.
+    pub(super) fn under_way(&self) -> usize {
+        self.waiting.len() + usize::from(self.under_way.is_some())
+    }
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Command(Box<Command>),
+    Beacon,
+}
+
+/// How far the change is that is under way.
+#[derive(Debug)]
+enum Stage {
+    /// The store is asked for the versions of its documents.
+    Numbering(Numbered),
+    /// Its documents are being signed.
+    Signing(Draft, Waiter),
+    /// It is being stored.
+    Storing(Box<Signed>, Waiter),
+}
+
+/// A change that has documents with versions from the store.
+#[derive(Debug)]
+enum Numbered {
+    /// A beacon.
+    Beacon,
+    /// A document of a campaign, with the beacon that names it.
+    Campaign(Order, Reply<CampaignView>),
+}
+
+/// What an operator wants of a campaign.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// That there is one.
+    New { release: String, new: Box<NewCampaign>, id: CampaignId },
+    /// That it is called off, or lets devices try again.
+    Next { prefix: String, command: campaign::Command },
+}
+
+/// A change that can be stored.
+#[derive(Debug)]
+pub(super) enum Signed {
+    Release(Box<Release>),
+    Payload(PayloadRow),
+    Campaign { document: Box<message::Campaign>, row: CampaignRow, beacon: (message::Beacon, Bytes) },
+    Devices(Vec<Device>),
+    Reset(Box<Device>),
+    Beacon(message::Beacon, Bytes),
+}
+
+/// Who waits for a change.
+#[derive(Debug)]
+enum Waiter {
+    Nobody,
+    Release(Digest, Reply<api::Release>),
+    Campaign(CampaignId, Reply<CampaignView>),
+    Payload(Reply<()>),
+    Device(DeviceId, Reply<api::Device>),
+    Import(api::Imported, Reply<api::Imported>),
+}
+
+/// A beacon that could not be made durable is tried again after this long.
+const BEACON_RETRY_MS: u64 = 30_000;
+
+impl Fleet {
+    pub(super) fn command(&mut self, command: Command) {
+        self.changes.waiting.push_back(Waiting::Command(Box::new(command)));
+        self.go_on();
+    }
+
+    /// Has a new beacon made; this one is not due again before it is stored or has failed.
+    pub(super) fn order_beacon(&mut self) {
+        self.beacon_due = self.now.plus_millis(BEACON_RETRY_MS);
+        self.changes.waiting.push_back(Waiting::Beacon);
+        self.go_on();
+    }
+
+    /// Takes up what waits, one at a time.
+    fn go_on(&mut self) {
+        while self.changes.under_way.is_none() {
+            let Some(waiting) = self.changes.waiting.pop_front() else { return };
+            self.changes.under_way = match waiting {
+                Waiting::Beacon => Some(self.number(Numbered::Beacon)),
+                Waiting::Command(command) => self.take_up(*command),
+            };
+        }
+    }
+
+    /// Begins with a command. `None` if there is nothing to store: it is answered already.
+    fn take_up(&mut self, command: Command) -> Option<Stage> {
+        match command {
+            Command::AddRelease { release, reply } => match self.catalog.check(&release) {
+                Ok(true) => {
+                    let waiter = Waiter::Release(release.digest, reply);
+                    Some(self.store(Signed::Release(release), waiter))
+                }
+                Ok(false) => {
+                    let shown = self.show_release(&release.digest);
+                    self.answer_with(reply, shown)
+                }
+                Err(error) => self.answer_with(reply, Err(error.into())),
+            },
+            Command::AddPayload { row, reply } => {
+                Some(self.store(Signed::Payload(row), Waiter::Payload(reply)))
+            }
+            Command::NewCampaign { release, new, id, reply } => {
+                self.order(Order::New { release, new, id }, reply)
+            }
+            Command::ToCampaign { prefix, command, reply } => {
+                self.order(Order::Next { prefix, command }, reply)
+            }
+            Command::Accept { id, fingerprint, groups, reply } => {
+                let planned = self.registry.plan_accept(&id, fingerprint, groups);
+                self.assign(planned.map(Vec::from_iter), id, reply)
+            }
+            Command::SetGroups { id, groups, reply } => {
+                let planned = self.registry.plan_groups(&id, groups);
+                self.assign(planned.map(Vec::from_iter), id, reply)
+            }
+            Command::Reset { id, reply } => match self.registry.plan_reset(&id) {
+                Ok(device) => Some(self.store(Signed::Reset(Box::new(device)), Waiter::Device(id, reply))),
+                Err(error) => self.answer_with(reply, Err(error.into())),
+            },
+            Command::Import { lines, reply } => match self.registry.plan_import(lines) {
+                Ok(plan) => {
+                    let imported = api::Imported {
+                        imported: plan.assignments.len() as u64,
+                        unchanged: plan.unchanged as u64,
+                    };
+                    if plan.assignments.is_empty() {
+                        return self.answer_with(reply, Ok(imported));
+                    }
+                    let draft = Draft::Assignments(plan.assignments);
+                    Some(self.sign(draft, Waiter::Import(imported, reply)))
+                }
+                Err(error) => self.answer_with(reply, Err(error.into())),
+            },
+        }
+    }
+
+    /// Looks whether an order would be carried out, and asks for the versions of its documents if so. A refusal costs
+    /// no version.
+    fn order(&mut self, order: Order, reply: Reply<CampaignView>) -> Option<Stage> {
+        match self.document(&order, self.campaigns.version() + 1) {
+            Ok(_) => Some(self.number(Numbered::Campaign(order, reply))),
+            Err(error) => self.answer_with(reply, Err(error)),
+        }
+    }
+
+    /// Assignments to sign, none, or an error.
+    fn assign(
+        &mut self,
+        planned: Result<Vec<NewAssignment>, RegistryError>,
+        id: DeviceId,
+        reply: Reply<api::Device>,
+    ) -> Option<Stage> {
+        match planned {
+            Ok(planned) if planned.is_empty() => {
+                self.outputs.push_back(Output::ShowDevice { device: id, reply });
+                None
+            }
+            Ok(planned) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+            Err(error) => self.answer_with(reply, Err(error.into())),
+        }
+    }
+
+    fn number(&mut self, numbered: Numbered) -> Stage {
+        let series = match numbered {
+            Numbered::Beacon => Vec::from([Series::Beacon]),
+            Numbered::Campaign(..) => Vec::from([Series::Beacon, Series::Campaign]),
+        };
+        self.outputs.push_back(Output::NextVersions(series));
+        Stage::Numbering(numbered)
+    }
+
+    fn sign(&mut self, draft: Draft, waiter: Waiter) -> Stage {
+        self.outputs.push_back(Output::Sign(self.documents(&draft)));
+        Stage::Signing(draft, waiter)
+    }
+
+    fn store(&mut self, signed: Signed, waiter: Waiter) -> Stage {
+        let changes = self.changes_of(&signed);
+        self.outputs.push_back(Output::Store { job: Job::Change, changes });
+        Stage::Storing(Box::new(signed), waiter)
+    }
+
+    /// The store has handed out versions, or failed.
+    pub(super) fn numbered(&mut self, versions: Result<Vec<u64>, Arc<StoreError>>) {
+        let Some(Stage::Numbering(numbered)) = self.changes.under_way.take() else { return };
+        let versions = versions.map(|versions| (versions.first().copied(), versions.get(1).copied()));
+        self.changes.under_way = match (numbered, versions) {
+            (Numbered::Beacon, Ok((Some(version), _))) => {
+                let beacon = self.next_beacon(version, None);
+                Some(self.sign(Draft::Beacon(beacon), Waiter::Nobody))
+            }
+            (Numbered::Campaign(order, reply), Ok((Some(beacon), Some(version)))) => {
+                match self.draft(&order, version, beacon) {
+                    Ok((draft, id)) => Some(self.sign(draft, Waiter::Campaign(id, reply))),
+                    Err(error) => self.answer_with(reply, Err(error)),
+                }
+            }
+            (Numbered::Beacon, Err(_)) => {
+                self.tell(Event::StoreFailed);
+                None
+            }
+            (Numbered::Campaign(_, reply), Err(error)) => {
+                self.tell(Event::StoreFailed);
+                self.answer_with(reply, Err(error.into()))
+            }
+            (Numbered::Beacon, Ok(_)) => None,
+            (Numbered::Campaign(_, reply), Ok(_)) => self.answer_with(reply, Err(Denied::Stopping)),
+        };
+        self.go_on();
+    }
+
+    /// The documents of the change are signed.
+    pub(super) fn signed(&mut self, documents: Vec<Bytes>) {
+        let Some(Stage::Signing(draft, waiter)) = self.changes.under_way.take() else { return };
+        match self.with_signatures(draft, documents) {
+            Some(signed) => self.changes.under_way = Some(self.store(signed, waiter)),
+            None => {
+                self.tell(Event::StoreFailed);
+                self.disappoint(waiter, &Arc::new(StoreError::Closed));
+            }
+        }
+        self.go_on();
+    }
+
+    /// The change is stored, or is not.
+    pub(super) fn change_stored(&mut self, applied: Applied) {
+        let Some(Stage::Storing(signed, waiter)) = self.changes.under_way.take() else { return };
+        match applied {
+            Ok(_) => {
+                self.in_force(*signed);
+                self.confirm(waiter);
+            }
+            Err(error) => self.disappoint(waiter, &error),
+        }
+        self.go_on();
+    }
+
+    fn in_force(&mut self, signed: Signed) {
+        match signed {
+            Signed::Release(release) => {
+                let version = release.version.clone();
+                self.tell(Event::ReleaseStored { release: release.digest, version });
+                self.catalog.enter(*release);
+                self.epoch += 1;
+            }
+            Signed::Payload(row) => {
+                let bytes = row.layout.transfer_size();
+                self.tell(Event::PayloadStored { index: row.index, bytes });
+                self.catalog.enter_payload(row);
+                self.epoch += 1;
+            }
+            Signed::Campaign { document, row, beacon: (_, beacon) } => {
+                self.campaign_in_force(document, &row);
+                self.beacon_in_force(beacon);
+            }
+            Signed::Devices(devices) => {
+                for device in devices {
+                    let version = device.assignment_version;
+                    self.tell(Event::DeviceAccepted { device: device.id.clone(), version });
+                    self.enter_device(device);
+                }
+            }
+            Signed::Reset(device) => {
+                self.tell(Event::DeviceReset { device: device.id.clone() });
+                self.enter_device(*device);
+            }
+            Signed::Beacon(_, beacon) => self.beacon_in_force(beacon),
+        }
+    }
+
+    fn enter_device(&mut self, device: Device) {
+        let id = device.id.clone();
+        self.registry.enter(device);
+        self.outputs.push_back(Output::Changed(id.clone()));
+        self.outputs.push_back(Output::Publish(Publication::Assignment(id)));
+    }
+
+    fn campaign_in_force(&mut self, document: Box<message::Campaign>, row: &CampaignRow) {
+        let group = document.group.clone();
+        let version = document.validity.version;
+        let event =
+            Event::CampaignInForce { campaign: row.id, group: group.clone(), version, phase: row.phase };
+        self.tell(event);
+        let before = self.campaigns.of_group(&group).map(Campaign::id).filter(|before| *before != row.id);
+        if let Some(before) = before.and_then(|before| self.campaigns.campaign_mut(&before)) {
+            before.handle_input(self.today, campaign::Input::Replaced);
+        }
+        if let Some(campaign) = self.campaigns.campaign_mut(&row.id) {
+            let signed = row.document.clone();
+            campaign.handle_input(self.today, campaign::Input::InForce { document, signed });
+            self.campaigns.raise(version);
+        } else {
+            self.campaigns.enter(Campaign::new(*document, row));
+        }
+        self.epoch += 1;
+        self.outputs.push_back(Output::Publish(Publication::Campaign(group)));
+    }
+
+    /// A beacon is stored: it is published, and the next one is due after the usual time.
+    fn beacon_in_force(&mut self, signed: Bytes) {
+        self.beacon = Some(signed);
+        self.beacon_due = self.now.plus_millis(self.settings.beacon_every_ms);
+        self.outputs.push_back(Output::Publish(Publication::Beacon));
+    }
+
+    fn confirm(&mut self, waiter: Waiter) {
+        let answer = match waiter {
+            Waiter::Nobody => return,
+            Waiter::Device(device, reply) => {
+                return self.outputs.push_back(Output::ShowDevice { device, reply });
+            }
+            Waiter::Release(digest, reply) => reply.with(self.show_release(&digest)),
+            Waiter::Campaign(id, reply) => {
+                let campaign = self.campaigns.campaign(&id);
+                reply.with(campaign.map(|campaign| self.view_campaign(campaign)).ok_or(Denied::Stopping))
+            }
+            Waiter::Payload(reply) => reply.with(Ok(())),
+            Waiter::Import(imported, reply) => reply.with(Ok(imported)),
+        };
+        self.outputs.push_back(Output::Answer(answer));
+    }
+
+    fn show_release(&self, digest: &Digest) -> Result<api::Release, Denied> {
+        let release = self.catalog.release(digest);
+        release.map(|release| views::release(release, &self.catalog)).ok_or(Denied::Stopping)
+    }
+
+    fn disappoint(&mut self, waiter: Waiter, error: &Arc<StoreError>) {
+        let error = Denied::Store(Arc::clone(error));
+        let answer = match waiter {
+            Waiter::Nobody => return,
+            Waiter::Release(_, reply) => reply.with(Err(error)),
+            Waiter::Campaign(_, reply) => reply.with(Err(error)),
+            Waiter::Payload(reply) => reply.with(Err(error)),
+            Waiter::Device(_, reply) => reply.with(Err(error)),
+            Waiter::Import(_, reply) => reply.with(Err(error)),
+        };
+        self.outputs.push_back(Output::Answer(answer));
+    }
+
+    /// Answers a command that leads to no change.
+    fn answer_with<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        answer: Result<T, Denied>,
+    ) -> Option<Stage> {
+        self.outputs.push_back(Output::Answer(reply.with(answer)));
+        None
+    }
+
+    /// What to store for a change.
+    fn changes_of(&self, signed: &Signed) -> Vec<Change> {
+        let beacon = |beacon: &message::Beacon| Change::Beacon {
+            version: beacon.validity.version,
+            issued: beacon.validity.issued,
+        };
+        match signed {
+            Signed::Release(release) => Vec::from([Change::Release(release.row())]),
+            Signed::Payload(row) => Vec::from([Change::Payload(*row)]),
+            Signed::Campaign { document, row, beacon: (named, _) } => {
+                let mut changes = Vec::from([Change::Campaign(row.clone()), beacon(named)]);
+                // The campaign whose place a new one takes.
+                let before = self.campaigns.of_group(&document.group).filter(|before| before.id() != row.id);
+                let replaced = before.map(|before| before.row(Phase::Replaced, before.signed().clone()));
+                changes.extend(replaced.map(Change::Campaign));
+                changes
+            }
+            Signed::Devices(devices) => devices.iter().cloned().map(Change::Device).collect(),
+            Signed::Reset(device) => Vec::from([Change::Device((**device).clone())]),
+            Signed::Beacon(named, _) => Vec::from([beacon(named)]),
+        }
+    }
+}

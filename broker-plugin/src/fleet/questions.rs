@@ -1,0 +1,192 @@
+//! What operators ask: answered from memory, changing nothing.
+
+use std::collections::HashMap;
+
+use whimbrel_api as api;
+use whimbrel_protocol::ids::{CampaignId, DeviceId};
+use whimbrel_protocol::time::{Instant, UnixTime};
+
+use super::Fleet;
+use super::campaign::{Campaign, Tally};
+use super::command::{Answer, Denied, DevicesPage, Listed, Question, Reply};
+use super::devices::is_member;
+use super::payload_names::PayloadNames;
+use super::registry::RegistryError;
+use super::views::{self, CampaignView};
+use crate::store::{Device, Phase, Standing};
+
+/// When those who serve devices last heard one; `None` for not at all.
+pub type Heard<'a> = &'a dyn Fn(&DeviceId) -> Option<Instant>;
+
+/// How many of everything there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Devices that are accepted.
+    pub accepted: u64,
+    /// Devices that wait to be accepted.
+    pub pending: u64,
+    /// Releases.
+    pub releases: u64,
+    /// Campaigns.
+    pub campaigns: u64,
+}
+
+/// What time it is, and when devices were heard.
+#[derive(Clone, Copy)]
+struct Moment<'a> {
+    now: Instant,
+    today: UnixTime,
+    heard: Heard<'a>,
+}
+
+/// A device that was heard this recently is probably connected.
+const ONLINE_S: u64 = 600;
+
+impl Fleet {
+    /// Answers a question.
+    #[must_use = "the answer has to be delivered"]
+    pub fn answer(&self, now: Instant, today: UnixTime, question: Question, heard: Heard<'_>) -> Answer {
+        let moment = Moment { now, today, heard };
+        match question {
+            Question::Releases(reply) => {
+                let releases = self.catalog.releases();
+                reply.with(Ok(releases.map(|release| views::release(release, &self.catalog)).collect()))
+            }
+            Question::Release { prefix, reply } => {
+                let found = self.catalog.find(&prefix).map_err(Denied::Catalog);
+                reply.with(found.map(|release| views::release(release, &self.catalog)))
+            }
+            Question::Bases { prefix, group, reply } => {
+                let found = self.catalog.find(&prefix).map_err(Denied::Catalog);
+                reply.with(found.map(|release| self.view_bases(release, group.as_ref())))
+            }
+            Question::PayloadSpec { index, reply } => {
+                let spec = self.catalog.spec(&index).cloned();
+                reply.with(spec.ok_or(Denied::NoSuchPayload { index }))
+            }
+            Question::Campaigns(reply) => {
+                let all = self.campaigns.oldest_first();
+                reply.with(Ok(all.into_iter().map(|campaign| self.view_campaign(campaign)).collect()))
+            }
+            Question::Campaign { prefix, devices, reply } => {
+                let found = self.campaigns.find(&prefix).map_err(Denied::Catalog);
+                reply.with(found.map(|found| self.view_campaign_devices(found, devices.as_ref(), moment)))
+            }
+            Question::Device { id, reply } => {
+                let known = self.registry.device(&id).filter(|known| known.standing != Standing::Forgotten);
+                let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+                reply.with(shown.ok_or(Denied::Registry(RegistryError::Unknown { id })))
+            }
+            Question::Devices { state, page, reply } => reply.with(Ok(self.devices(state, &page, moment))),
+        }
+    }
+
+    /// Shows a device after it was changed, as [`Output::ShowDevice`](super::Output::ShowDevice) asks for.
+    #[must_use = "the answer has to be delivered"]
+    pub fn show_device(
+        &self,
+        now: Instant,
+        today: UnixTime,
+        device: &DeviceId,
+        reply: Reply<api::Device>,
+        heard: Heard<'_>,
+    ) -> Answer {
+        let moment = Moment { now, today, heard };
+        let known = self.registry.device(device);
+        let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+        reply.with(shown.ok_or(Denied::Stopping))
+    }
+
+    /// How many of everything there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            accepted: self.registry.accepted() as u64,
+            pending: self.registry.pending() as u64,
+            releases: self.catalog.releases().len() as u64,
+            campaigns: self.campaigns.len() as u64,
+        }
+    }
+
+    pub(super) fn view_campaign(&self, campaign: &Campaign) -> CampaignView {
+        if campaign.phase() == Phase::Replaced {
+            return CampaignView::of(campaign, &self.catalog, &Tally::default());
+        }
+        let members = self.members(campaign).map(|device| &device.id);
+        CampaignView::of(campaign, &self.catalog, &Tally::of(campaign, members))
+    }
+
+    fn view_campaign_devices(
+        &self,
+        campaign: &Campaign,
+        page: Option<&DevicesPage>,
+        moment: Moment<'_>,
+    ) -> CampaignView {
+        let mut view = self.view_campaign(campaign);
+        view.shown.without_patch = self.view_without_patch(campaign);
+        let Some(page) = page else { return view };
+        let of_campaign =
+            |device: &&Device| is_member(device, campaign) || campaign.progress(&device.id).is_some();
+        let devices = self.registry.devices_after(page.after.as_ref()).filter(of_campaign);
+        let entries = devices.take(page.limit).map(|device| match campaign.progress(&device.id) {
+            Some(progress) => {
+                let (deployment, fetched) = (&progress.deployment, progress.fetched_percent);
+                view.device(&device.id, deployment, fetched)
+            }
+            None => views::waiting(&device.id, moment.seen(device)),
+        });
+        let entries = entries.collect();
+        view.shown.device_list = Some(entries);
+        view
+    }
+
+    fn devices(&self, listed: Option<Listed>, page: &DevicesPage, moment: Moment<'_>) -> api::Devices {
+        let wanted = |device: &&Device| match listed {
+            None => true,
+            Some(Listed::Pending) => device.is_pending(),
+            Some(Listed::Accepted) => device.is_accepted(),
+        };
+        let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
+        let mut names = HashMap::new();
+        let listed = devices.by_ref().take(page.limit);
+        let entries: Vec<api::Device> =
+            listed.map(|device| self.device_entry(device, &mut names, moment)).collect();
+        let more = devices.next().is_some();
+        let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
+        api::Devices { devices: entries, next }
+    }
+
+    /// A device; `names` are those of the payloads of campaigns that other devices of the list had.
+    fn device_entry(
+        &self,
+        device: &Device,
+        names: &mut HashMap<CampaignId, PayloadNames>,
+        moment: Moment<'_>,
+    ) -> api::Device {
+        let seen = moment.seen(device);
+        let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= moment.today);
+        let ruling = self.campaigns.ruling(device.groups(), device.class);
+        let deployment = ruling.and_then(|campaign| {
+            let progress = campaign.progress(&device.id)?;
+            let names = names.entry(campaign.id()).or_insert_with(|| {
+                let release = self.catalog.release(&campaign.document().order.release);
+                release.map_or_else(PayloadNames::default, |release| PayloadNames::of(release, &self.catalog))
+            });
+            Some(views::deployment(campaign.id(), &progress.deployment, names))
+        });
+        views::device(device, seen, online, deployment)
+    }
+}
+
+impl Moment<'_> {
+    /// When a device was last heard; `None` for never.
+    fn seen(self, device: &Device) -> Option<UnixTime> {
+        let stored = Some(device.facts.seen).filter(|seen| *seen > UnixTime::default());
+        self.heard_at(&device.id).max(stored)
+    }
+
+    fn heard_at(self, device: &DeviceId) -> Option<UnixTime> {
+        let silent_s = self.now.millis_since((self.heard)(device)?) / 1000;
+        Some(UnixTime::from_secs(self.today.as_secs().saturating_sub(silent_s)))
+    }
+}

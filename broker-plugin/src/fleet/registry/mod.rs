@@ -1,0 +1,336 @@
+//! Which devices there are: enrolment and everything that an operator does about devices (SPEC section 9.2).
+//!
+//! The rules, each with a test that bears its name:
+//!
+//! - a device introduces itself; it is *pending* until an operator accepts it by the fingerprint of its key;
+//! - at most [`PENDING_MAX`] are pending, and the oldest makes room;
+//! - an id is never given another key unless it is reset; the same key again changes nothing;
+//! - an import is taken whole or not at all.
+//!
+//! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
+//! they take effect by [`Registry::enter`] once they are signed and stored.
+
+mod error;
+mod import;
+
+use alloc::collections::BTreeMap;
+
+use bytes::Bytes;
+use whimbrel_protocol::cose::{Fingerprint, PublicKey};
+use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName};
+use whimbrel_protocol::limits::GROUPS_MAX;
+use whimbrel_protocol::message::Enrolment;
+
+pub use error::{ImportError, RegistryError};
+pub use import::{ImportLine, read_import};
+
+use crate::store::{Device, Facts, Standing};
+
+/// Most devices that wait to be accepted.
+pub const PENDING_MAX: usize = 10_000;
+/// Most devices that are accepted.
+pub const ACCEPTED_MAX: usize = 1_000_000;
+
+/// Every device that the service knows.
+#[derive(Debug, Default)]
+pub struct Registry {
+    devices: BTreeMap<DeviceId, Device>,
+    /// Pending devices by the order in which they came.
+    pending: BTreeMap<u64, DeviceId>,
+    accepted: usize,
+    next_order: u64,
+}
+
+/// What became of an enrolment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enrolled {
+    /// The device is pending now; another may have made room for it.
+    Pending {
+        /// The device, to be stored.
+        device: Device,
+        /// Who made room, to be stored too.
+        dropped: Option<DeviceId>,
+    },
+    /// It was known with this key.
+    Known,
+    /// The id has another key. Nothing changes.
+    OtherKey,
+}
+
+/// A device that is to be accepted, or to have other groups: what to sign for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAssignment {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its hardware.
+    pub class: ClassId,
+    /// Its key.
+    pub key: PublicKey,
+    /// Its groups.
+    pub groups: Vec<GroupName>,
+    /// Version of the assignment to be signed.
+    pub version: u64,
+}
+
+/// What an import would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportPlan {
+    /// Devices to accept.
+    pub assignments: Vec<NewAssignment>,
+    /// Lines that say what is already so.
+    pub unchanged: usize,
+}
+
+impl NewAssignment {
+    /// The device once its assignment is signed.
+    #[must_use]
+    pub fn into_device(self, assignment: Bytes) -> Device {
+        Device {
+            id: self.device,
+            class: self.class,
+            standing: Standing::Accepted { key: self.key, groups: self.groups, assignment },
+            assignment_version: self.version,
+            facts: Facts::default(),
+        }
+    }
+}
+
+impl Registry {
+    /// The registry with these devices.
+    #[must_use]
+    pub fn load(devices: Vec<Device>) -> Self {
+        let mut registry = Self::default();
+        for device in devices {
+            registry.enter(device);
+        }
+        registry
+    }
+
+    /// One device.
+    #[must_use]
+    pub fn device(&self, id: &DeviceId) -> Option<&Device> {
+        self.devices.get(id)
+    }
+
+    /// Devices in the order of their ids, from the first one after `after`. Forgotten ones are left out.
+    pub fn devices_after(&self, after: Option<&DeviceId>) -> impl Iterator<Item = &Device> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let range = self.devices.range::<DeviceId, _>((from, Unbounded));
+        range.map(|(_, device)| device).filter(|device| device.standing != Standing::Forgotten)
+    }
+
+    /// How many are accepted.
+    #[must_use]
+    pub const fn accepted(&self) -> usize {
+        self.accepted
+    }
+
+    /// How many wait to be accepted.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// A device introduced itself; its signature was verified with the key that it brings.
+    ///
+    /// Takes effect at once: a pending device that is lost introduces itself again.
+    pub fn enrol(&mut self, enrolment: Enrolment) -> Enrolled {
+        let known = self.devices.get(&enrolment.device);
+        if let Some(key) = known.and_then(Device::key) {
+            return if *key == enrolment.key { Enrolled::Known } else { Enrolled::OtherKey };
+        }
+        let oldest = if self.pending.len() >= PENDING_MAX { self.pending.first_key_value() } else { None };
+        let dropped = oldest.map(|(_, id)| id.clone());
+        if let Some(id) = &dropped {
+            self.drop_pending(id);
+        }
+        let known = self.devices.get(&enrolment.device);
+        let device = Device {
+            class: enrolment.class,
+            standing: Standing::Pending { key: enrolment.key, order: self.next_order },
+            assignment_version: known.map_or(0, |device| device.assignment_version),
+            facts: known.map_or_else(Facts::default, |device| device.facts),
+            id: enrolment.device,
+        };
+        self.enter(device.clone());
+        Enrolled::Pending { device, dropped }
+    }
+
+    /// A pending device makes room; the version of its assignment, if it ever had one, is kept.
+    fn drop_pending(&mut self, id: &DeviceId) {
+        let Some(device) = self.devices.get(id) else { return };
+        if device.assignment_version > 0 {
+            self.enter(Device { standing: Standing::Forgotten, ..device.clone() });
+        } else {
+            self.take_out(id);
+        }
+    }
+
+    /// Enters a device as it is now, with what it last said about itself if that is known.
+    pub fn enter(&mut self, device: Device) {
+        let before = self.take_out(&device.id);
+        match &device.standing {
+            Standing::Accepted { .. } => self.accepted += 1,
+            Standing::Pending { order, .. } => {
+                self.next_order = self.next_order.max(order + 1);
+                self.pending.insert(*order, device.id.clone());
+            }
+            Standing::Forgotten => {}
+        }
+        let facts = before.map_or(device.facts, |before| before.facts);
+        self.devices.insert(device.id.clone(), Device { facts, ..device });
+    }
+
+    fn take_out(&mut self, id: &DeviceId) -> Option<Device> {
+        let device = self.devices.remove(id)?;
+        match device.standing {
+            Standing::Accepted { .. } => self.accepted -= 1,
+            Standing::Pending { order, .. } => drop(self.pending.remove(&order)),
+            Standing::Forgotten => {}
+        }
+        Some(device)
+    }
+
+    /// Notes what a device said about itself. Says whether it is worth storing: something changed, or it was not
+    /// heard for an hour.
+    pub fn heard(&mut self, id: &DeviceId, facts: Facts) -> bool {
+        const WORTH_STORING_S: u64 = 3600;
+        let Some(device) = self.devices.get_mut(id) else { return false };
+        let known = device.facts;
+        device.facts = facts;
+        (facts.running, facts.sequence) != (known.running, known.sequence)
+            || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
+    }
+
+    /// Plans to accept a pending device whose key has `fingerprint`. `None` if it is accepted with these groups
+    /// already.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn plan_accept(
+        &self,
+        id: &DeviceId,
+        fingerprint: Fingerprint,
+        groups: Option<Vec<GroupName>>,
+    ) -> Result<Option<NewAssignment>, RegistryError> {
+        let device = self.known(id)?;
+        let key = device.key().ok_or_else(|| RegistryError::Unknown { id: id.clone() })?;
+        if key.fingerprint() != fingerprint {
+            let brought = key.fingerprint();
+            return Err(RegistryError::Fingerprint { id: id.clone(), brought, given: fingerprint });
+        }
+        let groups = match groups {
+            Some(groups) => groups,
+            None if device.is_accepted() => device.groups().to_vec(),
+            None => default_groups(),
+        };
+        check_groups(&groups)?;
+        if device.is_accepted() && device.groups() == groups {
+            return Ok(None);
+        }
+        self.check_room(usize::from(device.is_pending()))?;
+        Ok(Some(assignment(device, key.clone(), groups)))
+    }
+
+    /// Plans to give an accepted device other groups. `None` if it has them already.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn plan_groups(
+        &self,
+        id: &DeviceId,
+        groups: Vec<GroupName>,
+    ) -> Result<Option<NewAssignment>, RegistryError> {
+        let device = self.known(id)?;
+        let Standing::Accepted { key, groups: before, .. } = &device.standing else {
+            return Err(RegistryError::NotAccepted { id: id.clone() });
+        };
+        check_groups(&groups)?;
+        Ok((*before != groups).then(|| assignment(device, key.clone(), groups)))
+    }
+
+    /// Plans to forget a device's key.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn plan_reset(&self, id: &DeviceId) -> Result<Device, RegistryError> {
+        let device = self.known(id)?;
+        Ok(Device { standing: Standing::Forgotten, ..device.clone() })
+    }
+
+    /// Plans to accept all devices of an import.
+    ///
+    /// # Errors
+    /// [`ImportError`] names the first line that cannot be.
+    pub fn plan_import(&self, lines: Vec<ImportLine>) -> Result<ImportPlan, ImportError> {
+        let mut plan = ImportPlan::default();
+        let mut new = 0;
+        for line in lines {
+            let number = line.number;
+            let known = self.devices.get(&line.device);
+            let same_key = known.and_then(Device::key).map(|key| *key == line.key);
+            if same_key == Some(false) {
+                return Err(ImportError::OtherKey { line: number, id: line.device });
+            }
+            let same = known.is_some_and(|device| {
+                device.is_accepted() && device.class == line.class && device.groups() == line.groups
+            });
+            if same {
+                plan.unchanged += 1;
+                continue;
+            }
+            new += usize::from(!known.is_some_and(Device::is_accepted));
+            plan.assignments.push(NewAssignment {
+                version: known.map_or(0, |device| device.assignment_version) + 1,
+                device: line.device,
+                class: line.class,
+                key: line.key,
+                groups: line.groups,
+            });
+        }
+        self.check_room(new).map_err(|_| ImportError::Full { limit: ACCEPTED_MAX })?;
+        Ok(plan)
+    }
+
+    fn known(&self, id: &DeviceId) -> Result<&Device, RegistryError> {
+        let device = self.devices.get(id).filter(|device| device.standing != Standing::Forgotten);
+        device.ok_or_else(|| RegistryError::Unknown { id: id.clone() })
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), RegistryError> {
+        let enough = self.accepted + more <= ACCEPTED_MAX;
+        if enough { Ok(()) } else { Err(RegistryError::Full { limit: ACCEPTED_MAX }) }
+    }
+}
+
+/// The group of a device when nothing else is said.
+fn default_groups() -> Vec<GroupName> {
+    Vec::from([GroupName::new("all").expect("three letters")])
+}
+
+fn assignment(device: &Device, key: PublicKey, groups: Vec<GroupName>) -> NewAssignment {
+    NewAssignment {
+        device: device.id.clone(),
+        class: device.class,
+        key,
+        groups,
+        version: device.assignment_version + 1,
+    }
+}
+
+/// Checks that groups are few and each stands once.
+fn check_groups(groups: &[GroupName]) -> Result<(), RegistryError> {
+    if groups.len() > GROUPS_MAX {
+        return Err(RegistryError::TooManyGroups { got: groups.len(), limit: GROUPS_MAX });
+    }
+    let twice =
+        groups.iter().enumerate().find(|(at, group)| groups.iter().take(*at).any(|other| other == *group));
+    match twice {
+        Some((_, group)) => Err(RegistryError::GroupTwice { group: group.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

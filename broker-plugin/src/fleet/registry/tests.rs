@@ -1,0 +1,450 @@
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::time::UnixTime;
+
+use super::*;
+
+fn id(name: &str) -> DeviceId {
+    DeviceId::new(name).unwrap()
+}
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+fn key(secret: u8) -> PublicKey {
+    SigningKey::ed25519(&[secret; 32]).public()
+}
+
+fn enrolment(name: &str, secret: u8) -> Enrolment {
+    Enrolment { device: id(name), key: key(secret), class: ClassId([7; 16]) }
+}
+
+/// Accepts a device the way the service does: plan, sign, enter.
+fn accept(registry: &mut Registry, name: &str, secret: u8) -> u64 {
+    let assignment = registry.plan_accept(&id(name), key(secret).fingerprint(), None).unwrap().unwrap();
+    let version = assignment.version;
+    registry.enter(assignment.into_device(Bytes::from_static(b"signed")));
+    version
+}
+
+fn reset(registry: &mut Registry, name: &str) {
+    let device = registry.plan_reset(&id(name)).unwrap();
+    registry.enter(device);
+}
+
+#[test]
+fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
+    let mut registry = Registry::default();
+    assert!(matches!(registry.enrol(enrolment("m1", 1)), Enrolled::Pending { dropped: None, .. }));
+    assert!(registry.device(&id("m1")).unwrap().is_pending());
+    assert_eq!((registry.pending(), registry.accepted()), (1, 0));
+    assert_eq!(accept(&mut registry, "m1", 1), 1);
+    let device = registry.device(&id("m1")).unwrap();
+    assert_eq!((device.is_accepted(), device.groups()), (true, &[group("all")][..]));
+    assert_eq!((registry.pending(), registry.accepted()), (0, 1));
+}
+
+#[test]
+fn another_fingerprint_is_refused_and_both_are_named() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    let error = registry.plan_accept(&id("m1"), key(2).fingerprint(), None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&key(1).fingerprint().to_string()), "{text}");
+    assert!(text.contains(&key(2).fingerprint().to_string()), "{text}");
+}
+
+#[test]
+fn an_id_is_never_given_another_key_unless_it_is_reset() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while pending");
+    accept(&mut registry, "m1", 1);
+    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while accepted");
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(1)));
+    reset(&mut registry, "m1");
+    assert!(matches!(registry.enrol(enrolment("m1", 2)), Enrolled::Pending { .. }));
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(2)));
+}
+
+#[test]
+fn the_same_key_again_changes_nothing() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    assert!(registry.device(&id("m1")).unwrap().is_pending());
+    accept(&mut registry, "m1", 1);
+    let before = registry.device(&id("m1")).unwrap().clone();
+    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    assert_eq!(registry.device(&id("m1")), Some(&before));
+}
+
+#[test]
+fn at_most_ten_thousand_are_pending_and_the_oldest_makes_room() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("kept", 1));
+    accept(&mut registry, "kept", 1);
+    for number in 0..PENDING_MAX {
+        let enrolled = registry.enrol(enrolment(&format!("m{number}"), 1));
+        assert!(matches!(enrolled, Enrolled::Pending { dropped: None, .. }));
+    }
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    assert_eq!(dropped, Some(id("m0")));
+    assert_eq!(registry.pending(), PENDING_MAX);
+    assert!(registry.device(&id("m0")).is_none() && registry.device(&id("newest")).is_some());
+    assert!(registry.device(&id("kept")).unwrap().is_accepted(), "the accepted are not touched");
+}
+
+#[test]
+fn the_order_of_the_pending_survives_a_restart() {
+    let mut registry = Registry::default();
+    for number in 0..PENDING_MAX {
+        // Ids that sort against the order in which they come.
+        registry.enrol(enrolment(&format!("m{:05}", PENDING_MAX - number), 1));
+    }
+    let stored: Vec<Device> = registry.devices_after(None).cloned().collect();
+    let mut registry = Registry::load(stored);
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    assert_eq!(dropped, Some(id(&format!("m{PENDING_MAX:05}"))));
+}
+
+/// The device holds the highest version that it has seen and refuses what is older.
+#[test]
+fn versions_of_assignments_never_fall_also_across_a_reset_and_an_eviction() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    assert_eq!(accept(&mut registry, "m1", 1), 1);
+    let groups = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
+    assert_eq!(groups.version, 2);
+    registry.enter(groups.into_device(Bytes::new()));
+    reset(&mut registry, "m1");
+    registry.enrol(enrolment("m1", 2));
+    for number in 0..PENDING_MAX {
+        registry.enrol(enrolment(&format!("x{number}"), 1));
+    }
+    assert_eq!(registry.device(&id("m1")).unwrap().standing, Standing::Forgotten, "made room");
+    registry.enrol(enrolment("m1", 3));
+    assert_eq!(accept(&mut registry, "m1", 3), 3);
+}
+
+#[test]
+fn a_device_that_is_accepted_with_the_same_groups_again_stays_as_it_is() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    accept(&mut registry, "m1", 1);
+    let again = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
+    assert_eq!(again(None), Ok(None));
+    assert_eq!(again(Some(vec![group("all")])), Ok(None));
+    assert_eq!(again(Some(vec![group("north")])).unwrap().unwrap().version, 2);
+    assert_eq!(registry.plan_groups(&id("m1"), vec![group("all")]), Ok(None));
+}
+
+#[test]
+fn groups_are_few_and_each_stands_once() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    let many: Vec<GroupName> = (0..=GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
+    let plan = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), Some(groups));
+    assert_eq!(plan(many), Err(RegistryError::TooManyGroups { got: GROUPS_MAX + 1, limit: GROUPS_MAX }));
+    let twice = vec![group("a"), group("b"), group("a")];
+    assert_eq!(plan(twice), Err(RegistryError::GroupTwice { group: group("a") }));
+    assert_eq!(
+        registry.plan_groups(&id("m1"), vec![]),
+        Err(RegistryError::NotAccepted { id: id("m1") }),
+        "a pending device has no groups"
+    );
+}
+
+#[test]
+fn a_device_that_nobody_knows_can_be_neither_accepted_nor_reset() {
+    let mut registry = Registry::default();
+    let unknown = RegistryError::Unknown { id: id("m1") };
+    assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown.clone()));
+    assert_eq!(registry.plan_reset(&id("m1")).unwrap_err(), unknown);
+    registry.enrol(enrolment("m1", 1));
+    reset(&mut registry, "m1");
+    assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown));
+}
+
+#[test]
+fn what_a_device_says_about_itself_survives_what_operators_do() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    let facts = Facts { sequence: 7, seen: UnixTime::from_secs(10_000), ..Facts::default() };
+    assert!(registry.heard(&id("m1"), facts));
+    assert!(!registry.heard(&id("m1"), Facts { seen: UnixTime::from_secs(10_001), ..facts }));
+    accept(&mut registry, "m1", 1);
+    assert_eq!(registry.device(&id("m1")).unwrap().facts.sequence, 7);
+    assert!(registry.heard(&id("m1"), Facts { seen: UnixTime::from_secs(99_999), ..facts }), "hours later");
+}
+
+#[test]
+fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_hour() {
+    let mut registry = Registry::default();
+    assert!(!registry.heard(&id("m1"), Facts::default()), "nobody knows it");
+    registry.enrol(enrolment("m1", 1));
+    let at = |seen| Facts { sequence: 7, seen: UnixTime::from_secs(seen), ..Facts::default() };
+    registry.heard(&id("m1"), at(10_000));
+    assert!(!registry.heard(&id("m1"), at(13_599)));
+    assert!(!registry.heard(&id("m1"), at(17_198)), "since it was last heard");
+    assert!(registry.heard(&id("m1"), at(17_198 + 3600)));
+    assert!(registry.heard(&id("m1"), Facts { sequence: 8, ..at(20_800) }));
+    let running = whimbrel_protocol::ids::ShortDigest([3; 8]);
+    assert!(registry.heard(&id("m1"), Facts { sequence: 8, running, ..at(20_800) }));
+    assert_eq!(registry.device(&id("m1")).unwrap().facts, Facts { sequence: 8, running, ..at(20_800) });
+}
+
+#[test]
+fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
+    let mut registry = Registry::default();
+    for (name, secret) in [("m1", 1), ("m2", 2)] {
+        registry.enrol(enrolment(name, secret));
+        accept(&mut registry, name, secret);
+    }
+    let moved = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
+    registry.enter(moved.into_device(Bytes::new()));
+    assert_eq!(registry.accepted(), 2);
+    reset(&mut registry, "m1");
+    assert_eq!(registry.accepted(), 1);
+    registry.enrol(enrolment("m1", 1));
+    assert_eq!((registry.accepted(), registry.pending()), (1, 1));
+    let stored = registry.devices_after(None).cloned().collect();
+    let loaded = Registry::load(stored);
+    assert_eq!((loaded.accepted(), loaded.pending()), (1, 1));
+}
+
+#[test]
+fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_moved() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    accept(&mut registry, "m1", 1);
+    registry.enrol(enrolment("m2", 2));
+    registry.accepted = ACCEPTED_MAX - 1;
+    assert!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None).is_ok(), "the last place");
+    registry.accepted = ACCEPTED_MAX;
+    let full = RegistryError::Full { limit: ACCEPTED_MAX };
+    assert_eq!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None), Err(full));
+    let moved = registry.plan_accept(&id("m1"), key(1).fingerprint(), Some(vec![group("north")]));
+    assert_eq!(moved.unwrap().unwrap().groups, [group("north")]);
+
+    let line = |number, name: &str, secret, groups: &str| ImportLine {
+        number,
+        device: id(name),
+        key: key(secret),
+        class: ClassId([7; 16]),
+        groups: vec![group(groups)],
+    };
+    assert!(registry.plan_import(vec![line(1, "m1", 1, "north")]).is_ok(), "it has its place");
+    for new in [line(1, "m2", 2, "all"), line(1, "m3", 3, "all")] {
+        assert_eq!(registry.plan_import(vec![new]), Err(ImportError::Full { limit: ACCEPTED_MAX }));
+    }
+    registry.accepted = ACCEPTED_MAX - 1;
+    assert!(registry.plan_import(vec![line(1, "m2", 2, "all")]).is_ok());
+    let two = vec![line(1, "m2", 2, "all"), line(2, "m3", 3, "all")];
+    assert_eq!(registry.plan_import(two), Err(ImportError::Full { limit: ACCEPTED_MAX }));
+}
+
+#[test]
+fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_with_the_usual_one() {
+    let mut registry = Registry::default();
+    registry.enrol(enrolment("m1", 1));
+    let plan = |registry: &Registry, groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
+    assert_eq!(plan(&registry, Some(vec![])).unwrap().unwrap().groups, [], "in no group");
+    let most: Vec<GroupName> = (0..GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
+    assert_eq!(plan(&registry, Some(most.clone())).unwrap().unwrap().groups, most);
+    assert_eq!(plan(&registry, None).unwrap().unwrap().groups, [group("all")]);
+    let north = plan(&registry, Some(vec![group("north")])).unwrap().unwrap();
+    assert_eq!((&north.key, north.class), (&key(1), ClassId([7; 16])));
+    registry.enter(north.into_device(Bytes::new()));
+    assert_eq!(plan(&registry, None), Ok(None), "it stays where it is");
+}
+
+#[test]
+fn devices_are_listed_in_order_from_where_the_last_page_ended() {
+    let mut registry = Registry::default();
+    for name in ["m3", "m1", "m2"] {
+        registry.enrol(enrolment(name, 1));
+    }
+    reset(&mut registry, "m2");
+    let after = |from: Option<&DeviceId>| {
+        let ids = registry.devices_after(from).map(|device| device.id.to_string());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(after(None), ["m1", "m3"], "the forgotten are not listed");
+    assert_eq!(after(Some(&id("m1"))), ["m3"]);
+    assert!(after(Some(&id("m3"))).is_empty());
+}
+
+mod import {
+    use whimbrel_protocol::codec::Writer;
+
+    use super::*;
+
+    fn hex_key(secret: u8) -> String {
+        let mut writer = Writer::new();
+        key(secret).encode(&mut writer);
+        hex::encode(writer.into_bytes())
+    }
+
+    fn class() -> String {
+        ClassId([7; 16]).to_hex()
+    }
+
+    fn plan(registry: &Registry, list: &str) -> Result<ImportPlan, ImportError> {
+        registry.plan_import(read_import(list.as_bytes())?)
+    }
+
+    #[test]
+    fn an_import_accepts_devices_before_they_have_ever_connected() {
+        let mut registry = Registry::default();
+        let list = format!(
+            "ID,public key,class,groups\r\nm1,{},{},all north\r\n\r\nm2,{},{}\n",
+            hex_key(1),
+            class(),
+            hex_key(2),
+            class()
+        );
+        let planned = plan(&registry, &list).unwrap();
+        assert_eq!((planned.assignments.len(), planned.unchanged), (2, 0));
+        assert_eq!(planned.assignments[0].groups, [group("all"), group("north")]);
+        assert_eq!(planned.assignments[1].groups, [group("all")], "a line without groups");
+        for new in planned.assignments {
+            registry.enter(new.into_device(Bytes::new()));
+        }
+        assert_eq!(registry.accepted(), 2);
+        assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+        assert_eq!(plan(&registry, &list).unwrap(), ImportPlan { assignments: vec![], unchanged: 2 });
+    }
+
+    #[test]
+    fn an_import_accepts_who_is_pending_with_the_same_key() {
+        let mut registry = Registry::default();
+        registry.enrol(enrolment("m1", 1));
+        let planned = plan(&registry, &format!("m1,{},{},all", hex_key(1), class())).unwrap();
+        assert_eq!(planned.assignments.len(), 1);
+    }
+
+    #[test]
+    fn an_import_moves_a_known_device_and_tells_it_with_a_higher_version() {
+        let mut registry = Registry::default();
+        let enter = |registry: &mut Registry, list: &str| {
+            let planned = plan(registry, list).unwrap();
+            let versions: Vec<u64> = planned.assignments.iter().map(|new| new.version).collect();
+            for new in planned.assignments {
+                registry.enter(new.into_device(Bytes::new()));
+            }
+            (versions, planned.unchanged)
+        };
+        let of_class = |class: &str, groups: &str| format!("m1,{},{class},{groups}", hex_key(1));
+        let (first, other) = (class(), ClassId([8; 16]).to_hex());
+        assert_eq!(enter(&mut registry, &of_class(&first, "all")), (vec![1], 0));
+        assert_eq!(enter(&mut registry, &of_class(&first, "all north")), (vec![2], 0), "other groups");
+        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![3], 0), "another class");
+        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![], 1));
+        let device = registry.device(&id("m1")).unwrap();
+        assert_eq!((device.class, device.assignment_version), (ClassId([8; 16]), 3));
+    }
+
+    #[test]
+    fn a_mark_before_the_text_and_a_heading_in_any_case_are_passed_over() {
+        let registry = Registry::default();
+        let list = format!("\u{feff}Id,PUBLIC KEY\nid,{},{}\n", hex_key(1), class());
+        let planned = plan(&registry, &list).unwrap();
+        assert_eq!(planned.assignments[0].device, id("id"), "only the first line may be a heading");
+    }
+
+    #[test]
+    fn an_import_is_taken_whole_or_not_at_all_and_the_error_names_the_line() {
+        let mut registry = Registry::default();
+        registry.enrol(enrolment("known", 9));
+        let (key, class) = (hex_key(1), class());
+        let good = format!("m1,{key},{class},all");
+        for (bad, line, what) in [
+            (format!("known,{key},{class},all"), 2, "another key"),
+            (format!("m1,{key},{class},all"), 2, "line 1 too"),
+            (format!("m 2,{key},{class},all"), 2, "device id"),
+            (format!("m2,abc,{class},all"), 2, "COSE_Key"),
+            (format!("m2,{}00,{class},all", key), 2, "COSE_Key"),
+            (format!("m2,{key},1234,all"), 2, "32 hexadecimal digits"),
+            (format!("m2,{key},{class},all all"), 2, "twice"),
+            (format!("m2,{key},{class},a,b"), 2, "more than four fields"),
+            (format!("m2,{key}"), 2, "expected id,public key,class,groups"),
+        ] {
+            let error = plan(&registry, &format!("{good}\n{bad}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("line {line}: ")) && error.contains(what), "{bad}: {error}");
+        }
+        assert!(read_import(&[0xff, 0xfe]).is_err());
+        assert_eq!(registry.accepted(), 0);
+    }
+}
+
+mod access {
+    use core::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::access::{FleetAccess, Membership, Passwords};
+    use crate::front::{Access as _, Login, Refusal};
+
+    fn login(access: &FleetAccess, name: &str, password: Option<&str>) -> Result<(), Refusal> {
+        let device = id(name);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        access.login(&Login { device: &device, user_name: Some(name), password, peer })
+    }
+
+    #[test]
+    fn with_a_list_of_passwords_only_its_devices_come_in_and_with_the_right_one() {
+        let digest = whimbrel_protocol::ids::Digest::of(b"secret").to_hex();
+        let passwords = Passwords::read(&format!("# devices\n\nm1:{digest}\n")).unwrap();
+        let access = FleetAccess { membership: Membership::default(), passwords: Some(passwords) };
+        assert_eq!(login(&access, "m1", Some("secret")), Ok(()));
+        for (name, password) in
+            [("m1", Some("Secret")), ("m1", None), ("m2", Some("secret")), ("m1", Some(""))]
+        {
+            assert_eq!(login(&access, name, password), Err(Refusal::BadPassword), "{name} {password:?}");
+        }
+        let open = FleetAccess { membership: Membership::default(), passwords: None };
+        assert_eq!(login(&open, "m2", None), Ok(()));
+    }
+
+    #[test]
+    fn a_bad_line_in_the_list_of_passwords_is_named() {
+        let digest = "0".repeat(64);
+        for (bad, at) in [
+            ("m1", 2),
+            ("m1:abc", 2),
+            (&format!("m:{digest}"), 2),
+            (&format!("m1:{digest}\nm1:{digest}"), 3),
+            (&format!("m1:{digest}\n\n#\nm2:"), 5),
+        ] {
+            let (line, what) = Passwords::read(&format!("# head\n{bad}")).unwrap_err();
+            assert_eq!(line, at, "{bad}: {what}");
+            assert!(!what.is_empty());
+        }
+        let passwords = Passwords::read(&format!("m1:{digest}")).unwrap();
+        assert_eq!(format!("{passwords:?}"), "Passwords of 1 devices", "nothing of them is printed");
+    }
+
+    #[test]
+    fn only_accepted_members_read_the_campaign_of_a_group() {
+        let mut registry = Registry::default();
+        let membership = Membership::default();
+        let member = |name: &str| membership.is_member(&id(name), &group("all"));
+        registry.enrol(enrolment("m1", 1));
+        membership.enter(registry.device(&id("m1")).unwrap());
+        assert!(!member("m1"), "pending");
+        accept(&mut registry, "m1", 1);
+        membership.enter(registry.device(&id("m1")).unwrap());
+        assert!(member("m1") && !member("m2"));
+        assert!(!membership.is_member(&id("m1"), &group("north")));
+        reset(&mut registry, "m1");
+        membership.enter(registry.device(&id("m1")).unwrap());
+        assert!(!member("m1"), "reset");
+        // The front door asks for the same.
+        registry.enrol(enrolment("m1", 1));
+        accept(&mut registry, "m1", 1);
+        membership.enter(registry.device(&id("m1")).unwrap());
+        let door = FleetAccess { membership: membership.clone(), passwords: None };
+        assert!(door.in_group(&id("m1"), &group("all")));
+        assert!(!door.in_group(&id("m1"), &group("north")) && !door.in_group(&id("m2"), &group("all")));
+    }
+}

@@ -1,0 +1,368 @@
+//! One connection, from the first byte to the last: moves bytes between the socket and the router's link.
+
+use alloc::sync::Arc;
+use core::future::Future;
+use core::mem::MaybeUninit;
+use core::net::SocketAddr;
+use core::pin::Pin;
+use core::task::{Poll, ready};
+use core::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use rumqttd::Notification;
+use rumqttd::local::LinkRx;
+use rumqttd::protocol::Packet;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+use super::Shared;
+use super::codec::{Codec, Fault, Frame};
+use super::config::{CONNECT_BYTES_MAX, WRITE_BATCH_BYTES};
+use super::conversation::{Conversation, Delivered};
+use super::counters::Counters;
+use super::end::End;
+use super::handshake::{self, Guest, Refused};
+use super::link::{Held, Link};
+use super::output::Output;
+use super::seats::Claim;
+use super::waiting::Ticket;
+use crate::clock;
+
+/// Serves one socket until it closes or `shutdown` changes. Leaves nothing behind, however it ends: also when
+/// this future is dropped, its link goes to the reaper.
+pub(crate) async fn serve<S>(
+    shared: Arc<Shared>,
+    mut socket: S,
+    peer: SocketAddr,
+    ticket: Ticket,
+    mut shutdown: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut input = BytesMut::new();
+    let seated = tokio::select! {
+        seated = let_in(&shared, &mut socket, &mut input, peer, ticket) => seated,
+        _ = shutdown.changed() => None,
+    };
+    let Some(seated) = seated else { return };
+    let Seated { guest, claim, link, rx } = seated;
+    Counters::count(&shared.counters.admitted);
+    Counters::count(&shared.counters.connected);
+    let device = guest.device.clone();
+    let end = converse(&shared, socket, input, guest, claim, link, rx, shutdown).await;
+    tracing::debug!(%device, %peer, reason = ?end, "connection ended");
+}
+
+/// A client with a link of the router.
+struct Seated {
+    guest: Guest,
+    claim: Claim,
+    link: Link,
+    rx: LinkRx,
+}
+
+/// Reads CONNECT and makes the link; counts and answers whoever is not let in.
+async fn let_in<S>(
+    shared: &Arc<Shared>,
+    socket: &mut S,
+    input: &mut BytesMut,
+    peer: SocketAddr,
+    mut ticket: Ticket,
+) -> Option<Seated>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let counters = &shared.counters;
+    let connect = tokio::select! {
+        connect = timeout(shared.config.connect_limit, read_connect(socket, input)) => connect,
+        () = ticket.evicted() => {
+            Counters::count(&counters.connect_evicted);
+            return None;
+        }
+    };
+    let frame = match connect {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(End::PeerClosed)) => return None,
+        Ok(Err(_)) => {
+            Counters::count(&counters.refused_protocol);
+            return None;
+        }
+        Err(_) => {
+            Counters::count(&counters.connect_timeouts);
+            return None;
+        }
+    };
+    let (refused, mut answer) = match handshake::examine(shared, frame, peer) {
+        Ok(guest) => match timeout(shared.config.setup_limit, set_up(shared, guest)).await {
+            Ok(Ok(seated)) => return Some(seated),
+            Ok(Err(SetupFailed::Superseded)) => {
+                Counters::count(&counters.takeovers);
+                return None;
+            }
+            Ok(Err(SetupFailed::Refused(refused, answer))) => (refused, answer),
+            Err(_) => {
+                Counters::count(&counters.setup_timeouts);
+                return None;
+            }
+        },
+        Err(refusal) => refusal,
+    };
+    Counters::count(refused.counter(counters));
+    tracing::debug!(%peer, reason = ?refused, "client refused");
+    let _told = timeout(FAREWELL_LIMIT, write_out(shared, socket, &mut answer)).await;
+    None
+}
+
+/// Reads until the first packet is whole; it must look like a CONNECT from its first byte on.
+async fn read_connect<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut) -> Result<Frame, End> {
+    loop {
+        if input.first().is_some_and(|first| *first != 0x10) {
+            return Err(Fault::Malformed.into());
+        }
+        if let Some(frame) = Frame::take(input, CONNECT_BYTES_MAX)? {
+            return Ok(frame);
+        }
+        read_some(socket, input).await?;
+    }
+}
+
+enum SetupFailed {
+    /// The same client has connected again meanwhile.
+    Superseded,
+    Refused(Refused, BytesMut),
+}
+
+/// Takes the client's seat, a place in the house, and a link, in this order: who takes over an old connection
+/// gets its place.
+async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFailed> {
+    let refuse = |refused: Refused, codec: &Codec| {
+        let mut answer = BytesMut::new();
+        refused.write_connack(codec, &mut answer);
+        SetupFailed::Refused(refused, answer)
+    };
+    let Some(mut claim) = shared.seats.claim(&guest.device, guest.role) else {
+        return Err(refuse(Refused::DevicesMax, &guest.codec));
+    };
+    let seat = claim.take().await.ok_or(SetupFailed::Superseded)?;
+    let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        return Err(refuse(Refused::Full, &guest.codec));
+    };
+    let builder = Arc::clone(&shared.builders).acquire_owned().await.expect("the semaphore is never closed");
+    let id = guest.role.link_id(&guest.device);
+    let router = shared.router.clone();
+    // Building blocks. When this future is dropped meanwhile, the link is dropped by the closure's end.
+    // In this order: whoever waits for the seat must find the place free.
+    let held: Held = Box::new((place, seat));
+    let built = tokio::task::spawn_blocking(move || {
+        let built = router.link_holding(&id, Some(held));
+        drop(builder);
+        built
+    });
+    match built.await {
+        Ok(Ok((link, rx))) => Ok(Seated { guest, claim, link, rx }),
+        _ => Err(refuse(Refused::NoLink, &guest.codec)),
+    }
+}
+
+/// The time after CONNACK.
+async fn converse<S>(
+    shared: &Arc<Shared>,
+    socket: S,
+    input: BytesMut,
+    guest: Guest,
+    mut claim: Claim,
+    link: Link,
+    rx: LinkRx,
+    mut shutdown: watch::Receiver<bool>,
+) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Guest { device, codec, terms, silence_max, will, .. } = guest;
+    let mut output = Output::default();
+    handshake::write_welcome(shared, &codec, silence_max, output.packets());
+    let mut connection = Connection {
+        conversation: Conversation::new(Arc::clone(shared), device, codec, terms),
+        shared: Arc::clone(shared),
+        socket,
+        input,
+        output,
+        to_router: Vec::new(),
+        link,
+        silence_max,
+    };
+    let end = tokio::select! {
+        end = connection.run(rx) => end,
+        () = claim.superseded() => End::TakenOver,
+        _ = shutdown.changed() => End::ShuttingDown,
+    };
+    Counters::lower(&shared.counters.connected);
+    if let Some(counter) = end.counter(&shared.counters) {
+        Counters::count(counter);
+    }
+    let Connection { conversation, mut socket, mut output, link, .. } = connection;
+    if let Some(will) = will.filter(|_| end.leaves_will()) {
+        link.queue([Packet::Publish(will, None)]);
+        Counters::count(&shared.counters.wills_published);
+    }
+    // First the link, so that whoever takes over need not wait for this client to listen.
+    drop(link);
+    if let Some(reason) = end.farewell() {
+        conversation.codec().write_farewell(reason, output.packets());
+        output.seal();
+        let _told = timeout(FAREWELL_LIMIT, write_out(shared, &mut socket, &mut output)).await;
+    }
+    end
+}
+
+/// A connection that converses.
+struct Connection<S> {
+    shared: Arc<Shared>,
+    conversation: Conversation,
+    socket: S,
+    /// What the client has sent and is not a whole packet yet.
+    input: BytesMut,
+    /// What is to be written.
+    output: Output,
+    to_router: Vec<Packet>,
+    link: Link,
+    silence_max: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Runs until the connection ends. Reads nothing while it writes, so that a client that does not read is not
+    /// served either.
+    async fn run(&mut self, mut rx: LinkRx) -> End {
+        match self.run_to_error(&mut rx).await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn run_to_error(&mut self, rx: &mut LinkRx) -> Result<core::convert::Infallible, End> {
+        let mut heard = clock::timer_now();
+        let mut silence = core::pin::pin!(sleep_until(heard + self.silence_max));
+        self.flush().await?;
+        self.receive().await?; // What came together with CONNECT.
+        loop {
+            tokio::select! {
+                read = read_some(&mut self.socket, &mut self.input) => {
+                    let count = read?;
+                    Counters::add_len(&self.shared.counters.bytes_in, count);
+                    heard = clock::timer_now();
+                    self.receive().await?;
+                }
+                notification = rx.next() => {
+                    let first = notification.map_err(|_| End::RouterGone)?;
+                    self.deliver(first, rx).await?;
+                }
+                () = &mut silence => {
+                    let deadline = heard + self.silence_max;
+                    if deadline <= clock::timer_now() {
+                        return Err(End::KeepAlive);
+                    }
+                    silence.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the client has said; also what came before the packet that ends the connection.
+    async fn receive(&mut self) -> Result<(), End> {
+        let outcome = self.conversation.receive(&mut self.input, &mut self.to_router, &mut self.output);
+        if self.input.is_empty() {
+            self.input = BytesMut::new(); // An idle connection owns no read buffer.
+        }
+        self.tell_router()?;
+        outcome?;
+        self.flush().await
+    }
+
+    /// Writes this notification and all that are ready behind it.
+    async fn deliver(&mut self, first: Option<Notification>, rx: &mut LinkRx) -> Result<(), End> {
+        let mut next = first;
+        let mut parked = false;
+        loop {
+            if let Some(notification) = next.take() {
+                let done = self.conversation.deliver(notification, &mut self.to_router, &mut self.output)?;
+                parked |= done == Delivered::Parked;
+            }
+            if self.output.len() >= WRITE_BATCH_BYTES {
+                self.flush().await?;
+            }
+            match poll_once(rx.next()).await {
+                Some(notification) => next = notification.map_err(|_| End::RouterGone)?,
+                None => break,
+            }
+        }
+        self.tell_router()?;
+        self.flush().await?;
+        if parked {
+            // After the write: a client that takes nothing must not make the router prepare more for it.
+            Counters::count(&self.shared.counters.links_unparked);
+            rx.wake().await.map_err(|_| End::RouterGone)?;
+        }
+        Ok(())
+    }
+
+    fn tell_router(&mut self) -> Result<(), End> {
+        if self.to_router.is_empty() {
+            return Ok(());
+        }
+        self.link.queue(self.to_router.drain(..));
+        Ok(self.link.notify()?)
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        self.output.seal();
+        write_out(&self.shared, &mut self.socket, &mut self.output).await
+    }
+}
+
+/// Reads what there is, at least a byte. The scratch space lives on the stack of one poll, not in the future.
+async fn read_some<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut) -> Result<usize, End> {
+    core::future::poll_fn(|context| {
+        let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut scratch);
+        match ready!(Pin::new(&mut *socket).poll_read(context, &mut read)) {
+            Ok(()) if !read.filled().is_empty() => {
+                input.extend_from_slice(read.filled());
+                Poll::Ready(Ok(read.filled().len()))
+            }
+            _ => Poll::Ready(Err(End::PeerClosed)),
+        }
+    })
+    .await
+}
+
+/// Writes all of `output`. The time limit is for progress, not for the whole: a window of 64 KiB takes half a
+/// minute on a slow link.
+async fn write_out<S: AsyncWrite + Unpin>(
+    shared: &Shared,
+    socket: &mut S,
+    output: &mut impl Buf,
+) -> Result<(), End> {
+    while output.has_remaining() {
+        match timeout(shared.config.write_limit, socket.write_buf(output)).await {
+            Ok(Ok(count)) if count > 0 => Counters::add_len(&shared.counters.bytes_out, count),
+            Ok(_) => return Err(End::PeerClosed),
+            Err(_) => return Err(End::WriteStalled),
+        }
+    }
+    Ok(())
+}
+
+/// Polls a cancel-safe future once; `None` if it is not ready.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = core::future::ready(()) => None,
+    }
+}
+
+/// Bytes read at once.
+const READ_BYTES: usize = 8 * 1024;
+/// A client that is being turned away or thrown out has this long to hear why.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);

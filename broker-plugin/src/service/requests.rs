@@ -1,0 +1,65 @@
+//! What operators want of the service.
+
+use tokio::sync::oneshot;
+use whimbrel_api as api;
+
+use super::{Attached, Service};
+use crate::attach::BrokerLink;
+use crate::fleet::{self, Command, Question};
+use crate::metrics::Counters;
+
+/// What operators want.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Something is to be changed.
+    Command(Command),
+    /// Something is asked about the fleet.
+    Question(Question),
+    /// How the service itself is.
+    Status(oneshot::Sender<api::Status>),
+}
+
+impl<L: BrokerLink> Service<L> {
+    pub(super) fn request(&mut self, request: Request) {
+        match request {
+            Request::Command(command) => self.decide(fleet::Input::Command(command)),
+            Request::Question(question) => {
+                let heard = |device: &_| self.serving.heard(device);
+                self.fleet.answer(self.now, self.today, question, &heard).deliver();
+            }
+            Request::Status(reply) => {
+                let _nobody_waits = reply.send(self.status());
+            }
+        }
+    }
+
+    fn status(&self) -> api::Status {
+        let ((sessions, dropped), (frames, extents)) = (self.serving.sessions(), self.serving.cached_bytes());
+        let counters = &self.counters;
+        Counters::set(&counters.under_way, self.fleet.under_way() + self.serving.under_way());
+        Counters::set(&counters.sessions, sessions);
+        Counters::set(&counters.sessions_dropped, dropped);
+        Counters::set(&counters.frame_cache_bytes, frames);
+        Counters::set(&counters.payload_cache_bytes, extents);
+        let mut counters = counters.snapshot();
+        let (attached, broker) = match &self.attached {
+            Attached::Embedded(broker) => (api::Attachment::Embedded, serde_json::to_value(&**broker)),
+            Attached::Client(broker) => (api::Attachment::Client, serde_json::to_value(&**broker)),
+        };
+        if let Ok(serde_json::Value::Object(broker)) = broker {
+            let numbers = broker.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?)));
+            counters.extend(numbers.map(|(name, value)| (format!("broker_{name}"), value)));
+        }
+        let counts = self.fleet.counts();
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            prefix: self.serving.prefix().to_string(),
+            attached,
+            broker_up: self.serving.is_up(),
+            devices: api::DeviceCounts { accepted: counts.accepted, pending: counts.pending },
+            releases: counts.releases,
+            campaigns: counts.campaigns,
+            counters,
+        }
+    }
+}
