@@ -1,4 +1,4 @@
-//! What every machine of a session works with: time, configuration, record, outputs and chance.
+//! The context that every machine of a session works on: time, configuration, record, outputs, jitter and nonces.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use crate::retry::Jitter;
 use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
 
-/// Handed to each machine of a session, one after the other.
+/// What no machine owns alone. The session lends it to one after the other.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: SessionConfig,
@@ -70,7 +70,7 @@ impl Context {
         self.saving.save(self.now, &mut self.outputs)
     }
 
-    /// The calendar time that it is at least.
+    /// The calendar time. It may be later in truth, and is never earlier.
     pub(super) fn today(&self) -> UnixTime {
         self.calendar.today(self.now)
     }

@@ -44,9 +44,9 @@ pub(super) enum Taken {
     Beacon { ask_within_ms: Option<u64> },
 }
 
-/// How soon the service is to learn that the device is in a group of which it knows nothing.
+/// How soon the service learns, from a hello, that the device is in a group of which it has no campaign yet.
 const NEW_GROUP_MS: u64 = 1000;
-/// How soon to ask for news that a beacon announces. They may be on their way on the group's topic.
+/// How soon to ask for what a beacon announces. It may be on its way on the group's topic already.
 const ANNOUNCED_MS: u64 = 5000;
 
 impl Documents {

@@ -24,9 +24,9 @@ pub(super) struct Download {
     layout: Layout,
     list: Option<PageList>,
     pages: SortedMap<u32, Page>,
-    /// Verified and handed to the medium.
+    /// Chunks that were verified and handed to the medium.
     held: ChunkSet,
-    /// Asked for and not arrived.
+    /// Chunks that were asked for and have not arrived.
     outstanding: SortedSet<u32>,
     /// The index page that is being loaded from the medium.
     loading: Option<(OpId, PageNumber)>,
@@ -40,15 +40,15 @@ pub(super) struct Download {
     reach: u32,
     /// Chunks that were asked for more than once.
     again: SortedSet<u32>,
-    /// What was asked for became a hole since the last note.
+    /// Something that was asked for was lost since the last note: it will be asked for again.
     holes_to_note: bool,
     /// Chunk writes that the medium has not confirmed yet.
     writes: VecDeque<(OpId, Range<u32>)>,
     /// Bytes handed to the medium since the last checkpoint.
     unflushed: u64,
-    /// The ledger.
+    /// Payload bytes received, with everything received twice.
     pub(super) bytes_received: u64,
-    /// The ledger.
+    /// Payload bytes that were asked for more than once and received.
     pub(super) bytes_twice: u64,
 }
 
@@ -61,14 +61,15 @@ pub(super) enum Ask {
     Load(PageNumber),
     /// Ask the service for an index page.
     Page(PageNumber),
-    /// Ask the service for chunks, when what the ledger needs to know of it was noted.
+    /// Ask the service for chunks, after the notes are written.
     Chunks(ChunkRequest, Notes),
 }
 
-/// What is noted before chunks are asked for, so that the ledger is right even if nothing else gets written.
+/// What the medium notes before chunks are asked for. After a power cut the ledger still knows which chunks were asked
+/// for, even if no checkpoint was saved since.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// Holes below this chunk are asked for again.
+    /// What is missing below this chunk is asked for again.
     pub(super) again: Option<ChunkIndex>,
     /// Chunks below this one were asked for, and were not before.
     pub(super) fresh: Option<ChunkIndex>,
@@ -138,7 +139,7 @@ impl Download {
         chunks.saturating_mul(self.layout.chunk_size()) + pages
     }
 
-    /// Forgets what was asked for: the link is gone, or nothing came. It becomes holes.
+    /// Forgets what was asked for: the link is gone, or nothing came. Returns how many chunks will be asked for again.
     pub(super) fn forget_outstanding(&mut self) -> u32 {
         self.page_asked = None;
         let lost = core::mem::take(&mut self.outstanding).len();

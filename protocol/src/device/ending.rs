@@ -81,7 +81,7 @@ impl Endings {
             return;
         };
         let Ended { outcome, failure } = ended;
-        // What became of it is good, and still somebody has to know that a patch of theirs is not.
+        // The update succeeded without its patch. The report says so, because somebody has to look at that patch.
         let patch_failed = outcome == Outcome::Confirmed && !deployment.given_up.is_empty();
         let failure = failure.or(patch_failed.then_some(FailureCode::Patch));
         let (campaign, attempt) = (deployment.order.campaign, deployment.order.attempt);

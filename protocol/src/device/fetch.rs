@@ -1,4 +1,5 @@
-//! The running download: asks, checks, writes, saves checkpoints, until everything is here (SPEC section 8.3).
+//! The running download. It asks for chunks, checks what arrives, hands it to the medium and saves checkpoints, until
+//! the payload is complete (SPEC section 8.3). Which chunks to ask for is decided by `download`.
 
 use alloc::boxed::Box;
 
@@ -26,33 +27,33 @@ pub(super) struct Downloading {
     download: Download,
     /// Bytes received, and received twice, of patches that were given up before.
     before: (u64, u64),
-    /// The service asked for a pause.
+    /// Until when nothing is asked for, because the service refused, and why.
     paused: Option<(Instant, DeferReason)>,
-    /// A checkpoint is being saved.
+    /// The checkpoint that is being saved.
     checkpoint: Option<OpId>,
     /// When the oldest write since the last checkpoint was made.
     unflushed_since: Option<Instant>,
     /// When the last request went out.
     asked_at: Instant,
-    /// When a request went out that nothing was ahead of.
+    /// When a request went out while nothing else was under way. Its answer measures the round trip.
     probe: Option<Instant>,
-    /// Pauses in a row; lengthens the next.
+    /// Pauses in a row. Each is twice as long as the one before, unless the service says how long it is.
     pauses: u32,
 }
 
-/// What a message of the download was.
+/// What a message of the download was found to hold.
 #[derive(Debug, Default)]
-pub(super) struct Arrived {
+pub(super) struct Checked {
     /// What it brought that had been asked for.
     pub(super) asked: Option<Arrival>,
     /// How many bytes of it nobody had asked for, and what is wrong with them.
     pub(super) unasked: Option<(usize, Reason)>,
 }
 
-/// Written chunks stay without a checkpoint for at most this long.
+/// Written chunks stay without a checkpoint for at most this long, so that a power cut on a slow link costs little.
 const FLUSH_MS: u64 = 30_000;
 
-impl Arrived {
+impl Checked {
     /// Nobody had asked for any of it.
     pub(super) const fn unasked(len: usize, reason: Reason) -> Self {
         Self { asked: None, unasked: Some((len, reason)) }
@@ -141,7 +142,7 @@ impl Downloading {
     }
 
     /// A message of chunks arrived, `len` bytes long.
-    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Arrived {
+    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Checked {
         let (accepted, wrong) = self.download.chunks_arrived(message);
         let asked = (!accepted.is_empty()).then(|| {
             self.pauses = 0;
@@ -153,7 +154,7 @@ impl Downloading {
         for run in accepted {
             self.write(cx, run);
         }
-        Arrived { asked, unasked: wrong.map(|reason| (len.saturating_sub(good), reason)) }
+        Checked { asked, unasked: wrong.map(|reason| (len.saturating_sub(good), reason)) }
     }
 
     fn write(&mut self, cx: &mut Context, run: Accepted) {
@@ -165,13 +166,13 @@ impl Downloading {
     }
 
     /// An index page arrived in a message of `len` bytes.
-    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Arrived {
+    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Checked {
         match self.download.page_arrived(message) {
             Ok(()) => {
                 cx.outputs.store(StoreOp::WritePage { page: message.page, bytes: message.bytes.to_vec() });
-                Arrived { asked: Some(self.arrival(cx.now, len, ArrivalKind::Page)), unasked: None }
+                Checked { asked: Some(self.arrival(cx.now, len, ArrivalKind::Page)), unasked: None }
             }
-            Err(reason) => Arrived::unasked(len, reason),
+            Err(reason) => Checked::unasked(len, reason),
         }
     }
 
@@ -233,10 +234,10 @@ impl Downloading {
         wait
     }
 
-    /// Everything is here: writes and checks the image.
+    /// The payload is complete: has the medium write the image and compare it with the signed digest.
     pub(super) fn install(self, cx: &mut Context) -> Installing {
         let (received, twice) = self.ledger();
-        // Not urgent enough for a save of its own: the journal has it too.
+        // This needs no save of its own, because the journal has it too.
         cx.saving.amend(|record| {
             if let Some(deployment) = &mut record.deployment {
                 (deployment.bytes_received, deployment.bytes_twice) = (received, twice);
@@ -273,7 +274,7 @@ fn terms(config: &SessionConfig) -> Terms {
     }
 }
 
-/// What each chunk message costs beyond its chunks: MQTT's header with the topic, and ours.
+/// Bytes that each chunk message has besides its chunks: MQTT's header with the topic, and ours.
 fn header_bytes(prefix: &Prefix, device: &DeviceId) -> u64 {
     let topic = Channel::Answers.topic(prefix, device);
     (PUBLISH_HEADER_BYTES + topic.len() + CHUNK_HEADER_BYTES_MAX) as u64

@@ -1,5 +1,5 @@
-//! Hello, the question that the service answers with what is current: when it is asked, what its answer is compared
-//! with, and how long it has been without an answer.
+//! Hello: a device says what it has, and the signed answer says what is current. This file decides when to say it,
+//! compares the answer with what is held, and counts how long no answer came.
 
 use super::config::Running;
 use super::context::Context;
@@ -11,18 +11,19 @@ use crate::message::{GroupVersion, Hello, HelloAnswer};
 use crate::time::{Instant, UnixTime};
 use crate::version::PROTOCOL_VERSION;
 
-/// The hellos of a connection, and what outlives it.
+/// The hellos of a connection, with two counts that outlive it.
 #[derive(Debug, Default)]
 pub(super) struct Hellos {
     /// The hello that waits for its answer.
     asked: Option<Asked>,
     /// When to say hello again.
     again_at: Option<Instant>,
-    /// Hellos in a row without an answer that brought us up to date, over all connections.
+    /// Hellos since everything was last here that the service has for the device, over all connections. Each doubles
+    /// the wait before the next.
     fruitless: u32,
     /// What the last answer of this connection said is current.
     current: Option<HelloAnswer>,
-    /// Everything that the answer named has arrived.
+    /// Everything that the last answer named has arrived.
     in_step: bool,
     /// Milliseconds connected without an answer, before this connection.
     unanswered_ms: u64,
@@ -48,10 +49,9 @@ const RETRY_MS: u64 = 10_000;
 const RETRY_CAP_MS: u64 = 600_000;
 /// How long documents that an answer announced may take.
 const DOCUMENTS_MS: u64 = 30_000;
-
 impl Hellos {
-    /// Another connection begins, or none is left. Waits of the old one that brought nothing still count, so that a
-    /// link that breaks again and again does not make the device talk more.
+    /// Another connection begins, or none is left. Hellos without success still count, so that a link that breaks
+    /// again and again does not make the device say hello more often.
     pub(super) fn renew(&mut self, unanswered_ms: u64) {
         *self = Self { fruitless: self.fruitless, unanswered_ms, ..Self::default() };
     }
@@ -66,7 +66,7 @@ impl Hellos {
         self.unanswered_ms
     }
 
-    /// Whether everything is here that the service has for us.
+    /// Whether everything is here that the service has for the device.
     pub(super) const fn is_in_step(&self) -> bool {
         self.in_step
     }
@@ -115,7 +115,7 @@ impl Hellos {
         self.again_at = Some(self.again_at.map_or(at, |other| other.min(at)));
     }
 
-    /// Says hello again after this long and not before: the service wants to be left alone until then.
+    /// Says hello again after this long and not before, because the service asked for that.
     pub(super) fn again_after(&mut self, cx: &mut Context, ms: u64) {
         self.again_at = Some(cx.after_about(ms));
     }

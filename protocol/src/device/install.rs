@@ -1,4 +1,5 @@
-//! From a complete payload to a restart into the new image (SPEC section 8.8).
+//! From a complete payload to a restart into the new image: write and compare it, arm its trial boot, restart
+//! (SPEC section 8.8). Each step is durable before the next begins.
 
 use alloc::boxed::Box;
 use core::ops::ControlFlow::{Break, Continue};
@@ -34,7 +35,7 @@ pub(super) struct Rebooting {
     pub(super) op: OpId,
 }
 
-/// How long to wait before a restart that did not come off is tried again.
+/// How long to wait before a failed restart is tried again.
 const REBOOT_RETRY_MS: u64 = 60_000;
 
 impl Installing {

@@ -123,7 +123,7 @@ pub enum StoreOp {
     Open(Box<Opening>),
     /// Keep a verified index page, or the verified list of page digests. Needs no flush of its own.
     WritePage {
-        /// Which.
+        /// Which page.
         page: PageNumber,
         /// Its bytes.
         bytes: Vec<u8>,
@@ -132,7 +132,7 @@ pub enum StoreOp {
     LoadPage(PageNumber),
     /// Write verified chunks that follow each other.
     WriteChunks {
-        /// The first.
+        /// The number of the first chunk.
         first: ChunkIndex,
         /// Their bytes.
         bytes: Vec<u8>,

@@ -1,4 +1,5 @@
-//! The connection: subscriptions as late as possible, refusals, silence, floods.
+//! The connection: when to subscribe to which topics, what a silence or a flood means, and what the service's refusals
+//! change. It owns the hellos and what is measured of the link.
 
 use alloc::vec::Vec;
 
@@ -19,7 +20,7 @@ use crate::topic::Channel;
 /// What is known of the connection, and of the link that carries it.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// Since when the broker holds a connection for us.
+    /// Since when there is a connection.
     up: Option<Instant>,
     /// The last sign of life.
     heard: Instant,
@@ -27,20 +28,20 @@ pub(super) struct Link {
     meter: Meter,
     /// Retained topics subscribed to in this connection.
     subscribed: Vec<Channel>,
-    /// The service said that it doesn't know us, or that we wait to be accepted.
+    /// The service said in this connection that it does not know the device, or has not accepted it yet.
     unaccepted: bool,
     /// Enrolment was sent in this connection.
     enrolled: bool,
     /// Bytes that came without having been asked for.
     unsolicited: u64,
-    /// Silences in a row.
+    /// Silences since something that was asked for arrived.
     silences: u32,
 }
 
 /// What a message of the download brought that had been asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arrival {
-    /// Milliseconds from a request that nothing was ahead of to this message, if it is the answer to one.
+    /// Milliseconds since the request, if nothing else was under way when it went out.
     pub(super) round_trip_ms: Option<u64>,
     /// Bytes of the message.
     pub(super) bytes: u64,
@@ -57,7 +58,7 @@ pub(super) enum ArrivalKind {
     LastChunks,
 }
 
-/// Silences in a row before the connection is given up.
+/// After this many silences in a row the connection is given up.
 const SILENCES_MAX: u32 = 3;
 /// How soon to say hello after enrolling.
 const ENROLLED_MS: u64 = 2_000;

@@ -4,7 +4,7 @@ use super::DeviceSession;
 use super::documents::Taken;
 use super::ending;
 use super::event::{Event, Reason};
-use super::fetch::Arrived;
+use super::fetch::Checked;
 use super::release::NotTaken;
 use crate::message::{Answer, HelloAnswer, Refusal, RefusalCode};
 use crate::topic::Channel;
@@ -25,12 +25,12 @@ impl DeviceSession {
         match channel {
             Channel::Answers => match Answer::decode(payload) {
                 Ok(Answer::Chunk(chunks)) => {
-                    let arrived = self.work.chunks(&mut self.context, &chunks, len);
-                    self.arrived(arrived);
+                    let checked = self.work.chunks(&mut self.context, &chunks, len);
+                    self.checked(checked);
                 }
                 Ok(Answer::Page(page)) => {
-                    let arrived = self.work.page(&mut self.context, &page, len);
-                    self.arrived(arrived);
+                    let checked = self.work.page(&mut self.context, &page, len);
+                    self.checked(checked);
                 }
                 Ok(Answer::Refusal(refusal)) => self.refused(refusal),
                 Ok(Answer::Signed(object)) => self.signed(channel, object),
@@ -125,12 +125,12 @@ impl DeviceSession {
         }
     }
 
-    /// A message of the download was looked at.
-    fn arrived(&mut self, arrived: Arrived) {
-        if let Some(arrival) = arrived.asked {
+    /// A message of the download was checked.
+    fn checked(&mut self, checked: Checked) {
+        if let Some(arrival) = checked.asked {
             self.link.arrived(self.context.now, arrival);
         }
-        if let Some((len, reason)) = arrived.unasked {
+        if let Some((len, reason)) = checked.unasked {
             self.unsolicited(Channel::Answers, len, reason);
         }
     }

@@ -27,7 +27,7 @@ const FAST_SAMPLE_MS: u64 = 20;
 const SLOW_BYTES_PER_S: u64 = 250;
 /// The round trip assumed before anything was measured, for waiting only.
 const SLOW_RTT_MS: u64 = 10_000;
-/// Silence shorter than this is never silence.
+/// Nothing counts as lost before this long without a byte.
 const SILENCE_MIN_MS: u64 = 10_000;
 /// A message takes at most this long.
 const MESSAGE_MS_MAX: u64 = 1500;
@@ -55,7 +55,8 @@ impl Meter {
         self.interval = None;
     }
 
-    /// A question that waited for nothing was answered after `elapsed_ms` by a message of `bytes`.
+    /// A request that went out while nothing else was under way was answered after `elapsed_ms` by a message of
+    /// `bytes`.
     pub(super) fn round_trip(&mut self, elapsed_ms: u64, bytes: u64) {
         let transfer_ms = self.rate.map_or(0, |rate| bytes * 1000 / rate);
         let sample = elapsed_ms.saturating_sub(transfer_ms).max(1);
@@ -84,12 +85,12 @@ impl Meter {
         if sees_activity { base } else { base + hidden }
     }
 
-    /// Bytes that 10 s of the measured rate make; what a flush group is.
+    /// Bytes that arrive in 10 s at the measured rate: the size of a flush group.
     pub(super) fn bytes_in_10_s(&self) -> u64 {
         self.rate.unwrap_or(SLOW_BYTES_PER_S).saturating_mul(10)
     }
 
-    /// The sizes to ask with.
+    /// How large messages and the window are to be.
     pub(super) fn sizing(&self, layout: &Layout, terms: &Terms) -> Sizing {
         let chunk = layout.chunk_size();
         let bdp = self.rate.unwrap_or(0) * self.rtt_min.unwrap_or(0) / 1000;

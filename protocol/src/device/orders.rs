@@ -19,7 +19,7 @@ use crate::time::UnixTime;
 #[derive(Debug)]
 pub(super) enum Wanted {
     Yes,
-    /// The same payload is ordered again, otherwise: what is downloaded counts.
+    /// Another order rules that names the same release. The deployment goes on under it with what is downloaded.
     Anew(Order),
     /// It is called off.
     No(FailureCode),
@@ -111,7 +111,7 @@ impl Work {
                 self.enter(cx, Continue(Phase::Offered(Offered::default())));
                 return true;
             }
-            // The restart did not come off: once more.
+            // The restart failed: once more.
             (Some(Stage::Armed), Trial::Armed) => {
                 self.enter(cx, Continue(Phase::Armed));
                 return true;

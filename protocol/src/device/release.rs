@@ -20,11 +20,11 @@ use crate::trust::Root;
 /// The state of work whose manifest is being fetched.
 #[derive(Debug, Default)]
 pub(super) struct Offered {
-    /// When to ask (again).
+    /// When to ask again; `None` for at once.
     ask_at: Option<Instant>,
     /// Manifests of the right digest whose signatures did not count.
     unauthentic: u32,
-    /// Questions asked.
+    /// Times that it was asked for. Each doubles the wait before the next.
     asked: u32,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum NotTaken {
     Ordered(VerifyError),
 }
 
-/// Manifests with the right digest and no valid signature that end an attempt.
+/// An attempt fails after this many manifests with the right digest and no valid signature.
 const UNAUTHENTIC_MAX: u32 = 3;
 
 impl NotTaken {

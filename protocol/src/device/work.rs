@@ -1,4 +1,5 @@
-//! What the session is busy with: one deployment at a time, in one state, and what inputs, time and refusals do to it.
+//! The work on one deployment at a time. It is in one state; this file says what inputs, time and refusals do to each
+//! state, and the states' own files what follows.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use super::context::Context;
 use super::documents::Documents;
 use super::ending::{Ended, Endings};
 use super::event::Reason;
-use super::fetch::{Arrived, Downloading};
+use super::fetch::{Checked, Downloading};
 use super::install::{Activating, Installing, Rebooting};
 use super::io::{Found, InstallFailure, StoreFailure};
 use super::link::Link;
@@ -260,18 +261,21 @@ impl Work {
         }
     }
 
-    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Arrived {
+    fn downloading(&mut self) -> Option<&mut Downloading> {
         match &mut self.phase {
-            Phase::Downloading(work) => work.chunks(cx, message, len),
-            _ => Arrived::unasked(len, Reason::Unsolicited),
+            Phase::Downloading(work) => Some(work),
+            _ => None,
         }
     }
 
-    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Arrived {
-        match &mut self.phase {
-            Phase::Downloading(work) => work.page(cx, message, len),
-            _ => Arrived::unasked(len, Reason::Unsolicited),
-        }
+    pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Checked {
+        let unasked = Checked::unasked(len, Reason::Unsolicited);
+        self.downloading().map_or(unasked, |work| work.chunks(cx, message, len))
+    }
+
+    pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Checked {
+        let unasked = Checked::unasked(len, Reason::Unsolicited);
+        self.downloading().map_or(unasked, |work| work.page(cx, message, len))
     }
 
     /// The service refused a request. Unsigned, so it can delay and nothing more. `None` if the refusal cannot be the
@@ -304,17 +308,12 @@ impl Work {
 
     /// Nothing came for too long. Returns how many chunks count as lost.
     pub(super) fn silent(&mut self) -> u32 {
-        match &mut self.phase {
-            Phase::Downloading(work) => work.forget_outstanding(),
-            _ => 0,
-        }
+        self.downloading().map_or(0, Downloading::forget_outstanding)
     }
 
     /// A write or a checkpoint is done.
     pub(super) fn stored(&mut self, cx: &mut Context, op: OpId, result: Result<(), StoreFailure>) {
-        if let Phase::Downloading(work) = &mut self.phase
-            && let Some(deferred) = work.stored(cx, op, result)
-        {
+        if let Some(deferred) = self.downloading().and_then(|work| work.stored(cx, op, result)) {
             self.phase = Phase::Deferred(deferred);
         }
     }
@@ -327,7 +326,7 @@ impl Work {
     }
 
     pub(super) fn loaded(&mut self, op: OpId, bytes: Option<&[u8]>) {
-        if let Phase::Downloading(work) = &mut self.phase {
+        if let Some(work) = self.downloading() {
             work.loaded(op, bytes);
         }
     }
@@ -351,9 +350,6 @@ impl Work {
 
     /// Goes on as far as what is durable allows. `true` if another round may bring more.
     pub(super) fn advance(&mut self, cx: &mut Context, documents: &Documents, link: &Link) -> bool {
-        if self.reconsider(cx, documents.wanted(cx.config.class, cx.record())) {
-            return true;
-        }
         match &mut self.phase {
             Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class), link.answered()),
             Phase::Deferred(deferred) if deferred.until <= cx.now => {
