@@ -1,6 +1,7 @@
 //! Closes the books where no daemon runs: what became of a deployment is entered into the record, with its signed
 //! report, by the same session that a daemon would start. The report goes out when a daemon runs again.
 
+use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_protocol::device::{DeviceSession, Output, StoreOp};
 use whimbrel_protocol::ids::OpId;
 
@@ -9,7 +10,6 @@ use crate::daemon::{random, session_config};
 use crate::error::AgentError;
 use crate::home::Home;
 use crate::identity::load_or_make_key;
-use crate::storage::StoreAnswer;
 
 /// Rounds of saving; the end of a deployment takes one.
 const ROUNDS_MAX: usize = 8;

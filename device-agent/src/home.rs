@@ -6,6 +6,9 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::{Slot, SlotFacts};
+use whimbrel_engine::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::envelope::{Envelope, Verified};
@@ -14,11 +17,10 @@ use whimbrel_protocol::message::{FailureCode, State};
 use whimbrel_protocol::trust::Root;
 
 use crate::config::Config;
+use crate::disk::FileDisk;
 use crate::error::AgentError;
 use crate::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
 use crate::identity::load_root;
-use crate::installer::{Slot, SlotFacts};
-use crate::storage::{FileDisk, LoadedRecord, PatchOptions, Storage, StorageOptions, StoreAnswer};
 
 /// An opened data folder.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Home {
         let (mode, buffer_bytes) = (config.install.patch, config.install.patch_buffer_bytes);
         let patch = PatchOptions { mode, buffer_bytes, ..PatchOptions::default() };
         let options = StorageOptions { patch, ..StorageOptions::default() };
-        let storage = Storage::start(disk, options)?;
+        let storage = Storage::start(disk, EnvironmentBoot::new(), options)?;
         Ok(Self { config, storage })
     }
 
@@ -197,7 +199,7 @@ impl Home {
     /// What the file system said, or `other` where it said nothing.
     pub(crate) fn failure(&mut self, other: AgentError) -> AgentError {
         match self.storage.disk_mut().take_error() {
-            Some(error) => AgentError::Storage(error.into()),
+            Some(error) => AgentError::Folder(error.into()),
             None => other,
         }
     }
@@ -209,7 +211,8 @@ impl Home {
 /// # Errors
 /// [`AgentError::Storage`].
 pub fn boot(data: &Path) -> Result<PathBuf, AgentError> {
-    let mut storage = Storage::start(FileDisk::open(data)?, StorageOptions::default())?;
+    let mut storage =
+        Storage::start(FileDisk::open(data)?, EnvironmentBoot::new(), StorageOptions::default())?;
     let slot = storage.boot()?;
     Ok(storage.disk_mut().path(slot.area()))
 }

@@ -7,10 +7,11 @@ use std::io;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
+use whimbrel_engine::storage::{Storage, StoreAnswer};
 use whimbrel_protocol::device::{Input, InstallFailure, InstallOp, StoreFailure, StoreOp};
 use whimbrel_protocol::ids::OpId;
 
-use crate::storage::{FileDisk, FileError, Storage, StoreAnswer};
+use crate::disk::{FileDisk, FileError};
 
 /// The thread, with the medium in its hands.
 #[derive(Debug)]

@@ -114,7 +114,7 @@ const fn beyond(area: Area, offset: u64, error: BeyondMedium) -> DiskError {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use whimbrel_agent::storage::MemoryDisk;
+    use whimbrel_engine::MemoryDisk;
 
     use super::*;
 

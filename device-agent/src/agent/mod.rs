@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::Storage;
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
 use whimbrel_protocol::ids::OpId;
@@ -23,13 +25,12 @@ use whimbrel_protocol::topic;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Asked, Listener};
+use crate::disk::FileDisk;
 use crate::error::AgentError;
 use crate::home::{Home, Survey};
 use crate::hooks::{HookQueue, Progress, Question, Verdict};
-use crate::installer::Slot;
 use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
-use crate::storage::{FileDisk, Storage};
 use crate::telling::Counters;
 use crate::worker::{Answer, Done, Job, Worker};
 

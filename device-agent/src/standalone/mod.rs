@@ -14,6 +14,7 @@ use std::path::Path;
 
 pub use error::InstallError;
 use tracing::info;
+use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{
     Checkpoint, Deployment, InstallFailure, InstallOp, Opening, Place, Record, Stage, StoreFailure, StoreOp,
@@ -29,7 +30,6 @@ use whimbrel_protocol::time::UnixTime;
 use crate::error::AgentError;
 use crate::home::{Home, Survey};
 use crate::hooks::Verdict;
-use crate::storage::StoreAnswer;
 use payload::Payload;
 
 /// What became of an installation.

@@ -10,8 +10,9 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::RefCell;
 
-use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::{Slot, SlotFacts};
+use whimbrel_engine::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{DeviceSession, Record, SessionConfig};
 use whimbrel_protocol::disk::{Area, Disk};
@@ -257,9 +258,10 @@ impl<D: Medium> World<D> {
     /// The loader's step. `None` where power is gone.
     fn start_machine(&mut self, disk: &mut D) -> Result<Option<Slot>, Violation> {
         loop {
-            let started = Storage::start(&mut *disk, StorageOptions::default()).and_then(|mut loader| {
-                if self.loader_ignores_trials { Ok(loader.target().other()) } else { loader.boot() }
-            });
+            let started = Storage::start(&mut *disk, EnvironmentBoot::new(), StorageOptions::default())
+                .and_then(|mut loader| {
+                    if self.loader_ignores_trials { Ok(loader.target().other()) } else { loader.boot() }
+                });
             if disk.is_dead() {
                 return Ok(None);
             }
@@ -301,7 +303,7 @@ impl<D: Medium> World<D> {
     fn live(&mut self, disk: &mut D, running: Slot) -> Option<Result<Next, Violation>> {
         let patch = self.patch;
         let options = StorageOptions { running: Some(running), patch, ..StorageOptions::default() };
-        let mut storage = Storage::start(disk, options).ok()?;
+        let mut storage = Storage::start(disk, EnvironmentBoot::new(), options).ok()?;
         for slot in Slot::ALL {
             if let Some(facts) = storage.load_envelope(slot).and_then(|bytes| self.facts(&bytes, slot)) {
                 storage.learn(slot, facts);

@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use whimbrel_agent::storage::{Storage, StoreAnswer};
+use whimbrel_engine::storage::{Storage, StoreAnswer};
 use whimbrel_protocol::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, StoreOp};
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::message::{Outcome, State};

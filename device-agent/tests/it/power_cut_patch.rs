@@ -6,7 +6,7 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::storage::{PatchMode, PatchOptions};
+use whimbrel_engine::storage::{PatchMode, PatchOptions};
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::disk::Area;
 use whimbrel_protocol::testing::{DiskFault, DiskStep, Fixture, SimDisk, Survival};

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::storage::MemoryDisk;
+use whimbrel_engine::MemoryDisk;
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::Codec;
 

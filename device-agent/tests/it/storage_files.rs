@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use whimbrel_agent::storage::{FileDisk, StorageError};
+use whimbrel_agent::disk::{FileDisk, FolderError};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{DiskStep, SimDisk};
@@ -200,7 +200,7 @@ fn a_folder_is_used_by_one_agent_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let first = FileDisk::open(folder.path()).unwrap();
     let error = FileDisk::open(folder.path()).unwrap_err();
-    assert!(matches!(&error, StorageError::Locked { path } if path == folder.path()));
+    assert!(matches!(&error, FolderError::Locked { path } if path == folder.path()));
     assert!(error.to_string().contains(folder.path().to_str().unwrap()));
     drop(first);
     FileDisk::open(folder.path()).unwrap();

@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::{Slot, SlotFacts};
+use whimbrel_engine::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
 use whimbrel_protocol::cose::{Accept, SigningKey};
 use whimbrel_protocol::device::{
     DeviceSession, Input as SessionInput, InstallFailure, InstallOp, Output as SessionOutput, Record,
@@ -135,7 +136,7 @@ impl UpdatingDevice {
                 disk
             }
         };
-        let mut storage = Storage::start(disk, StorageOptions::default())?;
+        let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default())?;
         storage.boot()?;
         let id = device_id(number);
         let key_seed = u64::from_be_bytes(first_8(secret(b"reconnect", facts.seed, number, 0)));

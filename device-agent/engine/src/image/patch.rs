@@ -19,6 +19,8 @@
 //!
 //! Numbers are little-endian.
 
+use alloc::vec::Vec;
+
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};

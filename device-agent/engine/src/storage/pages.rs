@@ -9,6 +9,9 @@
 //! | 64..2112 | the list of page digests, where the payload has more than one page |
 //! | 4096 x (n + 1).. | page n |
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use whimbrel_protocol::chunk::{ChunkSalt, Layout, Page, PageList};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;

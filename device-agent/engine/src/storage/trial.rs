@@ -9,7 +9,8 @@ use super::apply::Apply;
 use super::download::Download;
 use super::pages::Pages;
 use super::{Storage, Verified};
-use crate::installer::{BootEnvironment, Decoding, PayloadFailure, TrialBoot, decode, hash_medium};
+use crate::boot::{BootControl, NewTrial};
+use crate::image::{Decoding, PayloadFailure, decode, hash_medium};
 
 /// What became of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Made {
     }
 }
 
-impl<D: Disk> Storage<D> {
+impl<D: Disk, B: BootControl> Storage<D, B> {
     /// Whether a slot holds this image already. What runs is only ever read.
     pub(super) fn match_image(
         &mut self,
@@ -51,16 +52,7 @@ impl<D: Disk> Storage<D> {
         }
         self.verified = Some(Verified { slot, image, size });
         // That an earlier trial was given up is told and done with when a new one is on its way.
-        self.forget_failure().map_err(failure_of)
-    }
-
-    fn forget_failure(&mut self) -> Result<(), DiskError> {
-        match self.boot.read(&mut self.disk)? {
-            Some(environment) if environment.failed => {
-                self.boot.write(&mut self.disk, &BootEnvironment { failed: false, ..environment })
-            }
-            _ => Ok(()),
-        }
+        self.boot.forget_failure(&mut self.disk).map_err(failure_of)
     }
 
     /// Turns the complete payload into the image, and reads it back from the medium.
@@ -186,49 +178,15 @@ impl<D: Disk> Storage<D> {
             }
             (None, None) => return Err(InstallFailure::Mismatch),
         };
-        let trial = TrialBoot { slot, tries_left: self.tries, tries: self.tries, image };
-        self.arm(trial).map_err(|_| InstallFailure::Boot)
+        let trial = NewTrial { slot, tries: self.tries, image };
+        self.boot.arm(&mut self.disk, self.confirmed, &trial).map_err(|_| InstallFailure::Boot)
     }
 
-    fn arm(&mut self, trial: TrialBoot) -> Result<(), DiskError> {
-        self.boot.write_default(&mut self.disk, self.confirmed)?;
-        let known = self.boot.read(&mut self.disk)?;
-        let mut environment = known.unwrap_or(BootEnvironment::only(self.confirmed));
-        environment.set_bootable(trial.slot, true);
-        let armed = BootEnvironment { trial: Some(trial), failed: false, ..environment };
-        let result = self.boot.write(&mut self.disk, &armed);
-        if result.is_err() {
-            // It may have become durable all the same, and what was not acknowledged must not start.
-            let _ = self.revert();
-        }
-        result
-    }
-
-    /// Keeps what runs. The default goes first: once any copy of the environment says that the image is confirmed,
-    /// losing the environment keeps it too.
+    /// Keeps what runs.
     pub(super) fn confirm(&mut self) -> Result<(), DiskError> {
-        let slot = self.running;
-        self.boot.write_default(&mut self.disk, slot)?;
-        let known = self.boot.read(&mut self.disk)?.unwrap_or(BootEnvironment::only(self.confirmed));
-        let mut environment = BootEnvironment { confirmed: slot, trial: None, failed: false, ..known };
-        environment.set_bootable(slot, true);
-        self.boot.settle(&mut self.disk, &environment)?;
-        self.confirmed = slot;
+        self.boot.confirm(&mut self.disk, self.confirmed, self.running)?;
+        self.confirmed = self.running;
         Ok(())
-    }
-
-    /// Gives the trial up, whether it runs or is only armed: what was confirmed before is started next. The default
-    /// goes first, since a confirmation that failed half-way has left the new slot's name there.
-    pub(super) fn revert(&mut self) -> Result<(), DiskError> {
-        let (old, new) = (self.confirmed, self.confirmed.other());
-        self.boot.write_default(&mut self.disk, old)?;
-        let mut environment = self.boot.read(&mut self.disk)?.unwrap_or(BootEnvironment::only(old));
-        environment.confirmed = old;
-        environment.set_bootable(old, true);
-        environment.set_bootable(new, false);
-        environment.trial = None;
-        environment.failed = false;
-        self.boot.settle(&mut self.disk, &environment)
     }
 }
 

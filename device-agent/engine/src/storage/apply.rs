@@ -5,6 +5,9 @@
 //! with the position, in two copies ([`Progress`]). After a cut the decoder goes over the patch again and compares, or
 //! goes on from the state that was saved; either way nothing is fetched again.
 
+use alloc::boxed::Box;
+use alloc::vec;
+
 use whimbrel_protocol::chunk::{ChunkSet, Layout};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::{ChunkIndex, Digest};
@@ -12,7 +15,7 @@ use whimbrel_protocol::limits::JOURNAL_CHUNKS;
 use whimbrel_protocol::patch::{Header, INPUT_MARGIN};
 
 use super::progress::{Owner, Progress};
-use crate::installer::{Applier, Applying, PayloadFailure};
+use crate::image::{Applier, Applying, PayloadFailure};
 
 /// How a patch is applied, and what of it is kept for after a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +89,9 @@ pub(super) struct Apply {
     is_useless: bool,
     /// In streaming mode: the medium failed, and what is in memory is not what is on it.
     is_broken: bool,
+    /// Without the feature there is no value of this type, and the compiler leaves out what works on one.
+    #[cfg(not(feature = "patch"))]
+    never: core::convert::Infallible,
 }
 
 /// Bytes of a patch that are read at once.
@@ -101,7 +107,15 @@ const _: () = assert!(INPUT_MARGIN <= 1024, "a margin is at most a chunk");
 const _: () = assert!(Header::BYTES_MAX <= 1024, "a header is at most a chunk");
 
 impl Apply {
-    pub(super) fn new(what: Applying, layout: Layout, owner: Owner, options: &PatchOptions) -> Self {
+    /// Nothing in a build without the feature `patch`.
+    #[cfg(not(feature = "patch"))]
+    pub(super) fn new(_: Applying, _: Layout, _: Owner, _: &PatchOptions) -> Option<Self> {
+        None
+    }
+
+    /// A patch of which nothing is applied yet.
+    #[cfg(feature = "patch")]
+    pub(super) fn new(what: Applying, layout: Layout, owner: Owner, options: &PatchOptions) -> Option<Self> {
         let state_bytes_max =
             if options.mode.keeps_state() { Applier::state_bytes_max(&what.memory) } else { 0 };
         let ring_chunks = match options.mode {
@@ -112,7 +126,7 @@ impl Apply {
             true => ring_chunks * layout.chunk_size(),
             false => layout.transfer_size(),
         };
-        Self {
+        Some(Self {
             what,
             layout,
             mode: options.mode,
@@ -126,7 +140,7 @@ impl Apply {
             held: ChunkSet::empty(layout.chunk_count()),
             is_useless: false,
             is_broken: false,
-        }
+        })
     }
 
     /// Every area that it needs room in besides slot and index.

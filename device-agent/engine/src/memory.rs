@@ -1,6 +1,8 @@
 //! A medium in memory, for simulated devices: sparse, everything durable at once, open to tests that spoil it.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec;
 
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 
@@ -156,6 +158,8 @@ impl Disk for MemoryDisk {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -7,7 +7,7 @@
 //!
 //! | bytes of the area | content |
 //! |---|---|
-//! | 0.. | record, first copy ([`Twin`], `WP`) |
+//! | 0.. | record, first copy ([`TwoCopies`], `WP`) |
 //! | 4096.. | record, second copy |
 //! | 8192.. | a state; behind it, at the next multiple of 4096, the other place for one |
 //!
@@ -23,17 +23,19 @@
 //!
 //! Numbers are little-endian.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 
-use super::twin::HEADER_BYTES;
-use super::{Twin, TwinKind};
-use crate::installer::Slot;
+use crate::slot::Slot;
+use crate::two_copies::{Format, HEADER_BYTES, TwoCopies};
 
 /// What a device remembers of a patch that it is applying.
 #[derive(Debug)]
 pub(super) struct Progress {
-    twin: Twin,
+    copies: TwoCopies,
     owner: Owner,
     /// Most bytes of a state; 0 where none is kept.
     state_bytes_max: u64,
@@ -63,7 +65,7 @@ const STRIDE: u64 = 4096;
 const STATES_AT: u64 = 2 * STRIDE;
 const CONTENT_BYTES: usize = 80;
 const COPY_BYTES: usize = HEADER_BYTES + CONTENT_BYTES;
-const KIND: TwinKind = TwinKind { magic: *b"WP", format: 1, content_max: CONTENT_BYTES };
+const FORMAT: Format = Format { magic: *b"WP", version: 1, content_max: CONTENT_BYTES };
 
 struct Entry {
     owner: Owner,
@@ -76,7 +78,12 @@ struct Entry {
 impl Progress {
     /// The progress of `owner`, with states of at most so many bytes.
     pub(super) fn new(owner: Owner, state_bytes_max: u64) -> Self {
-        Self { twin: Twin::new(KIND, Area::Progress, 0, STRIDE), owner, state_bytes_max, newest: None }
+        Self {
+            copies: TwoCopies::new(FORMAT, Area::Progress, 0, STRIDE),
+            owner,
+            state_bytes_max,
+            newest: None,
+        }
     }
 
     /// Bytes of the area.
@@ -95,7 +102,7 @@ impl Progress {
     pub(super) fn load(&mut self, disk: &mut impl Disk) -> Result<Mark, DiskError> {
         let mut mark = Mark::default();
         self.newest = None;
-        for (copy, content) in self.twin.read_both(disk)? {
+        for (copy, content) in self.copies.read_both(disk)? {
             let Some(entry) = Entry::decode(&content).filter(|entry| entry.owner == self.owner) else {
                 continue;
             };
@@ -105,7 +112,7 @@ impl Progress {
                 && let Some(state) = self.read_state(disk, place, &entry)
             {
                 // A newer record without its state counts for less, and makes room for the next one.
-                self.twin.go_on_from(copy);
+                self.copies.use_copy(copy);
                 self.newest = Some(place);
                 mark.state = Some(state);
             }
@@ -153,7 +160,7 @@ impl Progress {
             (entry.place, entry.digest) = (Some(place), Digest::of(state));
             disk.write(Area::Progress, at, state)?;
         }
-        self.twin.write(disk, &entry.encode())?;
+        self.copies.write(disk, &entry.encode())?;
         self.newest = entry.place;
         Ok(())
     }
@@ -179,7 +186,7 @@ impl Progress {
         if disk.len(Area::Progress)? == 0 {
             return Ok(());
         }
-        let copies = Twin::new(KIND, Area::Progress, 0, STRIDE).read_both(disk)?;
+        let copies = TwoCopies::new(FORMAT, Area::Progress, 0, STRIDE).read_both(disk)?;
         let is_owners = |(_, content): &(_, Vec<u8>)| {
             Entry::decode(content).is_some_and(|entry| Some(entry.owner) == owner)
         };

@@ -131,7 +131,7 @@ mod tests {
     use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
 
     use super::*;
-    use crate::storage::MemoryDisk;
+    use crate::memory::MemoryDisk;
 
     const INDEX: Digest = Digest([7; 32]);
 

@@ -1,5 +1,7 @@
 //! Hashing images where they lie.
 
+use alloc::vec;
+
 use sha2::{Digest as _, Sha256};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;

@@ -1,36 +1,29 @@
 //! What a device keeps on its medium, and how it comes back after a power cut (SPEC sections 8.6 to 8.8).
 //!
-//! [`Storage`] carries out what a [`DeviceSession`](whimbrel_protocol::device::DeviceSession) wants done, on
-//! any [`Disk`]: files ([`FileDisk`]), memory ([`MemoryDisk`]), or the disk of the power-cut tests. It knows no
-//! keys: what a release is and whether it is signed, the session and the host decide.
+//! [`Storage`] carries out what a [`DeviceSession`](whimbrel_protocol::device::DeviceSession) wants done, on any
+//! [`Disk`] and with any [`BootControl`]. It knows no keys: session and host decide what a release is and whether it is
+//! signed.
 //!
-//! Two rules make every instant a good one for a power cut. What is about to be overwritten is first, durably,
-//! made something that nobody starts (`BootControl::protect`); and nothing is believed of the medium that was
-//! not hashed there: chunks against the signed index, images against the signed digest.
+//! Two rules make every instant a good one for a power cut. Before the engine overwrites a slot, it makes sure, durably,
+//! that nobody starts it ([`BootControl::protect`]). And nothing on the medium is believed that was not hashed there:
+//! chunks against the signed index, images against the signed digest.
 //!
-//! Where things are: `download` from room to the last chunk, `apply` what becomes of a patch, `trial` from the complete
-//! payload to the confirmed image, `twin` small things in two copies, `journal`, `pages` and `progress` what is left for
-//! a resumption.
+//! `download` goes from room for a payload to its last chunk, `apply` makes an image from a patch, `trial` goes from the
+//! complete payload to the confirmed image. `journal`, `pages` and `progress` are what a resumption starts from.
 
 mod apply;
 mod download;
-mod error;
-mod file;
 mod journal;
-mod memory;
 mod pages;
 mod progress;
 mod trial;
-mod twin;
 
 pub use apply::{PatchMode, PatchOptions};
-pub use error::{FileError, StorageError};
-pub use file::FileDisk;
-pub use memory::MemoryDisk;
 
-pub(crate) use file::sync_names;
-pub(crate) use twin::{Twin, TwinKind};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
+use thiserror::Error;
 use whimbrel_protocol::device::{
     BootView, Found, Input, InstallFailure, InstallOp, Record, Running, StoreFailure, StoreOp, Trial,
 };
@@ -38,11 +31,14 @@ use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::limits::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
 
-use crate::installer::{BootControl, BootEnvironment, Slot, SlotFacts};
 use apply::Apply;
 use download::Download;
 use journal::{JOURNAL_BYTES, Journal};
 use pages::Pages;
+
+use crate::boot::{BootControl, BootState, EnvironmentBoot, TrialState};
+use crate::slot::{Slot, SlotFacts};
+use crate::two_copies::{Format, TwoCopies};
 
 /// How a [`Storage`] is set up.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +60,16 @@ impl Default for StorageOptions {
 
 /// Carries out what a session wants of its medium.
 #[derive(Debug)]
-pub struct Storage<D> {
+pub struct Storage<D, B = EnvironmentBoot> {
     disk: D,
     tries: u8,
     patch: PatchOptions,
-    boot: BootControl,
-    record: Twin,
-    /// The envelopes of slot A and slot B. Both copies of one hold the same.
-    envelopes: [Twin; 2],
+    boot: B,
+    record: TwoCopies,
+    /// One for each slot.
+    slots: Vec<Held>,
     journal: Journal,
     pages: Pages,
-    facts: [Option<SlotFacts>; 2],
     /// The slot that runs.
     running: Slot,
     /// The slot that is started when nothing else is said.
@@ -86,12 +81,40 @@ pub struct Storage<D> {
     verified: Option<Verified>,
 }
 
+/// What is kept about the image in a slot.
+#[derive(Debug)]
+struct Held {
+    slot: Slot,
+    /// Its signed envelope. Both copies hold the same.
+    envelope: TwoCopies,
+    /// What the envelope says, once that is known.
+    facts: Option<SlotFacts>,
+}
+
+/// What is kept about `slot`.
+fn of_slot(slots: &mut [Held], slot: Slot) -> Option<&mut Held> {
+    slots.iter_mut().find(|held| held.slot == slot)
+}
+
 /// An image that was found where it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verified {
     slot: Slot,
     image: Digest,
     size: u64,
+}
+
+/// Why a medium cannot be used.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum StorageError {
+    /// The medium did not do it.
+    #[error("the medium does not do what it should")]
+    Disk(#[from] DiskError),
+    /// Nothing that the boot control knows names a slot.
+    #[error(
+        "nothing on the medium names a slot to start: start the agent once, it makes the boot environment"
+    )]
+    NoSlot,
 }
 
 /// The answer to a [`StoreOp`].
@@ -128,55 +151,49 @@ pub enum LoadedRecord {
     Damaged,
 }
 
-/// What an agent goes on from as it is read.
-const GONE_ON_FROM: [Area; 6] =
-    [Area::BootDefault, Area::BootEnvironment, Area::Record, Area::Manifests, Area::Journal, Area::Progress];
+/// Areas whose content is trusted without hashing them again, besides those of the boot control. They are flushed and
+/// read back at start, so that the engine never acts on data that exists only in the cache.
+const TRUSTED_AS_READ: [Area; 4] = [Area::Record, Area::Manifests, Area::Journal, Area::Progress];
 
 /// From one copy of a record or an envelope to the next.
 const RECORD_STRIDE: u64 = 36 * 1024;
 const ENVELOPE_STRIDE: u64 = 8 * 1024;
 
-impl<D: Disk> Storage<D> {
+impl<D: Disk, B: BootControl> Storage<D, B> {
     /// Makes the medium ready: small things get their room, a lost boot environment is made again.
     ///
     /// # Errors
-    /// [`StorageError::Disk`] where the medium does not do it.
-    pub fn start(mut disk: D, options: StorageOptions) -> Result<Self, StorageError> {
-        let record = TwinKind { magic: *b"WR", format: 1, content_max: RECORD_BYTES_MAX };
-        let envelope = TwinKind { magic: *b"WM", format: 1, content_max: ENVELOPE_BYTES_MAX };
-        let envelopes = Slot::ALL.map(|slot| {
-            let base = u64::from(slot.number()) * 2 * ENVELOPE_STRIDE;
-            Twin::new(envelope, Area::Manifests, base, ENVELOPE_STRIDE)
-        });
+    /// [`StorageError::Disk`] if the medium does not do it.
+    pub fn start(mut disk: D, mut boot: B, options: StorageOptions) -> Result<Self, StorageError> {
         // What a process wrote that was killed since may be in the cache only, and what a failed flush left
-        // there will never be on the medium. Nothing is gone on from before it is durable.
-        for area in GONE_ON_FROM {
+        // there will never be on the medium.
+        for area in boot.areas().iter().copied().chain(TRUSTED_AS_READ) {
             if disk.len(area)? > 0 {
                 disk.flush(area)?;
                 disk.drop_cache(area)?;
             }
         }
-        let mut boot = BootControl::new();
         boot.prepare(&mut disk, options.running.unwrap_or(Slot::A))?;
-        let record = Twin::new(record, Area::Record, 0, RECORD_STRIDE);
+        let format = Format { magic: *b"WR", version: 1, content_max: RECORD_BYTES_MAX };
+        let record = TwoCopies::new(format, Area::Record, 0, RECORD_STRIDE);
         record.reserve(&mut disk)?;
-        let [_, last] = &envelopes;
-        last.reserve(&mut disk)?;
+        let slots: Vec<Held> = Slot::ALL.into_iter().map(Held::new).collect();
+        if let Some(last) = slots.last() {
+            last.envelope.reserve(&mut disk)?;
+        }
         disk.reserve(Area::Journal, JOURNAL_BYTES)?;
-        let environment = boot.read(&mut disk)?.ok_or(DiskError::Failed { area: Area::BootEnvironment })?;
-        let running = options.running.unwrap_or_else(|| running_according_to(&environment));
+        let state = boot.read(&mut disk)?.ok_or(DiskError::Failed { area: Area::BootEnvironment })?;
         Ok(Self {
             disk,
             tries: options.tries.max(1),
             patch: options.patch,
             boot,
             record,
-            envelopes,
+            slots,
             journal: Journal::default(),
             pages: Pages::default(),
-            facts: [None, None],
-            running,
-            confirmed: environment.confirmed,
+            running: options.running.unwrap_or_else(|| running_according_to(&state)),
+            confirmed: state.confirmed,
             download: None,
             apply: None,
             verified: None,
@@ -223,9 +240,7 @@ impl<D: Disk> Storage<D> {
 
     /// The signed envelope kept with `slot`, not verified; `None` where there is none that is whole.
     pub fn load_envelope(&mut self, slot: Slot) -> Option<Vec<u8>> {
-        let [a, b] = &mut self.envelopes;
-        let twin = if slot == Slot::A { a } else { b };
-        twin.read(&mut self.disk).ok().flatten()
+        of_slot(&mut self.slots, slot)?.envelope.read(&mut self.disk).ok().flatten()
     }
 
     /// The index digest of the payload that was on its way last, where that is still known.
@@ -236,15 +251,15 @@ impl<D: Disk> Storage<D> {
     /// Tells what the verified envelope of `slot` says of the image in it. To be called for both slots after
     /// [`Storage::start`] and before [`Storage::boot_view`]; downloads of this run are known already.
     pub fn learn(&mut self, slot: Slot, facts: SlotFacts) {
-        let [a, b] = &mut self.facts;
-        *(if slot == Slot::A { a } else { b }) = Some(facts);
+        if let Some(held) = of_slot(&mut self.slots, slot) {
+            held.facts = Some(facts);
+        }
     }
 
     /// What is known of the image in `slot`.
     #[must_use]
     pub fn facts(&self, slot: Slot) -> Option<&SlotFacts> {
-        let [a, b] = &self.facts;
-        if slot == Slot::A { a.as_ref() } else { b.as_ref() }
+        self.slots.iter().find(|held| held.slot == slot)?.facts.as_ref()
     }
 
     /// What the boot control says at the start of a session.
@@ -252,13 +267,13 @@ impl<D: Disk> Storage<D> {
     /// The sequence number is that of the confirmed release also while a trial runs: it rises with
     /// confirmation and not before.
     pub fn boot_view(&mut self) -> BootView {
-        let environment = self.boot.read(&mut self.disk).ok().flatten();
-        let trial = match environment {
-            Some(BootEnvironment { trial: Some(trial), .. }) if trial.slot != self.running => Trial::Armed,
-            Some(BootEnvironment { trial: Some(_), .. }) => Trial::Running,
-            // The environment was lost while a trial ran: nobody has confirmed it.
+        let state = self.boot.read(&mut self.disk).ok().flatten();
+        let trial = match state.map(|state| state.trial) {
+            Some(TrialState::Armed(slot) | TrialState::Started(slot)) if slot != self.running => Trial::Armed,
+            Some(TrialState::Armed(_) | TrialState::Started(_)) => Trial::Running,
+            // The boot control lost what it knew while a trial ran: nobody has confirmed it.
             _ if self.running != self.confirmed => Trial::Running,
-            Some(BootEnvironment { failed: true, .. }) => Trial::Failed,
+            Some(TrialState::Failed) => Trial::Failed,
             _ => Trial::None,
         };
         let running = self.facts(self.running);
@@ -317,7 +332,9 @@ impl<D: Disk> Storage<D> {
             InstallOp::Install => self.install_image(),
             InstallOp::Activate => self.activate(),
             InstallOp::Confirm => self.confirm().map_err(|_| InstallFailure::Boot),
-            InstallOp::Revert => self.revert().map_err(|_| InstallFailure::Boot),
+            InstallOp::Revert => {
+                self.boot.revert(&mut self.disk, self.confirmed).map_err(|_| InstallFailure::Boot)
+            }
             InstallOp::Reboot => Err(InstallFailure::Boot),
             InstallOp::CheckHealth => Err(InstallFailure::Hook),
         }
@@ -334,17 +351,25 @@ impl<D: Disk> Storage<D> {
     /// The confirmed slot as the medium has it; the one known before where it cannot say.
     fn find_confirmed(&mut self) -> Slot {
         match self.boot.read(&mut self.disk) {
-            Ok(Some(environment)) => environment.confirmed,
-            _ => self.boot.read_default(&mut self.disk).ok().flatten().unwrap_or(self.confirmed),
+            Ok(Some(state)) => state.confirmed,
+            _ => self.boot.fallback(&mut self.disk).ok().flatten().unwrap_or(self.confirmed),
         }
     }
 }
 
-/// The slot that runs, where only the boot environment can tell: the trial once it was started.
-fn running_according_to(environment: &BootEnvironment) -> Slot {
-    match environment.trial {
-        Some(trial) if trial.tries_left < trial.tries => trial.slot,
-        _ => environment.confirmed,
+impl Held {
+    fn new(slot: Slot) -> Self {
+        let format = Format { magic: *b"WM", version: 1, content_max: ENVELOPE_BYTES_MAX };
+        let base = u64::from(slot.number()) * 2 * ENVELOPE_STRIDE;
+        Self { slot, envelope: TwoCopies::new(format, Area::Manifests, base, ENVELOPE_STRIDE), facts: None }
+    }
+}
+
+/// The slot that runs, as far as the boot control can tell: the trial once it was started.
+fn running_according_to(state: &BootState) -> Slot {
+    match state.trial {
+        TrialState::Started(slot) => slot,
+        TrialState::None | TrialState::Armed(_) | TrialState::Failed => state.confirmed,
     }
 }
 

@@ -3,30 +3,18 @@
 //! The payload is what the signed index says, every byte of it; still nothing of it is trusted: memory is
 //! bounded by what the manifest announced, output by the image's size, and what follows the stream is an error.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use core::cell::{Cell, RefCell};
-use std::io::{self, Read};
 
-use lzma_rust2::LzmaReader;
 use lzma_rust2::filter::bcj::BcjReader;
+use lzma_rust2::{Error, LzmaReader, Read};
 use sha2::{Digest as _, Sha256};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
-use whimbrel_protocol::manifest::{DecoderMemory, Filter, LzmaHeader};
+use whimbrel_protocol::manifest::{Filter, LzmaHeader};
 
-use super::PayloadFailure;
-
-/// What is decoded into what.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decoding {
-    /// Bytes of the payload in [`Area::Staging`].
-    pub(crate) transfer_size: u64,
-    /// Where the image goes.
-    pub(crate) slot: Area,
-    /// Bytes of the image.
-    pub(crate) image_size: u64,
-    /// What the manifest says that the decoder needs.
-    pub(crate) memory: DecoderMemory,
-}
+use super::{Decoding, PayloadFailure};
 
 /// Bytes decoded and compared at once.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -98,7 +86,7 @@ struct Staged<'a, 'd, D> {
 }
 
 impl<D: Disk> Read for Staged<'_, '_, D> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let len = left.min(into.len());
         let Some(into) = into.get_mut(..len) else {
@@ -106,7 +94,7 @@ impl<D: Disk> Read for Staged<'_, '_, D> {
         };
         if let Err(error) = self.disk.borrow_mut().read(Area::Staging, self.at, into) {
             self.failure.set(Some(error));
-            return Err(io::Error::other(error));
+            return Err(Error::Other("the medium failed"));
         }
         self.at += len as u64;
         Ok(len)

@@ -6,9 +6,35 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
+use thiserror::Error;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 
-use super::{FileError, StorageError};
+/// An operation on a file of the data folder failed.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What was to be done: a verb.
+    pub action: &'static str,
+    /// Why it was not.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Why a folder cannot be used as a medium.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// A file did not do it.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Another process uses the folder.
+    #[error("{} is used by another agent: stop it first", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+}
 
 /// A folder with one file an area, locked for this process. Files have mode 0600.
 #[derive(Debug)]
@@ -37,8 +63,8 @@ impl FileDisk {
     /// Opens `folder`, which is made (mode 0700) where it is missing, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] where another process has it; [`StorageError::File`].
-    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+    /// [`FolderError::Locked`] where another process has it; [`FolderError::File`].
+    pub fn open(folder: &Path) -> Result<Self, FolderError> {
         make_folder(folder).map_err(file_error(folder, "make the folder"))?;
         let path = folder.join(LOCK);
         let lock = OpenOptions::new()
@@ -51,7 +77,7 @@ impl FileDisk {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StorageError::Locked { path: folder.to_path_buf() });
+                return Err(FolderError::Locked { path: folder.to_path_buf() });
             }
             Err(error) => return Err(file_error(&path, "lock")(error.into()).into()),
         }

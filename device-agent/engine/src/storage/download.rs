@@ -1,5 +1,8 @@
 //! From room for a payload to its last chunk.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use whimbrel_protocol::chunk::{ChunkSalt, ChunkSet, Layout};
 use whimbrel_protocol::device::{Checkpoint, Found, Opening};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
@@ -8,11 +11,13 @@ use whimbrel_protocol::limits::JOURNAL_CHUNKS;
 use whimbrel_protocol::manifest::{Codec, ImageId};
 use whimbrel_protocol::message::PageNumber;
 
-use super::Storage;
 use super::apply::Apply;
 use super::pages::Pages;
 use super::progress::{Owner, Progress};
-use crate::installer::{Applying, Slot, SlotFacts};
+use super::{Storage, of_slot};
+use crate::boot::BootControl;
+use crate::image::{Applying, can_decode};
+use crate::slot::{Slot, SlotFacts};
 
 /// A payload on its way.
 #[derive(Debug)]
@@ -62,7 +67,7 @@ fn out_of_turn(area: Area) -> DiskError {
     DiskError::Failed { area }
 }
 
-impl<D: Disk> Storage<D> {
+impl<D: Disk, B: BootControl> Storage<D, B> {
     /// Makes room for everything, makes sure that nothing starts the target slot, keeps the envelope; then
     /// looks for what earlier runs left of the same payload.
     ///
@@ -73,6 +78,10 @@ impl<D: Disk> Storage<D> {
         // What runs is never written to: a trial has to be confirmed or reverted first.
         if slot == self.running {
             return Err(out_of_turn(slot.area()));
+        }
+        if !can_decode(opening.transfer.codec) {
+            // Said like this, a patch is passed over for what the manifest names next.
+            return Err(DiskError::Full { area: Area::Staging });
         }
         let area = match opening.transfer.codec {
             Codec::Raw => slot.area(),
@@ -109,7 +118,7 @@ impl<D: Disk> Storage<D> {
         }
         let image = ImageId { digest: opening.image, size: opening.image_size };
         let what = Applying { base, base_image, slot: download.slot.area(), image, memory };
-        Ok(Some(Apply::new(what, download.layout(), download.owner(), &self.patch)))
+        Ok(Apply::new(what, download.layout(), download.owner(), &self.patch))
     }
 
     /// Room in all areas or in none.
@@ -130,9 +139,8 @@ impl<D: Disk> Storage<D> {
 
     fn keep_envelope(&mut self, download: &Download) -> Result<(), DiskError> {
         let opening = &download.opening;
-        let [a, b] = &mut self.envelopes;
-        let twin = if download.slot == Slot::A { a } else { b };
-        twin.settle(&mut self.disk, &opening.envelope)?;
+        let held = of_slot(&mut self.slots, download.slot).ok_or(out_of_turn(Area::Manifests))?;
+        held.envelope.write_both(&mut self.disk, &opening.envelope)?;
         let facts = SlotFacts {
             release: opening.release,
             sequence: opening.sequence,
