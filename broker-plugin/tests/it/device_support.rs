@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use whimbrel_protocol::cose::SigningKey;
-use whimbrel_protocol::device::{DeviceSession, Event, Input, InstallOp, Output, Record, SessionConfig};
+use whimbrel_protocol::device::{DeviceSession, Event, HostOp, Input, Output, Record, SessionConfig};
 use whimbrel_protocol::ids::{DeviceId, OpId, Prefix};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::testing::{Fixture, RamMedium, Stored};
@@ -237,7 +237,10 @@ impl Device {
             Output::Disconnect => self.hang_up = true,
             Output::Event(event) => self.events.push(event),
             Output::Store(op, what) => return Some((op, Answer::Stored(self.medium.store(what)))),
-            Output::Install(_, InstallOp::Reboot) => self.rebooting = true,
+            Output::Host(_, HostOp::Reboot) => self.rebooting = true,
+            Output::Host(op, HostOp::CheckHealth) => {
+                return Some((op, Answer::Installed(self.medium.check_health())));
+            }
             Output::Install(op, what) => return Some((op, Answer::Installed(self.medium.install(what)))),
         }
         None

@@ -1,7 +1,9 @@
 //! What the session wants, carried out in the order in which it wants it.
 
 use tracing::{debug, error, warn};
-use whimbrel_protocol::device::{Event, Input, InstallFailure, InstallOp, Output, StoreFailure, StoreOp};
+use whimbrel_protocol::device::{
+    Event, HostOp, Input, InstallFailure, InstallOp, Output, StoreFailure, StoreOp,
+};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::topic::Channel;
@@ -47,6 +49,8 @@ impl Agent<'_> {
                 }
                 Output::Store(op, what) => self.store(op, what),
                 Output::Install(op, what) => self.install(op, what),
+                Output::Host(op, HostOp::Reboot) => self.gate(State::Rebooting, op, Gated::Reboot),
+                Output::Host(op, HostOp::CheckHealth) => self.gate(State::Testing, op, Gated::Health),
                 Output::Disconnect => {
                     self.outbox.clear();
                     self.hang_up();
@@ -130,8 +134,6 @@ impl Agent<'_> {
     fn install(&mut self, op: OpId, what: InstallOp) {
         match what {
             InstallOp::Install => self.gate(State::Installing, op, Gated::Install(what)),
-            InstallOp::Reboot => self.gate(State::Rebooting, op, Gated::Reboot),
-            InstallOp::CheckHealth => self.gate(State::Testing, op, Gated::Health),
             InstallOp::Match { .. } | InstallOp::Activate | InstallOp::Confirm | InstallOp::Revert => {
                 self.queue_install(op, what);
             }

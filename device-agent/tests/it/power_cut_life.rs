@@ -3,7 +3,9 @@
 use alloc::collections::VecDeque;
 
 use whimbrel_engine::storage::{Storage, StoreAnswer};
-use whimbrel_protocol::device::{DeviceSession, Event, Input, InstallFailure, InstallOp, Output, StoreOp};
+use whimbrel_protocol::device::{
+    DeviceSession, Event, HostOp, Input, InstallFailure, InstallOp, Output, StoreOp,
+};
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::message::{Outcome, State};
 use whimbrel_protocol::server::{Input as ServerInput, ServerSession};
@@ -193,7 +195,15 @@ impl<'w, D: Medium> Life<'w, D> {
                 None
             }
             Output::Store(op, what) => Some(Answered::Store(op, self.store(what))),
-            Output::Install(op, what) => self.install(what).map(|result| Answered::Install(op, result)),
+            Output::Install(op, what) => Some(Answered::Install(op, self.install(what))),
+            Output::Host(_, HostOp::Reboot) => {
+                self.rebooting = true;
+                None
+            }
+            Output::Host(op, HostOp::CheckHealth) => {
+                let bad = self.world.service.attempt <= self.world.unhealthy_attempts;
+                Some(Answered::Install(op, if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) }))
+            }
         }
     }
 
@@ -220,31 +230,19 @@ impl<'w, D: Medium> Life<'w, D> {
         answer
     }
 
-    fn install(&mut self, what: InstallOp) -> Option<Result<(), InstallFailure>> {
-        match what {
-            InstallOp::Reboot => {
-                self.rebooting = true;
-                None
-            }
-            InstallOp::CheckHealth => {
-                let bad = self.world.service.attempt <= self.world.unhealthy_attempts;
-                Some(if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) })
-            }
-            what => {
-                // A session has all of it durable before it asks for this.
-                self.world.has_payload |= what == InstallOp::Install;
-                if what == InstallOp::Install
-                    && let Some(bit) = self.world.rots.take()
-                {
-                    let running = self.storage.running();
-                    self.storage.disk_mut().rot(running.area(), bit);
-                }
-                self.world.activating |= what == InstallOp::Activate;
-                self.world.confirming |= what == InstallOp::Confirm;
-                let result = self.storage.install(what);
-                self.world.confirmed |= what == InstallOp::Confirm && result.is_ok();
-                Some(result)
-            }
+    fn install(&mut self, what: InstallOp) -> Result<(), InstallFailure> {
+        // A session has all of it durable before it asks for this.
+        self.world.has_payload |= what == InstallOp::Install;
+        if what == InstallOp::Install
+            && let Some(bit) = self.world.rots.take()
+        {
+            let running = self.storage.running();
+            self.storage.disk_mut().rot(running.area(), bit);
         }
+        self.world.activating |= what == InstallOp::Activate;
+        self.world.confirming |= what == InstallOp::Confirm;
+        let result = self.storage.install(what);
+        self.world.confirmed |= what == InstallOp::Confirm && result.is_ok();
+        result
     }
 }

@@ -401,10 +401,3 @@ fn a_trial_gets_at_least_one_start() {
     assert_eq!(storage.boot().unwrap(), Slot::B);
     assert_eq!(storage.boot().unwrap(), Slot::A);
 }
-
-#[test]
-fn what_the_host_has_to_do_fails_on_the_medium() {
-    let mut storage = started(SimDisk::new());
-    assert_eq!(storage.install(InstallOp::Reboot), Err(InstallFailure::Boot));
-    assert_eq!(storage.install(InstallOp::CheckHealth), Err(InstallFailure::Hook));
-}

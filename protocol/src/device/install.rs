@@ -2,7 +2,7 @@
 
 use super::DeviceSession;
 use super::config::Trial;
-use super::io::{InstallFailure, InstallOp, Place, StoreFailure};
+use super::io::{HostOp, InstallFailure, InstallOp, Place, StoreFailure};
 use super::record::{Deployment, Stage};
 use super::work::Work;
 use crate::ids::OpId;
@@ -99,7 +99,7 @@ impl DeviceSession {
     }
 
     pub(super) fn reboot(&mut self) {
-        let op = self.install(InstallOp::Reboot);
+        let op = self.host(HostOp::Reboot);
         self.work = Work::Rebooting(op);
     }
 
@@ -113,7 +113,7 @@ impl DeviceSession {
         self.work = Work::Reverting(op);
     }
 
-    /// An [`InstallOp`] is done.
+    /// An [`InstallOp`] or a [`HostOp`] is done.
     pub(super) fn installed(&mut self, op: OpId, result: Result<(), InstallFailure>) {
         match core::mem::replace(&mut self.work, Work::Idle) {
             Work::Matching { run, op: expected, place, want, negate } if op == expected => match result {
@@ -184,7 +184,7 @@ impl DeviceSession {
         };
         match health {
             Health::Due(at) if at <= self.now => {
-                let op = self.install(InstallOp::CheckHealth);
+                let op = self.host(HostOp::CheckHealth);
                 self.work = Work::Testing(Testing { since, health: Health::Checking(op) });
             }
             // An answer to our nonce proves that the next update is possible.

@@ -53,7 +53,7 @@ pub enum Input<'a> {
         /// The page's bytes as stored, not verified; `None` where there are none.
         bytes: Option<&'a [u8]>,
     },
-    /// An [`InstallOp`] is done.
+    /// An [`InstallOp`] or a [`HostOp`] is done.
     Installed {
         /// Which.
         op: OpId,
@@ -77,6 +77,8 @@ pub enum Output {
     Store(OpId, StoreOp),
     /// Do something with images or the boot control, then feed [`Input::Installed`].
     Install(OpId, InstallOp),
+    /// Do something that no medium can do, then feed [`Input::Installed`].
+    Host(OpId, HostOp),
     /// Close the connection and reconnect after the usual back-off.
     Disconnect,
     /// Something worth telling.
@@ -187,14 +189,19 @@ pub enum InstallOp {
     Install,
     /// Arm the trial boot of the target slot, durably.
     Activate,
-    /// Start whatever the boot control chooses. The session ends with it.
-    Reboot,
-    /// Run the health checks of the new image.
-    CheckHealth,
     /// Keep the running image, durably.
     Confirm,
     /// Disarm the trial, so that the next start is the old image, durably.
     Revert,
+}
+
+/// Something that the host does itself, without its medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostOp {
+    /// Start whatever the boot control chooses. The session ends with it.
+    Reboot,
+    /// Run the health checks of the new image.
+    CheckHealth,
 }
 
 /// Where an image is looked for.
@@ -215,7 +222,7 @@ impl Place {
     }
 }
 
-/// Why an [`InstallOp`] did not work.
+/// Why an [`InstallOp`] or a [`HostOp`] did not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstallFailure {
     /// There is no room.

@@ -42,8 +42,8 @@ use sha2::{Digest as _, Sha256};
 pub use checkpoint::{BITMAP_BYTES, Checkpoint, JournalSector, SECTOR_BYTES};
 pub use config::{BootView, Running, SessionConfig, Trial};
 pub use io::{
-    Event, Found, Input, InstallFailure, InstallOp, Opening, Output, PatchFailure, Place, Publish, Reason,
-    StoreFailure, StoreOp,
+    Event, Found, HostOp, Input, InstallFailure, InstallOp, Opening, Output, PatchFailure, Place, Publish,
+    Reason, StoreFailure, StoreOp,
 };
 pub use record::{Deployment, GivenUp, Past, Record, Scope, ScopeVersion, Stage};
 
@@ -308,6 +308,12 @@ impl DeviceSession {
     fn install(&mut self, what: InstallOp) -> OpId {
         let op = self.op();
         self.outputs.push_back(Output::Install(op, what));
+        op
+    }
+
+    fn host(&mut self, what: HostOp) -> OpId {
+        let op = self.op();
+        self.outputs.push_back(Output::Host(op, what));
         op
     }
 

@@ -357,7 +357,15 @@ impl RamMedium {
         place.iter_mut().skip(start).zip(bytes).for_each(|(to, from)| *to = from);
     }
 
-    /// Carries out an [`InstallOp`] other than a reboot.
+    /// Runs the health checks of the image.
+    ///
+    /// # Errors
+    /// What [`RamMedium::health`] says.
+    pub fn check_health(&self) -> Result<(), InstallFailure> {
+        self.health.map_or(Ok(()), Err)
+    }
+
+    /// Carries out an [`InstallOp`].
     ///
     /// # Errors
     /// As the operation says.
@@ -413,8 +421,6 @@ impl RamMedium {
                 self.failed = false;
                 Ok(())
             }
-            InstallOp::Reboot => Ok(()),
-            InstallOp::CheckHealth => self.health.map_or(Ok(()), Err),
             InstallOp::Confirm => {
                 self.active = self.trial.take().map_or(self.active, |trial| trial.slot);
                 self.download = None;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use whimbrel_protocol::device::{
-    BootView, DeviceSession, Event, Input, InstallOp, Output, Record, SessionConfig, StoreOp,
+    BootView, DeviceSession, Event, HostOp, Input, InstallOp, Output, Record, SessionConfig, StoreOp,
 };
 use whimbrel_protocol::ids::{Nonce, OpId};
 use whimbrel_protocol::message::{Hello, HelloAnswer, Request};
@@ -19,7 +19,7 @@ pub(crate) struct ByHand {
     /// Since the last look.
     pub(crate) outputs: Vec<Output>,
     /// What was to be installed last.
-    pub(crate) installing: Option<(OpId, InstallOp)>,
+    pub(crate) installing: Option<(OpId, Asked)>,
     /// Times that the download was to be forgotten.
     pub(crate) closed: usize,
     /// The record as saved last.
@@ -58,8 +58,8 @@ impl ByHand {
         let mut stored = VecDeque::new();
         loop {
             while let Some(output) = self.session.poll_output() {
-                if let Output::Install(op, what) = output {
-                    self.installing = Some((op, what));
+                if let Some(asked) = asked(&output) {
+                    self.installing = Some(asked);
                 }
                 let Output::Store(op, what) = output else {
                     self.outputs.push(output);
@@ -160,12 +160,23 @@ pub(crate) fn events(outputs: &[Output]) -> Vec<Event> {
     outputs.iter().filter_map(event).collect()
 }
 
-pub(crate) fn installs(outputs: &[Output]) -> Vec<InstallOp> {
-    let install = |output: &Output| match output {
-        Output::Install(_, what) => Some(*what),
+/// What is answered with [`Input::Installed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Install(InstallOp),
+    Host(HostOp),
+}
+
+fn asked(output: &Output) -> Option<(OpId, Asked)> {
+    match output {
+        Output::Install(op, what) => Some((*op, Asked::Install(*what))),
+        Output::Host(op, what) => Some((*op, Asked::Host(*what))),
         _ => None,
-    };
-    outputs.iter().filter_map(install).collect()
+    }
+}
+
+pub(crate) fn installs(outputs: &[Output]) -> Vec<Asked> {
+    outputs.iter().filter_map(asked).map(|(_, what)| what).collect()
 }
 
 pub(crate) fn subscriptions(outputs: &[Output]) -> Vec<Channel> {

@@ -95,6 +95,7 @@ fn output(output: &Output) -> Option<String> {
         Output::Store(_, op) => format!("{op:?}"),
         Output::Install(_, InstallOp::Match { place, size, .. }) => format!("match {place:?}, {size} bytes"),
         Output::Install(_, op) => format!("{op:?}"),
+        Output::Host(_, op) => format!("{op:?}"),
         Output::Disconnect => "disconnect".to_owned(),
         // What names a digest is long, and is said by what comes before.
         Output::Event(Event::ReportAcknowledged { .. }) => "! report acknowledged".to_owned(),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use whimbrel_protocol::cose::{Kind, Sign1};
 use whimbrel_protocol::device::{
-    BootView, Deployment, Event, Input, InstallFailure, InstallOp, Record, Running, Stage, Trial,
+    BootView, Deployment, Event, HostOp, Input, InstallFailure, InstallOp, Record, Running, Stage, Trial,
 };
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::{FailureCode, Outcome, State};
@@ -13,13 +13,13 @@ use whimbrel_protocol::testing::{Fixture, OrderOptions, Pair, PairOptions, Verdi
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::topic::Channel;
 
-use crate::by_hand::{ByHand, boot, events, installs};
+use crate::by_hand::{Asked, ByHand, boot, events, installs};
 use crate::session::{MINUTE, ended, image};
 
 /// What comes first.
 #[derive(Debug, PartialEq, Eq)]
 enum First {
-    Installs(InstallOp),
+    Asks(Asked),
     Ends(Outcome, Option<FailureCode>),
     Fetches,
     Nothing,
@@ -42,7 +42,7 @@ fn resumed(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> (First, ByH
     let record = Record { deployment: Some(deployment), ..Record::default() };
     let mut by_hand = ByHand::on(1, record, boot, UnixTime::default(), true);
     // What ends the deployment or starts another image does not come before the record says so.
-    assert!(!installs(&by_hand.outputs).contains(&InstallOp::Reboot));
+    assert!(!installs(&by_hand.outputs).contains(&Asked::Host(HostOp::Reboot)));
     by_hand.let_go();
     let outputs = std::mem::take(&mut by_hand.outputs);
     let end = events(&outputs).into_iter().find_map(|event| match event {
@@ -50,7 +50,7 @@ fn resumed(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> (First, ByH
         _ => None,
     });
     let first = match (installs(&outputs)[..].first(), end, by_hand.session.state()) {
-        (Some(op), None, _) => First::Installs(*op),
+        (Some(op), None, _) => First::Asks(*op),
         (None, Some(end), _) => end,
         (None, None, State::Offered) => First::Fetches,
         (None, None, State::Idle) => First::Nothing,
@@ -67,7 +67,7 @@ fn first(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> First {
 fn what_was_given_up_is_reverted_to_the_end() {
     let stage = Stage::Reverting(FailureCode::Unhealthy);
     for runs_new in [false, true] {
-        assert_eq!(first(stage, Trial::Running, runs_new, 1), First::Installs(InstallOp::Revert));
+        assert_eq!(first(stage, Trial::Running, runs_new, 1), First::Asks(Asked::Install(InstallOp::Revert)));
         for trial in [Trial::None, Trial::Armed, Trial::Failed] {
             let ends = First::Ends(Outcome::Reverted, Some(FailureCode::Unhealthy));
             assert_eq!(first(stage, trial, runs_new, 1), ends, "{trial:?}");
@@ -78,7 +78,7 @@ fn what_was_given_up_is_reverted_to_the_end() {
 #[test]
 fn the_new_image_is_tested_where_it_runs_on_trial_whatever_the_record_says() {
     for stage in [Stage::Fetching, Stage::Installed, Stage::Armed] {
-        assert_eq!(first(stage, Trial::Running, true, 1), First::Installs(InstallOp::CheckHealth));
+        assert_eq!(first(stage, Trial::Running, true, 1), First::Asks(Asked::Host(HostOp::CheckHealth)));
     }
     // From then on nothing is fetched any more.
     let (_, by_hand) = resumed(Stage::Fetching, Trial::Running, true, 1);
@@ -104,12 +104,12 @@ fn a_deployment_that_was_fetching_goes_on_unless_somebody_elses_trial_runs() {
 fn an_armed_trial_that_does_not_start_is_given_up_after_three_times() {
     for arms in 0..ARMS_MAX {
         let (first, by_hand) = resumed(Stage::Armed, Trial::Armed, false, arms);
-        assert_eq!(first, First::Installs(InstallOp::Reboot), "{arms}");
+        assert_eq!(first, First::Asks(Asked::Host(HostOp::Reboot)), "{arms}");
         let deployment = by_hand.saved.unwrap().deployment.unwrap();
         assert_eq!((deployment.stage, deployment.arms), (Stage::Armed, arms + 1));
     }
     let (first, by_hand) = resumed(Stage::Armed, Trial::Armed, false, ARMS_MAX);
-    assert_eq!(first, First::Installs(InstallOp::Revert));
+    assert_eq!(first, First::Asks(Asked::Install(InstallOp::Revert)));
     let deployment = by_hand.saved.unwrap().deployment.unwrap();
     assert_eq!(deployment.stage, Stage::Reverting(FailureCode::NotBooted));
 }
@@ -128,7 +128,7 @@ fn an_installed_image_whose_trial_was_lost_is_armed_again_three_times_at_most() 
         [(Stage::Installed, Trial::None), (Stage::Armed, Trial::None), (Stage::Installed, Trial::Armed)]
     {
         for arms in 0..ARMS_MAX {
-            assert_eq!(first(stage, trial, false, arms), First::Installs(InstallOp::Activate));
+            assert_eq!(first(stage, trial, false, arms), First::Asks(Asked::Install(InstallOp::Activate)));
         }
         let ends = First::Ends(Outcome::Reverted, Some(FailureCode::NotBooted));
         assert_eq!(first(stage, trial, false, ARMS_MAX), ends);
@@ -155,7 +155,7 @@ fn the_download_is_forgotten_where_what_was_being_fetched_fails() {
 }
 
 /// What the host answers to the operation that is under way.
-fn answer(by_hand: &mut ByHand, op: InstallOp, result: Result<(), InstallFailure>) -> Vec<InstallOp> {
+fn answer(by_hand: &mut ByHand, op: Asked, result: Result<(), InstallFailure>) -> Vec<Asked> {
     let (number, asked) = by_hand.installing.unwrap();
     assert_eq!(asked, op);
     for other in (0..20).map(OpId).filter(|other| *other != number) {
@@ -169,20 +169,23 @@ fn answer(by_hand: &mut ByHand, op: InstallOp, result: Result<(), InstallFailure
 fn a_revert_ends_in_a_restart_also_where_the_boot_control_fails() {
     for result in [Ok(()), Err(InstallFailure::Boot)] {
         let (_, mut by_hand) = resumed(Stage::Reverting(FailureCode::Unhealthy), Trial::Running, true, 1);
-        assert_eq!(answer(&mut by_hand, InstallOp::Revert, result), [InstallOp::Reboot]);
+        assert_eq!(
+            answer(&mut by_hand, Asked::Install(InstallOp::Revert), result),
+            [Asked::Host(HostOp::Reboot)]
+        );
     }
 }
 
 #[test]
 fn a_restart_that_does_not_come_off_is_tried_again_after_a_minute() {
     let (first, mut by_hand) = resumed(Stage::Armed, Trial::Armed, false, 0);
-    assert_eq!(first, First::Installs(InstallOp::Reboot));
-    assert_eq!(answer(&mut by_hand, InstallOp::Reboot, Err(InstallFailure::Boot)), []);
+    assert_eq!(first, First::Asks(Asked::Host(HostOp::Reboot)));
+    assert_eq!(answer(&mut by_hand, Asked::Host(HostOp::Reboot), Err(InstallFailure::Boot)), []);
     assert_eq!(by_hand.session.state(), State::Deferred);
     let (waited, outputs) = by_hand.wake().unwrap();
-    assert_eq!((waited, installs(&outputs)), (60_000, vec![InstallOp::Reboot]));
+    assert_eq!((waited, installs(&outputs)), (60_000, vec![Asked::Host(HostOp::Reboot)]));
     // Where the host says that it is on its way, nothing more is done.
-    assert_eq!(answer(&mut by_hand, InstallOp::Reboot, Ok(())), []);
+    assert_eq!(answer(&mut by_hand, Asked::Host(HostOp::Reboot), Ok(())), []);
     assert_eq!((by_hand.session.state(), by_hand.session.poll_timeout()), (State::Rebooting, None));
 }
 
@@ -192,7 +195,7 @@ fn a_trial_that_cannot_be_armed_fails_by_name() {
         [(InstallFailure::Mismatch, FailureCode::Storage), (InstallFailure::Boot, FailureCode::BootControl)]
     {
         let (_, mut by_hand) = resumed(Stage::Installed, Trial::None, false, 0);
-        assert_eq!(answer(&mut by_hand, InstallOp::Activate, Err(failure)), []);
+        assert_eq!(answer(&mut by_hand, Asked::Install(InstallOp::Activate), Err(failure)), []);
         let past = by_hand.session.record().outcomes.last().copied().unwrap();
         assert_eq!((past.outcome, past.failure), (Outcome::Failed, Some(code)));
     }

@@ -11,7 +11,7 @@ use whimbrel_engine::slot::{Slot, SlotFacts};
 use whimbrel_engine::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
 use whimbrel_protocol::cose::{Accept, SigningKey};
 use whimbrel_protocol::device::{
-    DeviceSession, Input as SessionInput, InstallFailure, InstallOp, Output as SessionOutput, Record,
+    DeviceSession, HostOp, Input as SessionInput, InstallFailure, Output as SessionOutput, Record,
     SessionConfig,
 };
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
@@ -221,7 +221,7 @@ impl UpdatingDevice {
         let mut reboot = false;
         loop {
             while let Some(output) = self.session.poll_output() {
-                if matches!(output, SessionOutput::Install(_, InstallOp::Reboot)) {
+                if matches!(output, SessionOutput::Host(_, HostOp::Reboot)) {
                     reboot = true;
                     continue;
                 }
@@ -267,9 +267,11 @@ impl UpdatingDevice {
                 return Some((op, Answered::Stored(self.storage.carry_out(what))));
             }
             // The new image of a simulation is healthy when it runs at all.
-            SessionOutput::Install(op, InstallOp::CheckHealth) => {
+            SessionOutput::Host(op, HostOp::CheckHealth) => {
                 return Some((op, Answered::Installed(Ok(()))));
             }
+            // The caller restarts the device when everything before it is done.
+            SessionOutput::Host(_, HostOp::Reboot) => {}
             SessionOutput::Install(op, what) => {
                 return Some((op, Answered::Installed(self.storage.install(what))));
             }

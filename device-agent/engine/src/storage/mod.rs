@@ -321,8 +321,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         StoreAnswer::Stored(result.map_err(failure_of))
     }
 
-    /// Carries out an operation on images or the boot control. `Reboot` and `CheckHealth` are the host's:
-    /// they fail here with [`InstallFailure::Boot`] and [`InstallFailure::Hook`].
+    /// Carries out an operation on images or the boot control.
     ///
     /// # Errors
     /// As the operation says.
@@ -335,8 +334,6 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             InstallOp::Revert => {
                 self.boot.revert(&mut self.disk, self.confirmed).map_err(|_| InstallFailure::Boot)
             }
-            InstallOp::Reboot => Err(InstallFailure::Boot),
-            InstallOp::CheckHealth => Err(InstallFailure::Hook),
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::Pair;
-use crate::device::{Event, Input, InstallFailure, InstallOp, Output, StoreFailure};
+use crate::device::{Event, HostOp, Input, InstallFailure, Output, StoreFailure};
 use crate::ids::OpId;
 use crate::testing::link::{Direction, Packet};
 use crate::testing::medium::Stored;
@@ -96,7 +96,10 @@ impl Pair {
             Output::Disconnect => self.cut_at = Some(self.now),
             Output::Event(event) => self.events.push((self.now, event)),
             Output::Store(op, what) => return Some((op, Answered::Stored(self.medium.store(what)))),
-            Output::Install(_, InstallOp::Reboot) => self.rebooting = true,
+            Output::Host(_, HostOp::Reboot) => self.rebooting = true,
+            Output::Host(op, HostOp::CheckHealth) => {
+                return Some((op, Answered::Installed(self.medium.check_health())));
+            }
             Output::Install(op, what) => return Some((op, Answered::Installed(self.medium.install(what)))),
         }
         None
