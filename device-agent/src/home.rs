@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
 use whimbrel_engine::boot::EnvironmentBoot;
-use whimbrel_engine::slot::{Slot, SlotFacts};
-use whimbrel_engine::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions, StoreAnswer};
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::{PatchOptions, Storage, StorageOptions, StoreAnswer};
+use whimbrel_engine::{Accepts, Finding, Inventory, StartError};
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
-use whimbrel_protocol::envelope::{Envelope, Verified};
-use whimbrel_protocol::manifest::{TransferDescriptor, version_text};
+use whimbrel_protocol::device::{InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::message::{FailureCode, State};
-use whimbrel_protocol::trust::Root;
 
 use crate::config::Config;
 use crate::disk::FileDisk;
@@ -36,23 +34,6 @@ pub const LOCK_TRIES: u32 = 50;
 /// How long to wait before looking again whether the folder is free.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the medium says at the start of a session.
-#[derive(Debug)]
-pub struct Survey {
-    /// The pinned root.
-    pub root: Root,
-    /// What was saved last.
-    pub record: Record,
-    /// What the boot control says.
-    pub boot: BootView,
-    /// The envelope kept with the target slot.
-    pub target_envelope: Option<Vec<u8>>,
-    /// The version of the running release, where it is known.
-    pub version: Option<String>,
-    /// The payload that was on its way last, where that is known.
-    pub payload: Option<TransferDescriptor>,
-}
-
 impl Home {
     /// Opens and locks the folder, which is made where there is none.
     ///
@@ -67,56 +48,32 @@ impl Home {
         Ok(Self { config, storage })
     }
 
-    /// Reads what a session starts from, and pins the root where none is pinned.
+    /// Reads what a session starts from, and pins the trust anchor if none is pinned.
     ///
     /// # Errors
     /// [`AgentError`].
-    pub fn survey(&mut self) -> Result<Survey, AgentError> {
-        let mut record = match self.storage.load_record()? {
-            LoadedRecord::Fresh => Record::default(),
-            LoadedRecord::Found(record) => *record,
-            LoadedRecord::Damaged => {
-                error!("the device's record is damaged: versions seen before are forgotten");
-                Record::default()
-            }
-        };
-        let (root, bytes) = load_root(&self.config.device.root, &record.root)?;
-        if record.root != bytes {
-            info!(version = root.version, "root pinned");
-            record.root = bytes;
-            self.save(&record)?;
-        }
-        let (mut version, mut payload) = (None, None);
-        let last = self.storage.last_payload();
-        for slot in Slot::ALL {
-            let Some(envelope) = self.verified_envelope(&root, slot) else {
-                continue;
-            };
-            let device = &self.config.device;
-            if let Some(facts) = SlotFacts::of(&envelope, device.vendor, device.class, slot) {
-                self.storage.learn(slot, facts);
-            }
-            let mut payloads = envelope.manifest().payloads().into_iter().map(|payload| payload.transfer);
-            payload = payload.or(payloads.find(|transfer| Some(transfer.index_digest) == last));
-            if slot == self.storage.running() {
-                version = envelope.manifest().version().map(version_text);
+    pub fn inventory(&mut self) -> Result<Inventory, AgentError> {
+        let device = &self.config.device;
+        let accepts = Accepts { vendor: device.vendor, class: device.class, signatures: self.accept() };
+        let anchor = |pinned: &[u8]| load_root(&device.root, pinned);
+        let inventory =
+            Inventory::take(&mut self.storage, &accepts, anchor).map_err(|error| match error {
+                StartError::Storage(error) => error.into(),
+                StartError::Anchor(error) => error.into(),
+                StartError::Record => self.record_failure(),
+            })?;
+        for finding in &inventory.findings {
+            match finding {
+                Finding::RecordDamaged => {
+                    error!("the device's record is damaged: versions seen before are forgotten");
+                }
+                Finding::RootPinned { version } => info!(version, "root pinned"),
+                Finding::EnvelopeRefused { slot, error } => {
+                    warn!(slot = slot_name(*slot), reason = %error, "a slot's envelope does not count");
+                }
             }
         }
-        let boot = self.storage.boot_view();
-        let target = self.storage.target();
-        let target_envelope = self.storage.load_envelope(target);
-        Ok(Survey { root, record, boot, target_envelope, version, payload })
-    }
-
-    fn verified_envelope(&mut self, root: &Root, slot: Slot) -> Option<Envelope<Verified>> {
-        let bytes = self.storage.load_envelope(slot)?;
-        match Envelope::decode(&bytes).and_then(|envelope| envelope.verify(root, self.accept())) {
-            Ok(envelope) => Some(envelope),
-            Err(error) => {
-                warn!(slot = slot_name(slot), reason = %error, "a slot's envelope does not count");
-                None
-            }
-        }
+        Ok(inventory)
     }
 
     /// The file that is `slot`.
@@ -153,8 +110,12 @@ impl Home {
     pub fn save(&mut self, record: &Record) -> Result<(), AgentError> {
         match self.storage.carry_out(StoreOp::SaveRecord(record.encode())) {
             StoreAnswer::Stored(Ok(())) => Ok(()),
-            _ => Err(self.failure(AgentError::Record { path: self.config.data.clone() })),
+            _ => Err(self.record_failure()),
         }
+    }
+
+    fn record_failure(&mut self) -> AgentError {
+        self.failure(AgentError::Record { path: self.config.data.clone() })
     }
 
     /// Makes the running trial permanent.
@@ -173,14 +134,14 @@ impl Home {
     ///
     /// # Errors
     /// [`AgentError`] where the medium does not do it.
-    pub fn give_up(&mut self, survey: &mut Survey, reason: FailureCode) -> Result<(), AgentError> {
-        let deployment = survey.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
+    pub fn give_up(&mut self, inventory: &mut Inventory, reason: FailureCode) -> Result<(), AgentError> {
+        let deployment = inventory.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
         let known = deployment.is_some();
         if let Some(deployment) = deployment {
             deployment.stage = Stage::Reverting(reason);
-            self.save(&survey.record)?;
+            self.save(&inventory.record)?;
         }
-        if survey.boot.trial == Trial::Armed || !known { self.disarm() } else { Ok(()) }
+        if inventory.boot.trial == Trial::Armed || !known { self.disarm() } else { Ok(()) }
     }
 
     /// Makes the old image the next to start.

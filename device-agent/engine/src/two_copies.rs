@@ -37,7 +37,7 @@ pub(crate) struct Format {
 }
 
 /// Two copies of one piece of data.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TwoCopies {
     format: Format,
     area: Area,

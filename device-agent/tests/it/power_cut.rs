@@ -6,12 +6,13 @@
 
 use alloc::sync::Arc;
 
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{Fixture, SimDisk};
 
-use crate::power_cut_device::{End, Medium, Violation, World};
+use crate::power_cut_device::{Control, End, Medium, Violation, World};
 use crate::power_cut_points::{Cuttable, FirstCut, Points, exhaust};
 use crate::power_cut_service::{Release, Service};
 
@@ -28,6 +29,15 @@ pub(crate) fn image(seed: u8, len: usize) -> Vec<u8> {
 
 /// A device that runs a factory image, and the first of these releases rolled out to it.
 pub(crate) fn world<D: Cuttable>(codecs: &[Codec], len: usize) -> World<D> {
+    world_with(EnvironmentBoot::new, codecs, len)
+}
+
+/// The same with another boot control.
+pub(crate) fn world_with<D: Cuttable, B: Control>(
+    make_boot: fn() -> B,
+    codecs: &[Codec],
+    len: usize,
+) -> World<D, B> {
     // Ed25519 takes a fifth of the time, and there are many signatures to verify.
     let fixture = Arc::new(Fixture { release_key: SigningKey::ed25519(&[7; 32]), ..Fixture::new() });
     let release = |(number, codec): (u8, &Codec)| {
@@ -37,7 +47,7 @@ pub(crate) fn world<D: Cuttable>(codecs: &[Codec], len: usize) -> World<D> {
     let factory = image(0, len);
     let mut disk = D::default();
     disk.sim().install(Area::SlotA, &factory);
-    World::new(disk, Service::new(fixture, releases), &factory)
+    World::new(disk, make_boot, Service::new(fixture, releases), &factory)
 }
 
 /// Bytes of the images: three flush groups raw.
@@ -60,7 +70,12 @@ pub(crate) struct Floor {
 }
 
 /// Runs a scenario. `POWER_CUT_EVERY=1` in the environment cuts at every operation of the recoveries as well.
-pub(crate) fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) -> Points {
+pub(crate) fn check<B: Control>(
+    scenario: &str,
+    world: &World<SimDisk, B>,
+    first: FirstCut,
+    floor: Floor,
+) -> Points {
     let asked = std::env::var("POWER_CUT_EVERY").ok().and_then(|every| every.parse().ok());
     let every = asked.unwrap_or(floor.every);
     let points = exhaust(world, first, every);

@@ -146,7 +146,7 @@ impl Environment {
 }
 
 /// Boot control by a boot environment in areas of the medium, which the device's own boot loader step reads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EnvironmentBoot {
     environment: TwoCopies,
     default: TwoCopies,

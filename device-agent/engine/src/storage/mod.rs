@@ -13,12 +13,14 @@
 
 mod apply;
 mod download;
+mod job;
 mod journal;
 mod pages;
 mod progress;
 mod trial;
 
 pub use apply::{PatchMode, PatchOptions};
+pub use job::{Done, Job};
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -130,8 +132,7 @@ pub enum StoreAnswer {
 
 impl StoreAnswer {
     /// The answer as the session takes it.
-    #[must_use]
-    pub fn as_input(&self, op: OpId) -> Input<'_> {
+    fn as_input(&self, op: OpId) -> Input<'_> {
         match self {
             Self::Stored(result) => Input::Stored { op, result: *result },
             Self::Opened(result) => Input::Opened { op, result: result.clone() },
