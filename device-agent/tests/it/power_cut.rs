@@ -87,45 +87,92 @@ pub(crate) fn check<B: Control>(
     points
 }
 
+/// What happens to a device while power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    /// The image as it is.
+    Raw,
+    /// Compressed.
+    Lzma,
+    /// The new image is unhealthy; the second attempt is not.
+    Revert,
+    /// The new image never comes up; at the second attempt it does.
+    Crash,
+    /// Another release is rolled out half way.
+    Change,
+    /// The second update, into the other slot.
+    Next,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Lzma => "lzma",
+            Self::Revert => "raw, unhealthy first",
+            Self::Crash => "lzma, crashing first",
+            Self::Change => "raw, then another lzma",
+            Self::Next => "raw, after an update",
+        }
+    }
+
+    /// A device at the beginning of it, with the boot controls that `make_boot` makes.
+    pub(crate) fn world<B: Control>(self, make_boot: fn() -> B) -> World<SimDisk, B> {
+        let (codecs, len): (&[Codec], usize) = match self {
+            Self::Raw => (&[Codec::Raw], IMAGE_BYTES),
+            Self::Lzma => (&[Codec::Lzma], IMAGE_BYTES),
+            Self::Revert => (&[Codec::Raw], IMAGE_BYTES / 2),
+            Self::Crash => (&[Codec::Lzma], IMAGE_BYTES / 2),
+            Self::Change => (&[Codec::Raw, Codec::Lzma], IMAGE_BYTES),
+            Self::Next => (&[Codec::Lzma, Codec::Raw], IMAGE_BYTES),
+        };
+        let mut world = world_with(make_boot, codecs, len);
+        match self {
+            Self::Raw | Self::Lzma => {}
+            Self::Revert => world.unhealthy_attempts = 1,
+            Self::Crash => world.crashing_attempts = 1,
+            Self::Change => world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2),
+            Self::Next => {
+                assert_eq!(world.run(), Ok(End::Confirmed));
+                world.next_release();
+            }
+        }
+        world
+    }
+
+    fn check(self, floor: Floor) {
+        check(self.name(), &self.world(EnvironmentBoot::new), FirstCut::Power, floor);
+    }
+}
+
 #[test]
 fn a_raw_update_survives_power_cuts_at_every_operation() {
-    let world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES);
-    check("raw", &world, FirstCut::Power, RAW);
+    Scenario::Raw.check(RAW);
 }
 
 #[test]
 fn an_lzma_update_survives_power_cuts_at_every_operation() {
-    let world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES);
-    check("lzma", &world, FirstCut::Power, LZMA);
+    Scenario::Lzma.check(LZMA);
 }
 
 #[test]
 fn a_revert_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES / 2);
-    world.unhealthy_attempts = 1;
-    check("raw, unhealthy first", &world, FirstCut::Power, REVERT);
+    Scenario::Revert.check(REVERT);
 }
 
 #[test]
 fn an_image_that_never_comes_up_is_left_whatever_the_power_does() {
-    let mut world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES / 2);
-    world.crashing_attempts = 1;
-    check("lzma, crashing first", &world, FirstCut::Power, CRASH);
+    Scenario::Crash.check(CRASH);
 }
 
 #[test]
 fn a_change_of_release_half_way_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Raw, Codec::Lzma], IMAGE_BYTES);
-    world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2);
-    check("raw, then another lzma", &world, FirstCut::Power, CHANGE);
+    Scenario::Change.check(CHANGE);
 }
 
 #[test]
 fn the_next_update_into_the_other_slot_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Lzma, Codec::Raw], IMAGE_BYTES);
-    assert_eq!(world.run(), Ok(End::Confirmed));
-    world.next_release();
-    check("raw, after an update", &world, FirstCut::Power, NEXT);
+    Scenario::Next.check(NEXT);
 }
 
 /// What a killed process has written is in the cache, where the next one reads it, and not on the medium.
