@@ -1,6 +1,6 @@
 //! The data folder, opened: the medium, and what it says about this device.
 //!
-//! The daemon holds it for as long as it runs, a command for a moment where no daemon runs; never two at once.
+//! The daemon holds it for as long as it runs, a command for a moment if no daemon runs; never two at once.
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::identity::load_root;
 /// An opened data folder.
 #[derive(Debug)]
 pub struct Home {
-    /// What the agent is told.
+    /// The agent's settings.
     pub config: Config,
     /// The medium.
     pub storage: Storage<FileDisk>,
@@ -35,7 +35,7 @@ pub const LOCK_TRIES: u32 = 50;
 pub const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Home {
-    /// Opens and locks the folder, which is made where there is none.
+    /// Opens and locks the folder, which is made if there is none.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -106,7 +106,7 @@ impl Home {
     /// Saves the record durably.
     ///
     /// # Errors
-    /// [`AgentError::Storage`] with the file where the medium did not do it, else [`AgentError::Record`].
+    /// [`AgentError::Storage`] with the file if the medium did not do it, else [`AgentError::Record`].
     pub fn save(&mut self, record: &Record) -> Result<(), AgentError> {
         match self.storage.carry_out(StoreOp::SaveRecord(record.encode())) {
             StoreAnswer::Stored(Ok(())) => Ok(()),
@@ -121,7 +121,7 @@ impl Home {
     /// Makes the running trial permanent.
     ///
     /// # Errors
-    /// [`AgentError`] where the boot control does not do it.
+    /// [`AgentError`] if the boot control does not do it.
     pub fn confirm(&mut self) -> Result<(), AgentError> {
         self.boot_control(InstallOp::Confirm)
     }
@@ -133,7 +133,7 @@ impl Home {
     /// and is given up then.
     ///
     /// # Errors
-    /// [`AgentError`] where the medium does not do it.
+    /// [`AgentError`] if the medium does not do it.
     pub fn give_up(&mut self, inventory: &mut Inventory, reason: FailureCode) -> Result<(), AgentError> {
         let deployment = inventory.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
         let known = deployment.is_some();
@@ -147,7 +147,7 @@ impl Home {
     /// Makes the old image the next to start.
     ///
     /// # Errors
-    /// [`AgentError`] where the boot control does not do it.
+    /// [`AgentError`] if the boot control does not do it.
     pub fn disarm(&mut self) -> Result<(), AgentError> {
         self.boot_control(InstallOp::Revert)
     }
@@ -157,7 +157,7 @@ impl Home {
         result.map_err(|_| self.failure(AgentError::Boot { path: self.config.data.clone() }))
     }
 
-    /// What the file system said, or `other` where it said nothing.
+    /// What the file system said, or `other` if it said nothing.
     pub(crate) fn failure(&mut self, other: AgentError) -> AgentError {
         match self.storage.disk_mut().take_error() {
             Some(error) => AgentError::Folder(error.into()),

@@ -1,4 +1,4 @@
-//! Enters what became of a deployment into the record where no daemon runs.
+//! Enters what became of a deployment into the record if no daemon runs.
 //!
 //! The session that does it is the one that a daemon would start. Its signed report is kept in the record, and sent when
 //! a daemon runs again.

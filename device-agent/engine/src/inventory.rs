@@ -8,7 +8,7 @@ use thiserror::Error;
 use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{BootView, Record, StoreOp};
 use whimbrel_protocol::disk::Disk;
-use whimbrel_protocol::envelope::{Envelope, Verified, VerifyError};
+use whimbrel_protocol::envelope::{Envelope, VerifyError};
 use whimbrel_protocol::ids::{ClassId, VendorId};
 use whimbrel_protocol::manifest::{TransferDescriptor, version_text};
 use whimbrel_protocol::trust::Root;
@@ -111,16 +111,25 @@ impl Inventory {
                 return Err(StartError::Record);
             }
         }
-        let (mut version, mut payload) = (None, None);
+        let (mut version, mut payload, mut target_envelope) = (None, None, None);
         let last = storage.last_payload();
         for slot in Slot::ALL {
-            let envelope = match verified_envelope(storage, slot, &root, accepts) {
-                Some(Ok(envelope)) => envelope,
-                Some(Err(error)) => {
+            // A slot whose envelope cannot be read now may be the one on trial: to go on as if it were not known would
+            // end the deployment. The host starts again later.
+            let Some(bytes) = storage.read_envelope(slot).map_err(StorageError::Disk)? else {
+                continue;
+            };
+            let verified =
+                Envelope::decode(&bytes).and_then(|envelope| envelope.verify(&root, accepts.signatures));
+            if slot == storage.target() {
+                target_envelope = Some(bytes);
+            }
+            let envelope = match verified {
+                Ok(envelope) => envelope,
+                Err(error) => {
                     findings.push(Finding::EnvelopeRefused { slot, error });
                     continue;
                 }
-                None => continue,
             };
             if let Some(facts) = SlotFacts::of(&envelope, accepts.vendor, accepts.class, slot) {
                 storage.learn(slot, facts);
@@ -132,17 +141,6 @@ impl Inventory {
             }
         }
         let boot = storage.boot_view();
-        let envelope = storage.load_envelope(storage.target());
-        Ok(Self { root, record: *record, boot, envelope, version, payload, findings })
+        Ok(Self { root, record: *record, boot, envelope: target_envelope, version, payload, findings })
     }
-}
-
-fn verified_envelope<D: Disk, B: BootControl>(
-    storage: &mut Storage<D, B>,
-    slot: Slot,
-    root: &Root,
-    accepts: &Accepts,
-) -> Option<Result<Envelope<Verified>, VerifyError>> {
-    let bytes = storage.load_envelope(slot)?;
-    Some(Envelope::decode(&bytes).and_then(|envelope| envelope.verify(root, accepts.signatures)))
 }

@@ -125,7 +125,7 @@ impl<'s> Agent<'s> {
     /// Starts a session on the medium of `home`.
     ///
     /// # Errors
-    /// [`AgentError`] where the system has no thread or no randomness.
+    /// [`AgentError`] if the system has no thread or no randomness.
     pub(crate) fn start(
         around: &'s mut Surroundings,
         mut home: Home,
@@ -165,7 +165,7 @@ impl<'s> Agent<'s> {
     /// Runs until the session is to end; gives the medium back, unless the process ends.
     ///
     /// # Errors
-    /// [`AgentError::Ended`] where a part of the agent has broken.
+    /// [`AgentError::Ended`] if a part of the agent has broken.
     pub(crate) async fn run(mut self) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
         self.carry_out();
         loop {

@@ -38,7 +38,7 @@ impl RebootCommand {
         Self { op, task }
     }
 
-    /// Waits until the command has failed, for ever where there is none. Cancel-safe.
+    /// Waits until the command has failed, for ever if there is none. Cancel-safe.
     pub(super) async fn failed(this: &mut Option<Self>) {
         match this {
             Some(Self { task, .. }) => {

@@ -73,12 +73,12 @@ impl Environment {
         *(if slot == Slot::A { a } else { b }) = bootable;
     }
 
-    /// The loader's rules: the slot to start, and what the environment must say *before* it is started, where
+    /// The loader's rules: the slot to start, and what the environment must say *before* it is started, if
     /// that is something else than it says now.
     ///
     /// 1. A trial with starts left, in a slot that may be started: one start less, then that slot.
     /// 2. A trial without: it is given up, its slot is not started again.
-    /// 3. The confirmed slot, or where that may not be started, the other one.
+    /// 3. The confirmed slot, or if that may not be started, the other one.
     fn choose(&self) -> (Slot, Option<Self>) {
         match self.trial {
             Some(trial) if trial.tries_left > 0 && self.is_bootable(trial.slot) => {
