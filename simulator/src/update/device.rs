@@ -49,7 +49,7 @@ pub struct FleetFacts {
     pub originals: Originals,
     /// What they run at first; nothing where nothing is said.
     pub starting: Option<Starting>,
-    /// The payloads of the release, for the books.
+    /// The payloads of the release, as the ledger tells them apart.
     pub payloads: Vec<PayloadFacts>,
     /// How long their links usually hold, in seconds.
     pub mean_time_between_losses_s: u64,
@@ -291,8 +291,8 @@ impl UpdatingDevice {
         }
     }
 
-    /// For the books: what of a data message is new to this device.
-    fn book(&mut self, payload: &[u8]) {
+    /// For the ledger: what of a data message is new to this device.
+    fn count(&mut self, payload: &[u8]) {
         self.outputs.extend(self.seen.answer(payload));
     }
 }
@@ -306,7 +306,7 @@ impl Machine for UpdatingDevice {
             Input::Message { topic, payload } => {
                 if let Some(address) = topic::parse(&self.facts.prefix, topic) {
                     if address.channel == Channel::Answers {
-                        self.book(payload);
+                        self.count(payload);
                     }
                     // A message is proof that the connection is good for something.
                     self.reconnect.reset();
