@@ -247,8 +247,8 @@ fn digits(version: u8) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::format;
-    use std::string::String;
+    use alloc::format;
+    use alloc::string::String;
 
     use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
 
