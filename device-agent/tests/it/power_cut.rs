@@ -60,6 +60,7 @@ const REVERT: Floor = Floor { points: 6_000, every: 19 };
 const CRASH: Floor = Floor { points: 6_000, every: 19 };
 const CHANGE: Floor = Floor { points: 5_000, every: 23 };
 const NEXT: Floor = Floor { points: 4_000, every: 13 };
+const FIRST: Floor = Floor { points: 1_000, every: 97 };
 const KILLED: Floor = Floor { points: 2_000, every: 7 };
 const _: () = assert!(RAW.points + LZMA.points + REVERT.points + CRASH.points + CHANGE.points >= 20_000);
 
@@ -102,6 +103,8 @@ pub(crate) enum Scenario {
     Change,
     /// The second update, into the other slot.
     Next,
+    /// A device that is started for the first time, and has no trust anchor yet.
+    First,
 }
 
 impl Scenario {
@@ -113,6 +116,7 @@ impl Scenario {
             Self::Crash => "lzma, crashing first",
             Self::Change => "raw, then another lzma",
             Self::Next => "raw, after an update",
+            Self::First => "raw, first start",
         }
     }
 
@@ -121,7 +125,7 @@ impl Scenario {
         let (codecs, len): (&[Codec], usize) = match self {
             Self::Raw => (&[Codec::Raw], IMAGE_BYTES),
             Self::Lzma => (&[Codec::Lzma], IMAGE_BYTES),
-            Self::Revert => (&[Codec::Raw], IMAGE_BYTES / 2),
+            Self::Revert | Self::First => (&[Codec::Raw], IMAGE_BYTES / 2),
             Self::Crash => (&[Codec::Lzma], IMAGE_BYTES / 2),
             Self::Change => (&[Codec::Raw, Codec::Lzma], IMAGE_BYTES),
             Self::Next => (&[Codec::Lzma, Codec::Raw], IMAGE_BYTES),
@@ -131,6 +135,7 @@ impl Scenario {
             Self::Raw | Self::Lzma => {}
             Self::Revert => world.unhealthy_attempts = 1,
             Self::Crash => world.crashing_attempts = 1,
+            Self::First => world.pins = true,
             Self::Change => world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2),
             Self::Next => {
                 assert_eq!(world.run(), Ok(End::Confirmed));
@@ -168,6 +173,11 @@ fn an_image_that_never_comes_up_is_left_whatever_the_power_does() {
 #[test]
 fn a_change_of_release_half_way_survives_power_cuts_at_every_operation() {
     Scenario::Change.check(CHANGE);
+}
+
+#[test]
+fn a_first_start_and_its_update_survive_power_cuts_at_every_operation() {
+    Scenario::First.check(FIRST);
 }
 
 #[test]

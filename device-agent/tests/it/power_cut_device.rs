@@ -119,6 +119,8 @@ pub(crate) struct World<D, B = EnvironmentBoot> {
     pub(crate) confirmed: bool,
     /// Whether the bytes fetched again are counted: not where faults make more of them.
     pub(crate) check_refetched: bool,
+    /// The device pins its trust anchor when it starts first: one more write.
+    pub(crate) pins: bool,
     /// A reported revert ends the run.
     pub(crate) reverts_are_ends: bool,
     /// When the medium gets more room.
@@ -209,6 +211,7 @@ impl<D: Medium, B: Control> World<D, B> {
             confirming: false,
             confirmed: false,
             check_refetched: true,
+            pins: false,
             reverts_are_ends: false,
             room_at: None,
             served_without_room: 0,
@@ -311,7 +314,11 @@ impl<D: Medium, B: Control> World<D, B> {
         let storage = Storage::start(disk, (self.make_boot)(), options).ok()?;
         self.lives += 1;
         let anchor = self.anchor.clone();
-        let anchor = |_: &[u8]| Ok::<_, Infallible>(anchor);
+        let pins = self.pins;
+        let anchor = |pinned: &[u8]| {
+            let (root, bytes) = anchor;
+            Ok::<_, Infallible>((root, if pins { bytes } else { pinned.to_vec() }))
+        };
         let device = Device::start(storage, self.config(), anchor, self.now, UnixTime::default()).ok()?;
         Some(Life::new(self, device).run())
     }
