@@ -232,7 +232,7 @@ impl BootControl for EnvironmentBoot {
         Ok(slot.and_then(Slot::from_number))
     }
 
-    /// What [`Environment::choose`] says, after what it wants written is durable.
+    /// What `Environment::choose` says, after what it wants written is durable.
     fn select(&mut self, disk: &mut dyn Disk) -> Result<Option<Slot>, DiskError> {
         let default = self.fallback(disk);
         let Ok(Some(environment)) = self.load(disk) else {
