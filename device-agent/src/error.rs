@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use whimbrel_engine::storage::StorageError;
 
 use crate::config::ConfigError;
+use crate::disk::FolderError;
 use crate::hooks::HookError;
 use crate::identity::IdentityError;
 use crate::standalone::InstallError;
-use crate::storage::StorageError;
 
 /// Why nothing goes on.
 #[derive(Debug, Error)]
@@ -21,6 +22,9 @@ pub enum AgentError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// What is in the data folder cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The hooks cannot be used.
@@ -71,7 +75,7 @@ impl AgentError {
     /// Whether another process has the data folder.
     #[must_use]
     pub const fn is_locked(&self) -> bool {
-        matches!(self, Self::Storage(StorageError::Locked { .. }))
+        matches!(self, Self::Folder(FolderError::Locked { .. }))
     }
 
     /// The error and its causes in one line.

@@ -13,7 +13,7 @@ use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::{Role, Root, TrustError};
 
 use crate::config::DeviceConfig;
-use crate::storage::sync_names;
+use crate::disk::sync_names;
 
 /// Why the device's key or its trust anchor cannot be used.
 #[derive(Debug, Error)]

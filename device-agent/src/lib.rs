@@ -1,23 +1,21 @@
-//! The device agent of Whimbrel: the shell around [`DeviceSession`](whimbrel_protocol::device::DeviceSession)
-//! on Linux.
+//! The device agent of Whimbrel: the host of the device engine ([`whimbrel_engine`]) on Linux.
 
 extern crate alloc;
 
 mod agent;
-mod books;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod disk;
 pub mod error;
+mod events;
 pub mod home;
 pub mod hooks;
 pub mod identity;
-pub mod installer;
 pub mod mqtt;
+mod outcome;
 pub mod standalone;
 pub mod status;
-pub mod storage;
-mod telling;
 mod worker;

@@ -49,7 +49,7 @@ impl SharedDisk {
         self.written
     }
 
-    /// Bytes of memory that it keeps for this device alone, without the books about it.
+    /// Bytes of memory that it keeps for this device alone, without what it remembers of each block.
     #[must_use]
     pub fn own_bytes(&self) -> usize {
         self.areas.iter().map(Medium::own_bytes).sum()
@@ -114,7 +114,7 @@ const fn beyond(area: Area, offset: u64, error: BeyondMedium) -> DiskError {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use whimbrel_agent::storage::MemoryDisk;
+    use whimbrel_engine::MemoryDisk;
 
     use super::*;
 

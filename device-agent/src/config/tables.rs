@@ -8,7 +8,7 @@ use whimbrel_protocol::limits::{CHUNK_HEADER_BYTES_MAX, WINDOW_BYTES_MAX, WINDOW
 use whimbrel_settings::{Program, read, settings};
 
 use super::parse::{self, Reboot, Url};
-use crate::storage::PatchMode;
+use whimbrel_engine::storage::PatchMode;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use whimbrel_agent::config::{Config, Reboot, Sources, default_file, values};
-use whimbrel_agent::storage::PatchMode;
+use whimbrel_engine::storage::PatchMode;
 use whimbrel_protocol::ids::{ClassId, VendorId};
 use whimbrel_protocol::testing::Fixture;
 

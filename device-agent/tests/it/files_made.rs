@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use whimbrel_agent::disk::FileDisk;
 use whimbrel_agent::identity::load_or_make_key;
-use whimbrel_agent::storage::FileDisk;
 
 use crate::storage_files::{strace, traced_folder};
 

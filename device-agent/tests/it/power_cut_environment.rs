@@ -1,8 +1,9 @@
 //! The boot environment is lost, zeroed, deleted or rots, after power went at any operation: what is started is
 //! the confirmed slot, and the update goes on.
 
-use whimbrel_agent::installer::Slot;
-use whimbrel_agent::storage::{Storage, StorageOptions};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::{Storage, StorageOptions};
 use whimbrel_protocol::disk::Area;
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::manifest::Codec;
@@ -134,7 +135,8 @@ fn check(base: &World<SimDisk>, confirmed: Slot, operation: u64, damage: Damage)
     world.running = None;
     world.boots = 0;
 
-    let mut loader = Storage::start(world.disk.clone(), StorageOptions::default()).unwrap();
+    let mut loader =
+        Storage::start(world.disk.clone(), EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     let slot = loader.boot().unwrap();
     world.check_image(&world.disk, slot).unwrap();
     if damage.loses_environment() {

@@ -2,8 +2,7 @@
 
 use alloc::sync::Arc;
 
-use lzma_rust2::{LzmaOptions, LzmaWriter};
-use std::io::Write as _;
+use lzma_rust2::{LzmaOptions, LzmaWriter, Write as _};
 use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{Digest, PayloadTag};

@@ -1,6 +1,6 @@
 //! Trials that the loader and the record do not agree on.
 
-use whimbrel_agent::installer::Slot;
+use whimbrel_engine::slot::Slot;
 use whimbrel_protocol::device::InstallOp;
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::message::{FailureCode, State};

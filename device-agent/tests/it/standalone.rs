@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use whimbrel_agent::storage::{FileDisk, PatchMode, Storage, StorageOptions, StoreAnswer};
+use whimbrel_agent::disk::FileDisk;
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{PatchMode, Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::chunk::{ChunkSalt, Index, Layout};
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::device::{Record, StoreOp};
@@ -250,7 +252,7 @@ fn an_older_release_is_refused_after_a_newer_one_was_confirmed() {
 fn a_release_below_the_minimum_that_was_seen_is_refused() {
     let (fixture, device, stick) = device_and_stick();
     let disk = FileDisk::open(&device.path("data")).unwrap();
-    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     let record = Record { root: fixture.root_bytes(), min_sequence: 9, ..Record::default() };
     let saved = storage.carry_out(StoreOp::SaveRecord(record.encode()));
     assert_eq!(saved, StoreAnswer::Stored(Ok(())));

@@ -3,8 +3,9 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{Storage, StorageError, StorageOptions};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::{Slot, SlotFacts};
+use whimbrel_engine::storage::{Storage, StorageError, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp, Place, StoreFailure, Trial};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
@@ -41,7 +42,7 @@ fn on_trial<D: Disk>(disk: D, release: &Release) -> Storage<D> {
 fn restarted(disk: &SimDisk) -> Storage<SimDisk> {
     let mut disk = disk.clone();
     disk.kill();
-    Storage::start(disk, StorageOptions::default()).unwrap()
+    Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap()
 }
 
 /// What the loader starts from a copy of this medium.
@@ -228,7 +229,10 @@ fn a_slot_that_can_start_keeps_the_envelope_of_its_image() {
 fn started_after(mut storage: Storage<Lying>) -> Slot {
     storage.disk_mut().lies = None;
     storage.disk_mut().cached.clear();
-    Storage::start(storage.into_disk(), StorageOptions::default()).unwrap().boot().unwrap()
+    Storage::start(storage.into_disk(), EnvironmentBoot::new(), StorageOptions::default())
+        .unwrap()
+        .boot()
+        .unwrap()
 }
 
 #[test]
@@ -286,7 +290,7 @@ fn nothing_is_opened_where_the_medium_has_something_else_than_protects_the_slot(
 fn an_agent_does_not_start_where_the_medium_has_another_boot_control_than_was_written() {
     for lie in lies(&[Area::BootEnvironment, Area::BootDefault]) {
         let disk = Lying { lies: Some(lie), ..Lying::new() };
-        let failed = Storage::start(disk, StorageOptions::default()).err();
+        let failed = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).err();
         let area = lie.0;
         assert!(
             matches!(failed, Some(StorageError::Disk(DiskError::Failed { area: at })) if at == area),
@@ -345,7 +349,7 @@ fn what_runs_and_is_not_confirmed_is_on_trial_also_where_the_environment_was_los
     let mut disk = on_trial(SimDisk::new(), &release(&fixture(), 1)).into_disk();
     disk.zero(Area::BootEnvironment);
     let options = StorageOptions { running: Some(Slot::B), ..StorageOptions::default() };
-    let mut storage = Storage::start(disk, options).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), options).unwrap();
     assert_eq!((storage.running(), storage.target()), (Slot::B, Slot::B));
     assert_eq!(storage.boot_view().trial, Trial::Running);
     storage.install(InstallOp::Confirm).unwrap();
@@ -375,7 +379,12 @@ fn a_failed_trial_is_told_of_until_its_slot_is_looked_at_again() {
 fn a_trial_gets_at_least_one_start() {
     let release = release(&fixture(), 1);
     let disk = armed(SimDisk::new(), &release).into_disk();
-    let mut storage = Storage::start(disk, StorageOptions { tries: 0, ..StorageOptions::default() }).unwrap();
+    let mut storage = Storage::start(
+        disk,
+        EnvironmentBoot::new(),
+        StorageOptions { tries: 0, ..StorageOptions::default() },
+    )
+    .unwrap();
     let facts = SlotFacts {
         release: release.digest,
         sequence: 1,

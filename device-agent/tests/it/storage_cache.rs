@@ -1,6 +1,7 @@
 //! What is only in the cache: it is flushed and read back before it is believed, and before anything claims it.
 
-use whimbrel_agent::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::{Codec, Filter};
@@ -37,7 +38,7 @@ fn what_a_killed_process_left_in_the_cache_is_durable_before_it_is_gone_on_from(
         disk.write(area, end, &[7; 16 * 512]).unwrap();
     }
     disk.kill();
-    let disk = Storage::start(disk, StorageOptions::default()).unwrap().into_disk();
+    let disk = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap().into_disk();
     for (area, end) in SMALL.into_iter().zip(ends) {
         assert_eq!(disk.durable_content(area)[end as usize..], [7; 16 * 512], "{area:?}");
     }
@@ -55,7 +56,7 @@ fn what_a_failed_flush_left_in_the_cache_is_not_gone_on_from() {
     }
     disk.kill();
     disk.heal();
-    let disk = Storage::start(disk, StorageOptions::default()).unwrap().into_disk();
+    let disk = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap().into_disk();
     for area in SMALL {
         assert!(disk.content(area) == disk.durable_content(area), "{area:?}");
     }
@@ -68,7 +69,7 @@ fn each_small_area_is_flushed_before_its_cache_is_dropped_and_both_before_anythi
     // Something to write: the environment is lost.
     disk.zero(Area::BootEnvironment);
     disk.start_trace();
-    let disk = Storage::start(disk, StorageOptions::default()).unwrap().into_disk();
+    let disk = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap().into_disk();
     let steps = SMALL.into_iter().flat_map(|area| [DiskStep::Flush(area), DiskStep::DropCache(area)]);
     let steps: Vec<_> = steps.collect();
     assert_eq!(disk.trace()[..steps.len()], steps);
@@ -92,11 +93,14 @@ fn chunks_and_pages_that_are_only_in_the_cache_of_a_failed_flush_are_missing() {
             storage.disk_mut().fail_at(DiskFault::Failed, next, false);
             assert!(storage.disk_mut().flush(failing).is_err());
             storage.disk_mut().heal();
-            let mut storage = Storage::start(storage.into_disk(), StorageOptions::default()).unwrap();
+            let mut storage =
+                Storage::start(storage.into_disk(), EnvironmentBoot::new(), StorageOptions::default())
+                    .unwrap();
             let found = open(&mut storage, &release).unwrap().held;
             let mut disk = storage.into_disk();
             disk.power_cut(Survival::None, 1);
-            let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+            let mut storage =
+                Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
             let place = format!("{}, {failing:?}", codec.name());
             assert!(found.len() < count, "{place} was not flushed");
             assert_eq!(open(&mut storage, &release).unwrap().held, found, "{place}");
@@ -144,11 +148,11 @@ fn what_is_found_in_the_cache_is_durable_before_it_is_claimed() {
     write_chunks(&mut storage, &release, 0..10);
     let mut disk = storage.into_disk();
     disk.kill();
-    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     assert_eq!(open(&mut storage, &release).unwrap().held.len(), 10);
     let mut disk = storage.into_disk();
     disk.power_cut(Survival::None, 1);
-    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     let found = open(&mut storage, &release).unwrap();
     assert_eq!((found.held.len(), found.held.next_missing(0)), (10, Some(10)));
     assert_eq!(found.bytes_received, 10 * 1024);
@@ -171,7 +175,7 @@ fn a_payload_that_was_found_wrong_is_forgotten_also_after_a_power_cut() {
     assert_eq!(storage.install(InstallOp::Install), Err(InstallFailure::Mismatch));
     let mut disk = storage.into_disk();
     disk.power_cut(Survival::None, 1);
-    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     assert_eq!(storage.last_payload(), None);
     assert!(open(&mut storage, &release).unwrap().held.is_empty());
 }

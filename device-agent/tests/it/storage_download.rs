@@ -1,6 +1,8 @@
 //! What a download leaves on the medium and what is found of it again; the device's record.
 
-use whimbrel_agent::storage::{LoadedRecord, MemoryDisk, Storage, StorageOptions};
+use whimbrel_engine::MemoryDisk;
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{LoadedRecord, Storage, StorageOptions};
 use whimbrel_protocol::device::{Record, StoreFailure, StoreOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::ChunkIndex;
@@ -20,7 +22,7 @@ fn release(seed: u8) -> Release {
 }
 
 fn restarted<D: Disk>(storage: Storage<D>) -> Storage<D> {
-    Storage::start(storage.into_disk(), StorageOptions::default()).unwrap()
+    Storage::start(storage.into_disk(), EnvironmentBoot::new(), StorageOptions::default()).unwrap()
 }
 
 fn missing(found: &whimbrel_protocol::device::Found) -> Vec<u32> {
@@ -237,12 +239,13 @@ fn a_torn_record_never_counts() {
     let mut seen = [0, 0];
     for seed in 0..2000 {
         let mut disk = cut.clone();
-        let mut storage = Storage::start(&mut disk, StorageOptions::default()).unwrap();
+        let mut storage =
+            Storage::start(&mut disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
         storage.disk_mut().kill();
         storage.disk_mut().crash_at(1 + seed % 2);
         assert!(store(&mut storage, StoreOp::SaveRecord(long(2).encode())).is_err());
         disk.power_cut(Survival::ALL[seed as usize / 2 % 4], seed);
-        let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+        let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
         let LoadedRecord::Found(found) = storage.load_record().unwrap() else {
             panic!("seed {seed}: no record");
         };

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use whimbrel_agent::storage::{FileDisk, StorageError};
+use whimbrel_agent::disk::{FileDisk, FolderError};
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{DiskStep, SimDisk};
@@ -77,7 +78,7 @@ fn factory() -> tempfile::TempDir {
 /// The world that the power-cut tests have, on files in `folder`.
 fn on_files(codec: Codec, folder: &Path) -> World<Files> {
     let sim = world::<SimDisk>(&[codec], IMAGE_BYTES);
-    World::new(Files::open(folder), sim.service, &image(0, IMAGE_BYTES))
+    World::new(Files::open(folder), EnvironmentBoot::new, sim.service, &image(0, IMAGE_BYTES))
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn a_folder_is_used_by_one_agent_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let first = FileDisk::open(folder.path()).unwrap();
     let error = FileDisk::open(folder.path()).unwrap_err();
-    assert!(matches!(&error, StorageError::Locked { path } if path == folder.path()));
+    assert!(matches!(&error, FolderError::Locked { path } if path == folder.path()));
     assert!(error.to_string().contains(folder.path().to_str().unwrap()));
     drop(first);
     FileDisk::open(folder.path()).unwrap();

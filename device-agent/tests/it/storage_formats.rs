@@ -1,7 +1,7 @@
 //! What is where on the medium (SPEC sections 8.6 to 8.9). Devices in the field have it: a change here needs a new
 //! format number, and a reader for the old one.
 
-use whimbrel_agent::storage::FileDisk;
+use whimbrel_agent::disk::FileDisk;
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{Checkpoint, JournalSector, Record};
 use whimbrel_protocol::disk::Area;

@@ -1,7 +1,9 @@
 //! From the complete payload to the armed trial: what decodes, what does not, and whose fault it is.
 
-use whimbrel_agent::installer::{Slot, SlotFacts};
-use whimbrel_agent::storage::{MemoryDisk, Storage};
+use whimbrel_engine::MemoryDisk;
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::slot::{Slot, SlotFacts};
+use whimbrel_engine::storage::Storage;
 use whimbrel_protocol::device::{InstallFailure, InstallOp, Place, Trial};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::ids::Digest;
@@ -136,7 +138,12 @@ fn facts(release: &Release) -> SlotFacts {
 }
 
 fn restarted(storage: Storage<MemoryDisk>) -> Storage<MemoryDisk> {
-    Storage::start(storage.into_disk(), whimbrel_agent::storage::StorageOptions::default()).unwrap()
+    Storage::start(
+        storage.into_disk(),
+        EnvironmentBoot::new(),
+        whimbrel_engine::storage::StorageOptions::default(),
+    )
+    .unwrap()
 }
 
 /// A trial is armed only for an image that was hashed on the medium in this run of the agent.
@@ -203,8 +210,8 @@ fn a_trial_is_started_three_times_and_then_given_up() {
 #[test]
 fn a_trial_is_started_as_often_as_it_was_armed_with() {
     let (storage, release) = armed();
-    let options = whimbrel_agent::storage::StorageOptions { tries: 1, ..Default::default() };
-    let mut storage = Storage::start(storage.into_disk(), options).unwrap();
+    let options = whimbrel_engine::storage::StorageOptions { tries: 1, ..Default::default() };
+    let mut storage = Storage::start(storage.into_disk(), EnvironmentBoot::new(), options).unwrap();
     storage.learn(Slot::B, facts(&release));
     storage.install(InstallOp::Activate).unwrap();
     assert_eq!(storage.boot().unwrap(), Slot::B);

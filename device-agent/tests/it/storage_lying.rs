@@ -1,6 +1,6 @@
 //! A medium that says it has written what it has not.
 
-use whimbrel_agent::storage::MemoryDisk;
+use whimbrel_engine::MemoryDisk;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 
 /// What a medium does instead of what it says.

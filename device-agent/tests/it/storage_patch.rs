@@ -1,7 +1,10 @@
 //! A patch that is stored whole becomes its image: what is read and written for it, what does not count, and what is
 //! left of it after a restart.
 
-use whimbrel_agent::storage::{FileDisk, MemoryDisk, PatchMode, PatchOptions, Storage, StorageOptions};
+use whimbrel_agent::disk::FileDisk;
+use whimbrel_engine::MemoryDisk;
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp};
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::DecoderMemory;
@@ -24,7 +27,12 @@ fn started(mode: PatchMode, pair: &Pair) -> Storage<SimDisk> {
 
 fn restarted(storage: Storage<SimDisk>, mode: PatchMode) -> Storage<SimDisk> {
     let patch = options(mode);
-    Storage::start(storage.into_disk(), StorageOptions { patch, ..StorageOptions::default() }).unwrap()
+    Storage::start(
+        storage.into_disk(),
+        EnvironmentBoot::new(),
+        StorageOptions { patch, ..StorageOptions::default() },
+    )
+    .unwrap()
 }
 
 /// Runs an installation until power goes during the operation with this number, and starts again.
@@ -252,8 +260,12 @@ fn a_damaged_state_or_record_gives_way_to_the_one_before_and_two_to_a_replay() {
             let mut disk = disk.clone();
             damaged.iter().for_each(|at| disk.flip(Area::Progress, at * 8 + 77));
             let patch = options(PatchMode::State);
-            let mut storage =
-                Storage::start(disk, StorageOptions { patch, ..StorageOptions::default() }).unwrap();
+            let mut storage = Storage::start(
+                disk,
+                EnvironmentBoot::new(),
+                StorageOptions { patch, ..StorageOptions::default() },
+            )
+            .unwrap();
             assert!(open(&mut storage, &release).unwrap().held.is_complete());
             if !lost {
                 finishes(&mut storage);

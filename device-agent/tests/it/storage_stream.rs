@@ -1,7 +1,8 @@
 //! A patch that is applied as it arrives: what of it is kept, what is claimed of it after a restart, and how little room
 //! it takes.
 
-use whimbrel_agent::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{PatchMode, PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{Found, InstallFailure, InstallOp, StoreFailure, StoreOp};
 use whimbrel_protocol::disk::{Area, Disk};
@@ -27,7 +28,7 @@ fn started(buffer_bytes: u64) -> Storage<SimDisk> {
 
 fn restarted(storage: Storage<SimDisk>) -> Storage<SimDisk> {
     let options = StorageOptions { patch: options(RING_BYTES), ..StorageOptions::default() };
-    Storage::start(storage.into_disk(), options).unwrap()
+    Storage::start(storage.into_disk(), EnvironmentBoot::new(), options).unwrap()
 }
 
 fn count(release: &Release) -> u32 {
@@ -146,8 +147,12 @@ fn a_stream_that_lost_its_states_fetches_again_and_becomes_the_image() {
         let mut disk = disk.clone();
         damaged.iter().for_each(|at| disk.flip(Area::Progress, at * 8 + 300));
         let patch = options(RING_BYTES);
-        let mut storage =
-            Storage::start(disk, StorageOptions { patch, ..StorageOptions::default() }).unwrap();
+        let mut storage = Storage::start(
+            disk,
+            EnvironmentBoot::new(),
+            StorageOptions { patch, ..StorageOptions::default() },
+        )
+        .unwrap();
         let found = open(&mut storage, &release).unwrap();
         let lost = held.len() - found.held.len();
         assert_eq!(lost > 8, damaged.len() == 2, "{damaged:?}: {lost} chunks");

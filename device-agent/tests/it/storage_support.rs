@@ -2,7 +2,8 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_agent::storage::{PatchOptions, Storage, StorageOptions, StoreAnswer};
+use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::storage::{PatchOptions, Storage, StorageOptions, StoreAnswer};
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{Checkpoint, Found, Opening, StoreFailure, StoreOp};
 use whimbrel_protocol::disk::{Area, Disk};
@@ -20,7 +21,7 @@ pub(crate) fn fixture() -> Arc<Fixture> {
 
 /// The machine has started and runs slot A.
 pub(crate) fn started<D: Disk>(disk: D) -> Storage<D> {
-    let mut storage = Storage::start(disk, StorageOptions::default()).unwrap();
+    let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default()).unwrap();
     storage.boot().unwrap();
     storage
 }
@@ -113,7 +114,9 @@ pub(crate) fn started_with<D: Disk>(mut disk: D, factory: &[u8], patch: PatchOpt
     disk.reserve(Area::SlotA, factory.len() as u64).unwrap();
     disk.write(Area::SlotA, 0, factory).unwrap();
     disk.flush(Area::SlotA).unwrap();
-    let mut storage = Storage::start(disk, StorageOptions { patch, ..StorageOptions::default() }).unwrap();
+    let mut storage =
+        Storage::start(disk, EnvironmentBoot::new(), StorageOptions { patch, ..StorageOptions::default() })
+            .unwrap();
     storage.boot().unwrap();
     storage
 }

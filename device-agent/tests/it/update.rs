@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use whimbrel_agent::storage::PatchMode;
+use whimbrel_engine::storage::PatchMode;
 use whimbrel_protocol::ids::ChunkIndex;
 use whimbrel_protocol::manifest::{Codec, TransferDescriptor};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, Report};

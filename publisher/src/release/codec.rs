@@ -4,10 +4,11 @@
 //! pieces of a large one. The tries and their order are fixed, so that the same image always gives the same
 //! payload.
 
+use core::cell::Cell;
 use std::io::{self, Read, Write};
 
 use lzma_rust2::filter::bcj::{BcjReader, BcjWriter};
-use lzma_rust2::{LzmaOptions, LzmaReader, LzmaWriter};
+use lzma_rust2::{Error, LzmaOptions, LzmaReader, LzmaWriter, Read as LzmaRead, Write as LzmaWrite};
 use whimbrel_protocol::limits::DICTIONARY_BYTES_MAX;
 use whimbrel_protocol::manifest::{Filter, LzmaHeader, LzmaProperties};
 
@@ -115,6 +116,8 @@ impl Effort {
     }
 }
 
+/// Bytes that are taken from the decompressor at once.
+const COPY_BYTES: usize = 8 * 1024;
 /// Bytes that are handed to the compressor at once.
 const STEP_BYTES: usize = 64 * 1024;
 
@@ -153,13 +156,62 @@ fn filtered(image: &[u8], filter: Filter) -> Option<Vec<u8>> {
 /// Those of `payload` and `sink`; [`io::ErrorKind::InvalidData`] if the stream is no LZMA stream, ends early,
 /// or is followed by more bytes.
 pub fn decompress(payload: impl Read, header: &LzmaHeader, mut sink: impl Write) -> io::Result<()> {
+    let failure = Cell::new(None);
+    let source = Source { reader: payload, failure: &failure };
+    unpack(source, header, &mut sink).map_err(|error| match (failure.take(), error) {
+        (Some(failed), _) | (None, Unpacking::Sink(failed)) => failed,
+        (None, Unpacking::Stream(Error::Eof)) => io::ErrorKind::UnexpectedEof.into(),
+        (
+            None,
+            Unpacking::Stream(
+                Error::InvalidData(what)
+                | Error::InvalidInput(what)
+                | Error::Unsupported(what)
+                | Error::Other(what),
+            ),
+        ) => invalid(what),
+        (None, Unpacking::Stream(_)) => invalid("stream cannot be read"),
+    })
+}
+
+/// Why the image did not come out.
+enum Unpacking {
+    Stream(Error),
+    Sink(io::Error),
+}
+
+impl From<Error> for Unpacking {
+    fn from(error: Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+/// A payload as the decompressor reads it; what its reader says of an error is kept apart.
+struct Source<'f, R> {
+    reader: R,
+    failure: &'f Cell<Option<io::Error>>,
+}
+
+impl<R: Read> LzmaRead for Source<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        self.reader.read(into).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Error::Interrupted,
+            _ => {
+                self.failure.set(Some(error));
+                Error::Other("the payload cannot be read")
+            }
+        })
+    }
+}
+
+fn unpack(source: impl LzmaRead, header: &LzmaHeader, sink: &mut impl Write) -> Result<(), Unpacking> {
     let LzmaProperties { lc, lp, pb } = header.properties;
     let (lc, lp, pb) = (lc.into(), lp.into(), pb.into());
-    let mut reader = LzmaReader::new(payload, header.image_size, lc, lp, pb, header.dictionary_bytes, None)?;
+    let mut reader = LzmaReader::new(source, header.image_size, lc, lp, pb, header.dictionary_bytes, None)?;
     reader.set_relaxed_end_condition(false);
     let mut reader = match header.filter {
         Filter::None => {
-            copy(&mut reader, header, &mut sink)?;
+            copy(&mut reader, header, sink)?;
             return check_end(reader);
         }
         Filter::X86 => BcjReader::new_x86(reader, 0),
@@ -168,22 +220,32 @@ pub fn decompress(payload: impl Read, header: &LzmaHeader, mut sink: impl Write)
         Filter::Arm64 => BcjReader::new_arm64(reader, 0),
         Filter::RiscV => BcjReader::new_riscv(reader, 0),
     };
-    copy(&mut reader, header, &mut sink)?;
+    copy(&mut reader, header, sink)?;
     check_end(reader.into_inner())
 }
 
-/// Copies until the reader has ended, which happens after exactly the image's size.
-fn copy(reader: &mut impl Read, header: &LzmaHeader, sink: &mut impl Write) -> io::Result<()> {
-    if io::copy(reader, sink)? == header.image_size { Ok(()) } else { Err(invalid("stream ends early")) }
+/// Copies until the reader says that it has ended, which is after exactly the image's size.
+fn copy(reader: &mut impl LzmaRead, header: &LzmaHeader, sink: &mut impl Write) -> Result<(), Unpacking> {
+    let (mut buffer, mut copied) = (vec![0; COPY_BYTES], 0);
+    loop {
+        let len = reader.read(&mut buffer)?;
+        let part = buffer.get(..len).filter(|part| !part.is_empty());
+        let Some(part) = part else {
+            let ended = copied == header.image_size;
+            return if ended { Ok(()) } else { Err(Error::InvalidData("stream ends early").into()) };
+        };
+        sink.write_all(part).map_err(Unpacking::Sink)?;
+        copied += len as u64;
+    }
 }
 
 /// Checks that the stream and its source end together.
-fn check_end(reader: LzmaReader<impl Read>) -> io::Result<()> {
+fn check_end(reader: LzmaReader<impl LzmaRead>) -> Result<(), Unpacking> {
     let (mut source, unused) = reader.into_parts();
     if unused.is_empty() && source.read(&mut [0])? == 0 {
         Ok(())
     } else {
-        Err(invalid("bytes follow the stream"))
+        Err(Error::InvalidData("bytes follow the stream").into())
     }
 }
 

@@ -1,8 +1,6 @@
 //! `whimbrel release build`
 
-use std::io::Read as _;
-
-use lzma_rust2::LzmaReader;
+use lzma_rust2::{LzmaReader, Read as _};
 use serde_json::Value as Json;
 use whimbrel_protocol::chunk::{ChunkSalt, Layout, PageList};
 use whimbrel_protocol::envelope::Envelope;
@@ -69,8 +67,10 @@ fn a_payload_without_a_filter_is_an_ordinary_lzma_file() {
     let [(_, described)] = &images(&place)[..] else { panic!("one image") };
     let bytes = payload(&place, described);
     assert_eq!(bytes[0], 0);
-    let mut out = Vec::new();
-    LzmaReader::new_mem_limit(&bytes[1..], u32::MAX, None).unwrap().read_to_end(&mut out).unwrap();
+    let mut out = vec![0; image.len()];
+    let mut reader = LzmaReader::new_mem_limit(&bytes[1..], u32::MAX, None).unwrap();
+    reader.read_exact(&mut out).unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     assert!(out == image);
 }
 

@@ -3,9 +3,7 @@
 //! The images are other people's and have other licences, so they are not part of this project. These tests run if
 //! somebody asks for them and `WHIMBREL_PATCH_PAIRS` names a folder with NAME.old and NAME.new, or the same with `.xz`.
 
-use std::io::Read as _;
-
-use lzma_rust2::XzReader;
+use lzma_rust2::{Read as _, XzReader};
 use whimbrel_protocol::patch::{Decoder, Header};
 use whimbrel_publisher::patch::{PatchOptions, diff};
 
@@ -26,7 +24,14 @@ fn image(name: &str) -> Vec<u8> {
     let bytes = std::fs::read(&packed)
         .unwrap_or_else(|error| panic!("neither {name} nor {}: {error}", packed.display()));
     let mut image = Vec::new();
-    XzReader::new(&bytes[..], false).read_to_end(&mut image).unwrap();
+    let mut reader = XzReader::new(&bytes[..], false);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buffer).unwrap() {
+            0 => break,
+            len => image.extend(&buffer[..len]),
+        }
+    }
     image
 }
 

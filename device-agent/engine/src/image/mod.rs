@@ -1,0 +1,60 @@
+//! Images on the medium: hashing them, and making them from payloads.
+
+mod hash;
+#[cfg(feature = "lzma")]
+mod lzma;
+mod patch;
+
+use whimbrel_protocol::disk::{Area, DiskError};
+use whimbrel_protocol::manifest::{Codec, DecoderMemory};
+
+pub(crate) use hash::hash_medium;
+#[cfg(feature = "lzma")]
+pub(crate) use lzma::decode;
+pub(crate) use patch::{Applier, Applying};
+
+/// What is decoded into what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoding {
+    /// Bytes of the payload in [`Area::Staging`].
+    pub(crate) transfer_size: u64,
+    /// Where the image goes.
+    pub(crate) slot: Area,
+    /// Bytes of the image.
+    pub(crate) image_size: u64,
+    /// What the manifest says that the decoder needs.
+    pub(crate) memory: DecoderMemory,
+}
+
+/// Why a payload did not become an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PayloadFailure {
+    /// The medium failed.
+    Disk(DiskError),
+    /// The payload is wrong, or the image that it starts from.
+    Malformed,
+}
+
+impl From<DiskError> for PayloadFailure {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Whether this build has the decoder of `codec`.
+pub(crate) const fn can_decode(codec: Codec) -> bool {
+    match codec {
+        Codec::Raw => true,
+        Codec::Lzma => cfg!(feature = "lzma"),
+        Codec::Patch => cfg!(feature = "patch"),
+    }
+}
+
+/// Without the feature `lzma` nothing is opened that would have to be decompressed.
+#[cfg(not(feature = "lzma"))]
+pub(crate) fn decode(
+    _: &mut impl whimbrel_protocol::disk::Disk,
+    _: &Decoding,
+) -> Result<whimbrel_protocol::ids::Digest, PayloadFailure> {
+    Err(PayloadFailure::Malformed)
+}

@@ -1,0 +1,96 @@
+//! What people learn of what happens: log lines with fixed words, and counters.
+
+use alloc::collections::BTreeMap;
+
+use tracing::{debug, error, info, warn};
+use whimbrel_protocol::device::{Event, StoreFailure};
+use whimbrel_protocol::topic::Channel;
+
+/// Counts since the daemon started. Names are stable and few: none comes from the network.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Messages that were not acted on, by reason.
+    pub(crate) rejected: BTreeMap<&'static str, u64>,
+    /// Everything else.
+    pub(crate) other: BTreeMap<&'static str, u64>,
+}
+
+impl Counters {
+    pub(crate) fn count(&mut self, name: &'static str) {
+        *self.other.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn reject(&mut self, name: &'static str) {
+        *self.rejected.entry(name).or_default() += 1;
+    }
+
+    /// Logs and counts an event of the session.
+    pub(crate) fn log(&mut self, event: &Event) {
+        match event {
+            Event::StateChanged { state, deferred, failure } => {
+                let reason = deferred.map(|reason| reason.name()).or(failure.map(|code| code.name()));
+                info!(state = state.name(), reason, "state changed");
+            }
+            Event::Rejected { channel, reason } => {
+                self.reject(reason.name());
+                warn!(channel = channel_name(channel), reason = reason.name(), detail = ?reason, "message rejected");
+            }
+            Event::Answered { time } => {
+                self.count("answers");
+                debug!(time = time.as_secs(), "service answered");
+            }
+            Event::Refused { code, retry_after_s } => {
+                self.count("refusals");
+                info!(reason = ?code, retry_after_s, "service refused");
+            }
+            Event::DocumentTaken { channel, version } => {
+                info!(channel = channel_name(channel), version, "document taken");
+            }
+            Event::Ended { campaign, attempt, outcome, failure } => {
+                let reason = failure.map(|code| code.name());
+                info!(%campaign, attempt, outcome = outcome.name(), reason, "deployment ended");
+            }
+            Event::ReportAcknowledged { report } => info!(%report, "report acknowledged"),
+            Event::Silent { chunks } => {
+                self.count("silences");
+                warn!(chunks, "nothing came for too long");
+            }
+            Event::PatchFailed { payload, why } => {
+                self.count("patch-failures");
+                warn!(%payload, reason = why.name(), detail = ?why, "patch not used");
+            }
+            Event::StoreFailed(StoreFailure::NoRoom) => {
+                self.count("no-room");
+                error!("no room on the medium: the update goes on when there is");
+            }
+            Event::StoreFailed(StoreFailure::Failed) => {
+                self.count("store-failures");
+                error!("the medium failed: the update goes on when it works");
+            }
+            Event::Flooded { bytes } => {
+                self.count("floods");
+                warn!(bytes, "too much arrived that was not asked for");
+            }
+            Event::Stale => {
+                self.count("stale");
+                warn!("no signed news for longer than it lives: somebody may be holding it back");
+            }
+            Event::RootOutdated { held, current } => {
+                self.count("root-outdated");
+                error!(held, current, "the service has a newer root than this device");
+            }
+        }
+    }
+}
+
+/// A channel in one word; groups by their kind only, since their names come from outside.
+pub(crate) const fn channel_name(channel: &Channel) -> &'static str {
+    match channel {
+        Channel::Requests => "requests",
+        Channel::Answers => "answers",
+        Channel::Reports => "reports",
+        Channel::Assignment => "assignment",
+        Channel::Group(_) => "group",
+        Channel::Beacon => "beacon",
+    }
+}
