@@ -16,6 +16,7 @@ use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::topic::Channel;
 
+use crate::image::codecs;
 use crate::inventory::Inventory;
 use crate::storage::{Done, Job};
 
@@ -154,6 +155,7 @@ impl Controller {
     /// A session that starts from `inventory`.
     pub fn new(inventory: Inventory, config: SessionConfig, now: Instant, today: UnixTime) -> Self {
         let Inventory { root, record, boot, envelope, .. } = inventory;
+        let config = SessionConfig { codecs: codecs().and(config.codecs), ..config };
         let mut controller = Self {
             session: DeviceSession::new(config, root, boot, record, envelope, now, today),
             effects: VecDeque::new(),

@@ -95,7 +95,11 @@ impl TwoCopies {
     /// As [`TwoCopies::read`].
     pub(crate) fn read_both(&mut self, disk: &mut dyn Disk) -> Result<Vec<(Place, Vec<u8>)>, DiskError> {
         let mut copies: Vec<_> = self.copies(disk)?.into_iter().flatten().collect();
-        copies.sort_by_key(|copy| core::cmp::Reverse(copy.place.sequence));
+        if let [first, second] = copies.as_mut_slice()
+            && first.place.sequence < second.place.sequence
+        {
+            core::mem::swap(first, second);
+        }
         self.newest = copies.first().map(|copy| copy.place);
         Ok(copies.into_iter().map(|copy| (copy.place, copy.content)).collect())
     }

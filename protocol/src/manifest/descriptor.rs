@@ -62,6 +62,12 @@ impl Codecs {
         Self(self.0 | 1 << codec as u8)
     }
 
+    /// Those that `other` has too.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether `codec` is one of them.
     #[must_use]
     pub const fn contains(self, codec: Codec) -> bool {

@@ -3,15 +3,17 @@
 mod hash;
 #[cfg(feature = "lzma")]
 mod lzma;
+#[cfg(feature = "patch")]
 mod patch;
 
 use whimbrel_protocol::disk::{Area, DiskError};
-use whimbrel_protocol::manifest::{Codec, DecoderMemory};
+use whimbrel_protocol::manifest::{Codec, Codecs, DecoderMemory, ImageId};
 
 pub(crate) use hash::hash_medium;
 #[cfg(feature = "lzma")]
 pub(crate) use lzma::decode;
-pub(crate) use patch::{Applier, Applying};
+#[cfg(feature = "patch")]
+pub(crate) use patch::Applier;
 
 /// What is decoded into what.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,21 @@ pub(crate) struct Decoding {
     pub(crate) slot: Area,
     /// Bytes of the image.
     pub(crate) image_size: u64,
+    /// What the manifest says that the decoder needs.
+    pub(crate) memory: DecoderMemory,
+}
+
+/// The old image, and the image that is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applying {
+    /// Where the old image is. Only read.
+    pub(crate) base: Area,
+    /// The old image, as the manifest matched it.
+    pub(crate) base_image: ImageId,
+    /// Where the image goes.
+    pub(crate) slot: Area,
+    /// The image that was signed.
+    pub(crate) image: ImageId,
     /// What the manifest says that the decoder needs.
     pub(crate) memory: DecoderMemory,
 }
@@ -41,13 +58,16 @@ impl From<DiskError> for PayloadFailure {
     }
 }
 
-/// Whether this build has the decoder of `codec`.
-pub(crate) const fn can_decode(codec: Codec) -> bool {
-    match codec {
-        Codec::Raw => true,
-        Codec::Lzma => cfg!(feature = "lzma"),
-        Codec::Patch => cfg!(feature = "patch"),
+/// The codecs that this build can decode.
+pub(crate) const fn codecs() -> Codecs {
+    let mut codecs = Codecs::RAW;
+    if cfg!(feature = "lzma") {
+        codecs = codecs.with(Codec::Lzma);
     }
+    if cfg!(feature = "patch") {
+        codecs = codecs.with(Codec::Patch);
+    }
+    codecs
 }
 
 /// Without the feature `lzma` nothing is opened that would have to be decompressed.

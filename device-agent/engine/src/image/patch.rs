@@ -25,25 +25,10 @@ use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha256};
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
-use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
+use whimbrel_protocol::manifest::DecoderMemory;
 use whimbrel_protocol::patch::{Base, DecodeFailure, Decoder, Header};
 
-use super::PayloadFailure;
-
-/// The old image, and the image that is made of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Applying {
-    /// Where the old image is. Only read.
-    pub(crate) base: Area,
-    /// The old image, as the manifest matched it.
-    pub(crate) base_image: ImageId,
-    /// Where the image goes.
-    pub(crate) slot: Area,
-    /// The image that was signed.
-    pub(crate) image: ImageId,
-    /// What the manifest says that the decoder needs.
-    pub(crate) memory: DecoderMemory,
-}
+use super::{Applying, PayloadFailure};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,57 +14,9 @@ use whimbrel_protocol::ids::{ChunkIndex, Digest};
 use whimbrel_protocol::limits::JOURNAL_CHUNKS;
 use whimbrel_protocol::patch::{Header, INPUT_MARGIN};
 
+use super::patch_options::{PatchMode, PatchOptions};
 use super::progress::{Owner, Progress};
 use crate::image::{Applier, Applying, PayloadFailure};
-
-/// How a patch is applied, and what of it is kept for after a power cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PatchMode {
-    /// The patch is stored whole. After a cut it is decoded again from its start and compared with what is written.
-    Replay,
-    /// The patch is stored whole, and the decoder's state from time to time. After a cut it goes on from there.
-    State,
-    /// The patch is applied as it arrives and not stored: only what the saved state has not consumed is.
-    Stream,
-}
-
-impl PatchMode {
-    /// Every one.
-    pub const ALL: [Self; 3] = [Self::Replay, Self::State, Self::Stream];
-
-    /// The word for it in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Replay => "replay",
-            Self::State => "state",
-            Self::Stream => "stream",
-        }
-    }
-
-    /// Whether the decoder's state is kept.
-    const fn keeps_state(self) -> bool {
-        matches!(self, Self::State | Self::Stream)
-    }
-}
-
-/// How patches are applied.
-#[derive(Clone, Copy, Debug)]
-pub struct PatchOptions {
-    /// What is kept for after a power cut.
-    pub mode: PatchMode,
-    /// Bytes that streaming keeps of a patch, at most; at least four chunks are kept whatever this says.
-    pub buffer_bytes: u64,
-    /// Bytes of the image from one note of the progress to the next. `None`: 1 MiB, and if a state is saved with
-    /// it 24 times the state, so that few bytes are written beyond what has to be.
-    pub flush_bytes: Option<u64>,
-}
-
-impl Default for PatchOptions {
-    fn default() -> Self {
-        Self { mode: PatchMode::Replay, buffer_bytes: 256 * 1024, flush_bytes: None }
-    }
-}
 
 /// A patch that is being applied.
 #[derive(Debug)]
@@ -82,16 +34,13 @@ pub(super) struct Apply {
     /// The decoder did not begin at the start.
     is_restored: bool,
     /// Chunks below this one are used up by the state that is saved: they are not needed any more.
-    pub(super) floor: u32,
+    floor: u32,
     /// In streaming mode the chunks that are used up or in the ring.
     held: ChunkSet,
     /// In streaming mode: the patch turned out to be of no use. What still comes of it is let go.
     is_useless: bool,
     /// In streaming mode: the medium failed, and what is in memory is not what is on it.
     is_broken: bool,
-    /// Without the feature there is no value of this type, and the compiler leaves out what works on one.
-    #[cfg(not(feature = "patch"))]
-    never: core::convert::Infallible,
 }
 
 /// Bytes of a patch that are read at once.
@@ -107,14 +56,7 @@ const _: () = assert!(INPUT_MARGIN <= 1024, "a margin is at most a chunk");
 const _: () = assert!(Header::BYTES_MAX <= 1024, "a header is at most a chunk");
 
 impl Apply {
-    /// Nothing in a build without the feature `patch`.
-    #[cfg(not(feature = "patch"))]
-    pub(super) fn new(_: Applying, _: Layout, _: Owner, _: &PatchOptions) -> Option<Self> {
-        None
-    }
-
     /// A patch of which nothing is applied yet.
-    #[cfg(feature = "patch")]
     pub(super) fn new(what: Applying, layout: Layout, owner: Owner, options: &PatchOptions) -> Option<Self> {
         let state_bytes_max =
             if options.mode.keeps_state() { Applier::state_bytes_max(&what.memory) } else { 0 };
@@ -161,6 +103,11 @@ impl Apply {
     /// Whether the staging area has room for all of the payload, so that one can go over it again.
     pub(super) fn is_whole(&self) -> bool {
         self.ring_bytes >= self.layout.transfer_size()
+    }
+
+    /// Chunks below this one are used up by the state that is saved: they are not needed any more.
+    pub(super) fn floor(&self) -> u32 {
+        self.floor
     }
 
     /// Whether the decoder did not begin at the start of the patch.

@@ -16,7 +16,7 @@ use super::pages::Pages;
 use super::progress::{Owner, Progress};
 use super::{Storage, of_slot};
 use crate::boot::BootControl;
-use crate::image::{Applying, can_decode};
+use crate::image::{Applying, codecs};
 use crate::slot::{Slot, SlotFacts};
 
 /// A payload that is being downloaded.
@@ -79,7 +79,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         if slot == self.running {
             return Err(out_of_turn(slot.area()));
         }
-        if !can_decode(opening.transfer.codec) {
+        if !codecs().contains(opening.transfer.codec) {
             // Said like this, a patch is passed over for what the manifest names next.
             return Err(DiskError::Full { area: Area::Staging });
         }
@@ -176,7 +176,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         let mut reach = JOURNAL_CHUNKS;
         if let Some(apply) = self.apply.as_mut().filter(|apply| apply.is_streaming()) {
             // What the saved state has used up is not there any more, and not missing.
-            (0..apply.floor).for_each(|chunk| {
+            (0..apply.floor()).for_each(|chunk| {
                 held.insert(ChunkIndex(chunk));
             });
             apply.holds(&held);

@@ -11,16 +11,19 @@
 //! `download` goes from room for a payload to its last chunk, `apply` makes an image from a patch, `trial` goes from the
 //! complete payload to the confirmed image. `journal`, `pages` and `progress` are what a resumption starts from.
 
+#[cfg_attr(not(feature = "patch"), path = "no_patch.rs")]
 mod apply;
 mod download;
 mod job;
 mod journal;
 mod pages;
+mod patch_options;
+#[cfg_attr(not(feature = "patch"), allow(dead_code))]
 mod progress;
 mod trial;
 
-pub use apply::{PatchMode, PatchOptions};
 pub use job::{Done, Job};
+pub use patch_options::{PatchMode, PatchOptions};
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
