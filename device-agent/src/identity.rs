@@ -304,8 +304,8 @@ mod tests {
         let path = folder.path().join("root.cbor");
         let held = Root::verify(&root(2, 1, &[1])).unwrap();
         fs::write(&path, root(2, 9, &[1, 9])).unwrap();
-        let twin = newer_root(&path, &held);
-        assert!(matches!(twin, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
+        let same_version = newer_root(&path, &held);
+        assert!(matches!(same_version, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
         for old in [root(2, 1, &[1]), root(1, 9, &[1, 9])] {
             fs::write(&path, old).unwrap();
             assert!(matches!(newer_root(&path, &held), Ok(None)));
