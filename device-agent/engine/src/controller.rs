@@ -72,7 +72,7 @@ pub enum Output {
     /// Start whatever the boot control chooses. The session ends with it. Feed [`Input::RebootFailed`] if it does not
     /// come about.
     Reboot(OpId),
-    /// Something worth telling.
+    /// Something that people or counters should learn of.
     Event(Event),
 }
 

@@ -3,18 +3,17 @@
 //! ```
 //! use whimbrel_engine::boot::EnvironmentBoot;
 //! use whimbrel_engine::storage::{Storage, StorageOptions};
-//! use whimbrel_engine::{Device, Input, MemoryDisk, Output, Verdict};
+//! use whimbrel_engine::{Device, Input, MemoryDisk, Output, Verdict, trust_anchor};
 //! # use whimbrel_protocol::device::SessionConfig;
 //! # use whimbrel_protocol::testing::Fixture;
 //! # use whimbrel_protocol::time::{Instant, UnixTime};
-//! # use whimbrel_protocol::trust::Root;
 //! # let fixture = Fixture::new();
 //! # let (root, key) = (fixture.root_bytes(), fixture.device_key.clone());
 //! # let config = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, [7; 32]);
 //! # let now = Instant::ZERO;
 //! let mut storage = Storage::start(MemoryDisk::new(), EnvironmentBoot::new(), StorageOptions::default())?;
 //! storage.boot()?; // the boot loader's step, on a device whose boot loader does not take it
-//! let anchor = |_pinned: &[u8]| Root::verify(&root).map(|verified| (verified, root.clone()));
+//! let anchor = |pinned: &[u8]| trust_anchor(pinned, &root); // `root.cbor`, as `whimbrel init` made it
 //! let mut device = Device::start(storage, config, anchor, now, UnixTime::default())?;
 //!
 //! let (mut subscribed, mut published) = (0, 0);
@@ -73,6 +72,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod anchor;
 pub mod boot;
 mod controller;
 mod device;
@@ -83,6 +83,7 @@ pub mod slot;
 pub mod storage;
 mod two_copies;
 
+pub use anchor::{OfferedRoot, trust_anchor};
 pub use controller::{Controller, Effect, Gate, Input, Output, Pending, Verdict};
 pub use device::Device;
 pub use inventory::{Accepts, Finding, Inventory, StartError};

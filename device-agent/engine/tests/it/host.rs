@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 
 use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_engine::storage::{Storage, StorageOptions};
-use whimbrel_engine::{Device, Effect, Gate, Input, Job, MemoryDisk, Output, Verdict};
+use whimbrel_engine::{Device, Effect, Gate, Input, Job, MemoryDisk, Output, Verdict, trust_anchor};
 use whimbrel_protocol::device::{Event, SessionConfig};
 use whimbrel_protocol::disk::{Area, Disk as _};
 use whimbrel_protocol::ids::OpId;
@@ -50,7 +50,7 @@ pub(crate) fn config(fixture: &Fixture) -> SessionConfig {
 /// Trusts the root of `fixture`.
 pub(crate) fn anchor(fixture: &Fixture) -> impl FnOnce(&[u8]) -> Result<(Root, Vec<u8>), TrustError> {
     let bytes = fixture.root_bytes();
-    move |_| Ok((Root::verify(&bytes)?, bytes))
+    move |pinned| trust_anchor(pinned, &bytes)
 }
 
 impl Host {

@@ -2,8 +2,8 @@
 
 use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_engine::storage::{Storage, StorageError, StorageOptions};
-use whimbrel_engine::{Accepts, Finding, Inventory, StartError};
-use whimbrel_protocol::cose::Accept;
+use whimbrel_engine::{Accepts, Finding, Inventory, StartError, trust_anchor};
+use whimbrel_protocol::cose::{Accept, SigningKey};
 use whimbrel_protocol::disk::{Area, Disk as _, DiskError};
 use whimbrel_protocol::testing::{DiskFault, Fixture, SimDisk};
 use whimbrel_protocol::trust::TrustError;
@@ -25,6 +25,30 @@ fn the_trust_anchor_is_pinned_at_the_first_start() {
     disk.power_cut(whimbrel_protocol::testing::Survival::None, 1);
     let second = take(&mut disk, &fixture).unwrap();
     assert_eq!((second.findings, second.record.root), (Vec::new(), fixture.root_bytes()));
+}
+
+/// A root with a higher version, signed by the root key that is pinned.
+fn next_root(fixture: &Fixture, signer: &SigningKey) -> Vec<u8> {
+    let mut root = fixture.root();
+    root.version = 2;
+    let key = SigningKey::ed25519(&[9; 32]);
+    root.roles[0].keys = vec![key.public()];
+    root.sign(&[&key, signer])
+}
+
+#[test]
+fn an_offered_root_counts_if_it_follows_from_the_pinned_one() {
+    let fixture = Fixture::new();
+    let pinned = fixture.root_bytes();
+    assert!(trust_anchor(&[], &[]).is_err());
+    assert_eq!(trust_anchor(&[], &pinned), Ok((fixture.root(), pinned.clone())));
+    let successor = next_root(&fixture, &fixture.root_key);
+    assert_eq!(trust_anchor(&pinned, &successor).unwrap().1, successor);
+    let stranger = next_root(&fixture, &SigningKey::ed25519(&[8; 32]));
+    for refused in [&stranger[..], &[]] {
+        assert_eq!(trust_anchor(&pinned, refused), Ok((fixture.root(), pinned.clone())));
+    }
+    assert_eq!(trust_anchor(&successor, &pinned).unwrap().1, successor, "there is no way back");
 }
 
 #[test]
