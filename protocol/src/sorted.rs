@@ -94,7 +94,7 @@ pub(crate) fn sort_few_by_key<T, K: Ord>(values: &mut [T], key: impl Fn(&T) -> K
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use alloc::collections::BTreeMap;
 
     use proptest::prelude::*;
 
