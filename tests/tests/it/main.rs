@@ -11,6 +11,7 @@ mod hostile_broker;
 mod kills;
 mod licences;
 mod one_device_updates;
+mod one_thread;
 mod patches;
 mod readme;
 mod refused_releases;

@@ -31,7 +31,14 @@ const EDGES: [(&str, &[&str]); 9] = [
     ),
     (
         "e2e",
-        &["whimbrel-protocol", "whimbrel-agent", "whimbrel-service", "whimbrel-publisher", "whimbrel-sim"],
+        &[
+            "whimbrel-protocol",
+            "whimbrel-engine",
+            "whimbrel-agent",
+            "whimbrel-service",
+            "whimbrel-publisher",
+            "whimbrel-sim",
+        ],
     ),
 ];
 
