@@ -29,21 +29,22 @@ impl Serving {
         &mut self,
         fleet: &Fleet,
         device: &DeviceId,
-        tag: PayloadTag,
+        position: usize,
         runs: Vec<(ChunkIndex, u32)>,
         bytes: u64,
     ) {
         let Some(session) = self.sessions.find(device) else { return };
-        let (Some(pools), Some(live)) = (session.view.pools(), session.view.live()) else { return };
-        let Some((payload, number)) = live.payload(tag) else { return };
+        let (Some(pools), Some(number)) = (session.view.pools(), session.view.number(position)) else {
+            return;
+        };
         let Some(row) = fleet.catalog().payload(number) else { return };
-        let of = payload.layout.chunk_count();
-        let largest = runs.iter().map(|(first, count)| span(payload.layout.bytes_of(*first, *count))).max();
+        let of = row.layout.chunk_count();
+        let largest = runs.iter().map(|(first, count)| span(row.layout.bytes_of(*first, *count))).max();
         if bytes > REQUEST_BYTES_SERVED_MAX
             || largest.is_some_and(|largest| largest > MESSAGE_BYTES_SERVED_MAX)
         {
             Counters::count(&self.counters.rejected_misbehaved);
-            let (code, payload) = (RefusalCode::Malformed, Some(tag));
+            let (code, payload) = (RefusalCode::Malformed, Some(PayloadTag::of(&row.index)));
             return self.refuse(device, Refusal { code, retry_after_s: None, payload });
         }
         session.forget_waiting(number, &runs);
@@ -82,10 +83,9 @@ impl Serving {
     }
 
     /// Answers a request for an index page.
-    pub(super) fn serve_page(&mut self, fleet: &Fleet, device: &DeviceId, tag: PayloadTag, page: PageNumber) {
+    pub(super) fn serve_page(&mut self, fleet: &Fleet, device: &DeviceId, position: usize, page: PageNumber) {
         let Some(session) = self.sessions.find(device) else { return };
-        let number = session.view.live().and_then(|live| live.payload(tag)).map(|(_, number)| number);
-        if let Some(payload) = number {
+        if let Some(payload) = session.view.number(position) {
             self.send_page(fleet, device, payload, page);
         }
     }

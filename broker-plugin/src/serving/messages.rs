@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use whimbrel_protocol::ids::{DeviceId, ShortDigest};
-use whimbrel_protocol::message::{MessageKind, Refusal, RefusalCode};
+use whimbrel_protocol::message::{Refusal, RefusalCode, Request};
 use whimbrel_protocol::server::{self, Reason};
 use whimbrel_protocol::topic::{self, Address, Channel};
-use whimbrel_protocol::version::PROTOCOL_VERSION;
 
 use super::view::View;
 use super::{Event, Output, Serving};
@@ -14,9 +13,6 @@ use crate::fleet::campaign::Ask;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::store::{Facts, Standing};
-
-/// The first byte of a request for chunks.
-const CHUNK_REQUEST: u8 = PROTOCOL_VERSION << 4 | MessageKind::ChunkRequest as u8;
 
 impl Serving {
     pub(super) fn message(&mut self, fleet: &Fleet, message: &Incoming) {
@@ -39,16 +35,17 @@ impl Serving {
         if channel == Channel::Reports && !session.signed.take(self.now, 1) {
             return Counters::count(&self.counters.rejected_too_often);
         }
-        if let (Some(CHUNK_REQUEST), Some(pools)) = (payload.first().copied(), session.view.pools())
+        let input = server::Input::message(&channel, payload);
+        if let (server::Input::Request(Ok(Request::Chunks(request))), Some(pools)) =
+            (&input, session.view.pools())
             && let Err(wait_s) =
-                admission.check(self.now, &mut session.bytes, pools, || session.view.bytes_asked(payload))
+                admission.check(self.now, &mut session.bytes, pools, || session.view.bytes_asked(request))
         {
             Counters::count(&self.counters.busy);
             let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s), payload: None };
             return self.refuse(device, refusal);
         }
-        let (view, input) = (session.view.borrow(), server::Input::Message { channel, payload });
-        session.machine.handle_input(self.now, self.today, &view, input);
+        session.machine.handle_input(self.now, self.today, &session.view.borrow(), input);
         self.carry_out_all(fleet, device);
     }
 
@@ -78,10 +75,10 @@ impl Serving {
 
     fn carry_out(&mut self, fleet: &Fleet, device: &DeviceId, output: server::Output) {
         match output {
-            server::Output::Chunks { payload, runs, bytes } => {
-                self.serve_chunks(fleet, device, payload, runs, bytes);
+            server::Output::Chunks { position, runs, bytes, .. } => {
+                self.serve_chunks(fleet, device, position, runs, bytes);
             }
-            server::Output::Page { payload, page } => self.serve_page(fleet, device, payload, page),
+            server::Output::Page { position, page, .. } => self.serve_page(fleet, device, position, page),
             server::Output::Answer(answer) => {
                 Counters::count(&self.counters.answers);
                 self.answer(device, answer);

@@ -1,8 +1,8 @@
 //! What the fleet knows of a device, as the device's session wants to see it.
 
 use whimbrel_protocol::cose::PublicKey;
-use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, PayloadTag};
-use whimbrel_protocol::message::Request;
+use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
+use whimbrel_protocol::message::ChunkRequest;
 use whimbrel_protocol::server::{DeviceView, Document, GroupDocument, Live, LivePayload, Standing};
 
 use super::admission::Pools;
@@ -24,8 +24,8 @@ pub(crate) struct View {
 
 /// The release that a device should run.
 #[derive(Debug)]
-pub(crate) struct LiveView {
-    pub(crate) campaign: CampaignId,
+struct LiveView {
+    campaign: CampaignId,
     release: Digest,
     payloads: Vec<LivePayload>,
     numbers: Vec<PayloadNumber>,
@@ -92,9 +92,9 @@ impl View {
         }
     }
 
-    /// The release that the device should run.
-    pub(crate) fn live(&self) -> Option<&LiveView> {
-        self.live.as_ref()
+    /// The catalog's number of the live payload at `position`, as the session's outputs name it.
+    pub(crate) fn number(&self, position: usize) -> Option<PayloadNumber> {
+        self.live.as_ref()?.numbers.get(position).copied()
     }
 
     /// The campaign whose release the device should run.
@@ -102,11 +102,10 @@ impl View {
         self.live.as_ref().map(|live| live.campaign)
     }
 
-    /// The payload bytes that a request for chunks asks for; 0 if it is none that will be served.
-    pub(crate) fn bytes_asked(&self, message: &[u8]) -> u64 {
-        let Ok(Request::Chunks(request)) = Request::decode(message) else { return 0 };
-        let payload = self.live.as_ref().and_then(|live| live.payload(request.payload));
-        payload.map_or(0, |(payload, _)| {
+    /// The payload bytes that a request for chunks asks for; 0 if its payload is not live.
+    pub(crate) fn bytes_asked(&self, request: &ChunkRequest) -> u64 {
+        let mut payloads = self.live.iter().flat_map(|live| &live.payloads);
+        payloads.find(|payload| payload.tag == request.payload).map_or(0, |payload| {
             let spans = request.runs().map(|(first, count)| payload.layout.bytes_of(first, count));
             spans.map(|range| range.end - range.start).sum()
         })
@@ -115,13 +114,5 @@ impl View {
     /// What the device's next request for chunks counts for.
     pub(crate) fn pools(&self) -> Option<Pools> {
         self.live.as_ref().map(|live| Pools { campaign: live.campaign, cell: None })
-    }
-}
-
-impl LiveView {
-    /// The payload that a tag names.
-    pub(crate) fn payload(&self, tag: PayloadTag) -> Option<(&LivePayload, PayloadNumber)> {
-        let mut payloads = self.payloads.iter().zip(&self.numbers);
-        payloads.find(|(payload, _)| payload.tag == tag).map(|(payload, number)| (payload, *number))
     }
 }

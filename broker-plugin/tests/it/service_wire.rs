@@ -176,6 +176,25 @@ fn a_device_that_asks_too_fast_is_told_to_come_back_and_pays_nothing_for_it() {
 }
 
 #[test]
+fn what_will_not_be_served_is_refused_as_that_also_where_the_buckets_are_empty() {
+    let (service, release) = serving(&["limits.device-rate=1KiB", "limits.device-burst=128KiB"], 300 * 1024);
+    let mut m1 = Voice::new(&service, "m1");
+    for first in [0, 64] {
+        m1.say(&ask(&release, first, 64, 8));
+        m1.chunks(64);
+    }
+    let request = ask(&release, 128, 32, 8);
+    m1.say(&request[..request.len() - 1]);
+    assert_eq!(m1.refusal().code, RefusalCode::Malformed);
+    let (payload, first) = (PayloadTag([9; 4]), ChunkIndex(128));
+    m1.say(&ChunkRequest { payload, first, count: 32, per_message: 8, wanted: None }.encode());
+    assert_eq!(m1.refusal().code, RefusalCode::NotYours);
+    assert_eq!((service.counter("rejected_malformed"), service.counter("busy")), (1, 0));
+    m1.say(&request);
+    assert_eq!(m1.refusal().code, RefusalCode::Busy, "they are empty");
+}
+
+#[test]
 fn one_busy_device_does_not_make_the_others_wait_and_a_busy_service_makes_all() {
     let (service, release) = serving(&["limits.device-rate=1KiB", "limits.device-burst=128KiB"], 200 * 1024);
     service.import(&[("m2", &device_key(2).public())]);

@@ -101,7 +101,7 @@ impl<'w, D: Medium, B: Control> Life<'w, D, B> {
         if let Some(Packet { direction, channel, payload }) = self.link.receive(now) {
             match direction {
                 Direction::Down => self.feed(Input::Message { channel, payload: &payload }),
-                Direction::Up => self.serve(ServerInput::Message { channel, payload: &payload }),
+                Direction::Up => self.serve(ServerInput::message(&channel, &payload)),
             }
             return;
         }

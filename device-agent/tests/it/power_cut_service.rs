@@ -291,7 +291,7 @@ impl Service {
                         down.push((Channel::Answers, ChunkMessage::encode(payload, first, bytes)));
                     }
                 }
-                Output::Page { payload, page } => {
+                Output::Page { payload, page, .. } => {
                     self.pages += 1;
                     let (_, _, index) = self.release().carried(payload);
                     let bytes = match page {

@@ -146,7 +146,7 @@ fn take(
     if served.silent_after.is_some_and(|after| served.service.served >= after) {
         return Vec::new();
     }
-    served.service.serve(session, clock.now(), Input::Message { channel: address.channel, payload })
+    served.service.serve(session, clock.now(), Input::message(&address.channel, payload))
 }
 
 fn publish(client: &AsyncClient, device: &DeviceId, channel: &Channel, payload: Vec<u8>, retain: bool) {

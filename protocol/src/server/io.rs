@@ -6,7 +6,7 @@ use crate::chunk::Layout;
 use crate::codec::DecodeError;
 use crate::cose::{PublicKey, SignatureError};
 use crate::ids::{ChunkIndex, ClassId, Digest, GroupName, PayloadTag, ShortDigest};
-use crate::message::{Enrolment, HelloAnswer, PageNumber, Refusal, Report, Status};
+use crate::message::{Enrolment, HelloAnswer, PageNumber, Refusal, Report, Request, Status};
 use crate::topic::Channel;
 
 /// What the service knows of a device at this moment.
@@ -75,13 +75,12 @@ pub struct LivePayload {
 /// Something that happened outside. A session accepts every input.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// A message of the device arrived; its bytes are not verified.
-    Message {
-        /// On which channel.
-        channel: Channel,
-        /// The bytes.
-        payload: &'a [u8],
-    },
+    /// A message arrived on the device's requests channel: what it asks for, or why it cannot be read.
+    Request(Result<Request, DecodeError>),
+    /// A message arrived on the device's reports channel; its signature is not verified.
+    Signed(&'a [u8]),
+    /// A message arrived on a channel that devices don't send on.
+    WrongChannel,
     /// A report of this device is stored durably.
     ReportStored {
         /// Its digest.
@@ -89,6 +88,21 @@ pub enum Input<'a> {
     },
     /// The time of [`ServerSession::poll_timeout`](super::ServerSession::poll_timeout) has come.
     Timeout,
+}
+
+impl<'a> Input<'a> {
+    /// The input for a message that arrived on `channel`. A request is decoded here and nowhere else, so that a
+    /// host that looks at it first, for example to bound what a device costs, sees what the session will see.
+    #[must_use]
+    pub fn message(channel: &Channel, payload: &'a [u8]) -> Self {
+        match channel {
+            Channel::Requests => Self::Request(Request::decode(payload)),
+            Channel::Reports => Self::Signed(payload),
+            Channel::Answers | Channel::Assignment | Channel::Group(_) | Channel::Beacon => {
+                Self::WrongChannel
+            }
+        }
+    }
 }
 
 /// An effect to carry out, in the order given. Everything goes to the device's answers channel.
@@ -105,8 +119,10 @@ pub enum Output {
     /// Send these chunks, one message for each run, if admission (SPEC section 9.4) allows it; otherwise
     /// refuse.
     Chunks {
-        /// Of which payload.
+        /// The short name of their payload, which the messages carry.
         payload: PayloadTag,
+        /// The place of their payload in [`Live::payloads`], for a host that keeps its own data beside it.
+        position: usize,
         /// First chunk and count of each message.
         runs: Vec<(ChunkIndex, u32)>,
         /// Payload bytes in all.
@@ -114,8 +130,10 @@ pub enum Output {
     },
     /// Send this index page.
     Page {
-        /// Of which payload.
+        /// The short name of its payload, which the message carries.
         payload: PayloadTag,
+        /// The place of its payload in [`Live::payloads`], for a host that keeps its own data beside it.
+        position: usize,
         /// Which.
         page: PageNumber,
     },

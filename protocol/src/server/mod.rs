@@ -25,7 +25,6 @@ use crate::message::{
     Refusal, RefusalCode, Report, Request,
 };
 use crate::time::{Instant, UnixTime};
-use crate::topic::Channel;
 
 /// One device, as the service sees it.
 #[derive(Debug)]
@@ -82,17 +81,15 @@ impl ServerSession {
     pub fn handle_input(&mut self, now: Instant, today: UnixTime, view: &DeviceView<'_>, input: Input<'_>) {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         match input {
-            Input::Message { channel: Channel::Requests, payload } => match Request::decode(payload) {
-                Ok(request) => self.request(now, today, view, request),
-                Err(error) => {
-                    self.tell(Event::Rejected { reason: Reason::Malformed(error) });
-                    let version = matches!(error, DecodeError::Version { .. });
-                    let code = if version { RefusalCode::Version } else { RefusalCode::Malformed };
-                    self.refuse(now, code, None, None);
-                }
-            },
-            Input::Message { channel: Channel::Reports, payload } => self.signed(view, payload),
-            Input::Message { .. } => self.tell(Event::Rejected { reason: Reason::WrongChannel }),
+            Input::Request(Ok(request)) => self.request(now, today, view, request),
+            Input::Request(Err(error)) => {
+                self.tell(Event::Rejected { reason: Reason::Malformed(error) });
+                let version = matches!(error, DecodeError::Version { .. });
+                let code = if version { RefusalCode::Version } else { RefusalCode::Malformed };
+                self.refuse(now, code, None, None);
+            }
+            Input::Signed(message) => self.signed(view, message),
+            Input::WrongChannel => self.tell(Event::Rejected { reason: Reason::WrongChannel }),
             Input::ReportStored { report } => {
                 self.report = Some((report, true));
                 self.answer_waiting(today, view);
@@ -186,7 +183,7 @@ impl ServerSession {
     }
 
     fn chunks(&mut self, now: Instant, view: &DeviceView<'_>, request: &ChunkRequest) {
-        let Some(live) = self.live(now, view, request.payload) else {
+        let Some((position, live)) = self.live(now, view, request.payload) else {
             return;
         };
         let layout = live.layout;
@@ -201,11 +198,11 @@ impl ServerSession {
             return self.refuse(now, RefusalCode::OverQuota, Some(QUOTA_RETRY_S), Some(request.payload));
         }
         let runs = request.runs().collect();
-        self.outputs.push_back(Output::Chunks { payload: request.payload, runs, bytes });
+        self.outputs.push_back(Output::Chunks { payload: request.payload, position, runs, bytes });
     }
 
     fn page(&mut self, now: Instant, view: &DeviceView<'_>, request: PageRequest) {
-        let Some(live) = self.live(now, view, request.payload) else {
+        let Some((position, live)) = self.live(now, view, request.payload) else {
             return;
         };
         let exists = match request.page {
@@ -219,7 +216,8 @@ impl ServerSession {
         if !self.answers.take(now, 1) {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
         }
-        self.outputs.push_back(Output::Page { payload: request.payload, page: request.page });
+        let PageRequest { payload, page } = request;
+        self.outputs.push_back(Output::Page { payload, position, page });
     }
 
     fn document(&mut self, now: Instant, view: &DeviceView<'_>, request: DocumentRequest) {
@@ -235,15 +233,15 @@ impl ServerSession {
         }
     }
 
-    /// The payload, if it belongs to the device's live release.
+    /// The payload and its position, if it belongs to the device's live release.
     fn live<'v>(
         &mut self,
         now: Instant,
         view: &'v DeviceView<'_>,
         payload: PayloadTag,
-    ) -> Option<&'v LivePayload> {
+    ) -> Option<(usize, &'v LivePayload)> {
         let payloads = view.live.as_ref().map_or(&[][..], |live| live.payloads);
-        let live = payloads.iter().find(|live| live.tag == payload);
+        let live = payloads.iter().enumerate().find(|(_, live)| live.tag == payload);
         if live.is_none() {
             self.not_yours(now, Some(payload));
         }

@@ -305,7 +305,7 @@ impl Pair {
                 Direction::Down => {}
                 Direction::Up => {
                     let Packet { channel, payload, .. } = packet;
-                    self.serve(ServerInput::Message { channel, payload: &payload });
+                    self.serve(ServerInput::message(&channel, &payload));
                 }
             };
         }

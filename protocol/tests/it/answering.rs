@@ -69,11 +69,11 @@ impl Desk {
     }
 
     fn ask(&mut self, request: &[u8]) -> Vec<Output> {
-        self.feed(Input::Message { channel: Channel::Requests, payload: request })
+        self.feed(Input::message(&Channel::Requests, request))
     }
 
     fn tell(&mut self, message: &[u8]) -> Vec<Output> {
-        self.feed(Input::Message { channel: Channel::Reports, payload: message })
+        self.feed(Input::message(&Channel::Reports, message))
     }
 
     fn hello(&self) -> Hello {
@@ -337,7 +337,7 @@ fn messages_on_channels_that_are_not_the_devices_are_not_read() {
     for channel in
         [Channel::Answers, Channel::Assignment, Channel::Beacon, Channel::Group(desk.fixture.group.clone())]
     {
-        let input = Input::Message { channel, payload: &hello };
+        let input = Input::message(&channel, &hello);
         assert_eq!(desk.feed(input), [rejected(Reason::WrongChannel)]);
     }
 }

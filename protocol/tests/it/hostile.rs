@@ -74,7 +74,7 @@ proptest! {
         for (wait, requests, bytes) in &garbage {
             now = now.plus_millis(*wait);
             let channel = if *requests { Channel::Requests } else { Channel::Reports };
-            session.handle_input(now, UnixTime::default(), &view, ServerInput::Message { channel, payload: bytes });
+            session.handle_input(now, UnixTime::default(), &view, ServerInput::message(&channel, bytes));
             while let Some(output) = session.poll_output() {
                 answers += u64::from(!matches!(output, whimbrel_protocol::server::Output::Event(_)));
             }
@@ -102,7 +102,7 @@ fn a_message_of_a_version_that_is_not_spoken_is_refused_as_that() {
         (&[0x11, 0x80], RefusalCode::Malformed),
         (&[0x1f], RefusalCode::Malformed),
     ] {
-        let input = ServerInput::Message { channel: Channel::Requests, payload };
+        let input = ServerInput::message(&Channel::Requests, payload);
         session.handle_input(Instant::ZERO, UnixTime::default(), &view, input);
         let answers: Vec<_> = core::iter::from_fn(|| session.poll_output())
             .filter(|output| !matches!(output, whimbrel_protocol::server::Output::Event(_)))

@@ -25,7 +25,7 @@ fn ask(payloads: Option<&[LivePayload]>, request: &[u8]) -> Vec<Output> {
         live: payloads.map(|payloads| Live { release: Digest([1; 32]), payloads }),
     };
     let mut session = ServerSession::new(DeviceId::new("m1").unwrap(), Instant::ZERO);
-    let message = Input::Message { channel: Channel::Requests, payload: request };
+    let message = Input::message(&Channel::Requests, request);
     session.handle_input(Instant::ZERO, UnixTime::default(), &view, message);
     core::iter::from_fn(|| session.poll_output()).collect()
 }
@@ -49,7 +49,8 @@ fn a_request_one_chunk_past_the_end_is_refused() {
     let ours = [payload(1, 64 * 1024 - 1), payload(2, 1)];
     let served = |tag: u8, first: u32, count: u32, bytes: u64| {
         let runs = vec![(ChunkIndex(first), count)];
-        vec![Output::Chunks { payload: PayloadTag([tag; 4]), runs, bytes }]
+        let position = usize::from(tag) - 1;
+        vec![Output::Chunks { payload: PayloadTag([tag; 4]), position, runs, bytes }]
     };
     let beyond = |tag| refused(Reason::OutOfRange, RefusalCode::NotFound, tag);
     assert_eq!(ask(Some(&ours), &chunks(1, 0, 64)), served(1, 0, 64, 64 * 1024 - 1));
@@ -67,7 +68,7 @@ fn a_request_one_page_past_the_end_is_refused() {
     let two_pages = [payload(1, 513 * 1024)];
     let page = |page| PageRequest { payload: PayloadTag([1; 4]), page }.encode();
     for number in [PageNumber::List, PageNumber::Page(0), PageNumber::Page(1)] {
-        let sent = vec![Output::Page { payload: PayloadTag([1; 4]), page: number }];
+        let sent = vec![Output::Page { payload: PayloadTag([1; 4]), position: 0, page: number }];
         assert_eq!(ask(Some(&two_pages), &page(number)), sent);
     }
     let beyond = refused(Reason::OutOfRange, RefusalCode::NotFound, 1);
@@ -139,12 +140,12 @@ fn every_payload_of_a_release_has_a_quota_that_turning_to_others_does_not_reset(
         for (payload, served) in payloads.iter().zip(&mut served) {
             let (tag, first) = (payload.tag, ChunkIndex(0));
             let request = ChunkRequest { payload: tag, first, count: 64, per_message: 8, wanted: None };
-            let message = Input::Message { channel: Channel::Requests, payload: &request.encode() };
+            let message = Input::Request(Ok(Request::Chunks(request)));
             session.handle_input(now, UnixTime::default(), &view, message);
             while let Some(output) = session.poll_output() {
                 match output {
-                    Output::Chunks { payload, bytes, .. } => {
-                        assert_eq!(payload, tag);
+                    Output::Chunks { payload, position, bytes, .. } => {
+                        assert_eq!((payload, payloads[position].tag), (tag, tag));
                         *served += bytes;
                     }
                     Output::Refuse(refusal) => {

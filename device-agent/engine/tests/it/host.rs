@@ -174,7 +174,7 @@ impl Host {
     }
 
     fn serve(&mut self, channel: Channel, payload: &[u8]) {
-        self.feed_server(ServerInput::Message { channel, payload });
+        self.feed_server(ServerInput::message(&channel, payload));
         while let Some(output) = self.server.poll_output() {
             let answer = match output {
                 ServerOutput::Answer(answer) => self.fixture.answer(&answer),
@@ -182,7 +182,7 @@ impl Host {
                 ServerOutput::Campaign(_) => self.campaign(),
                 ServerOutput::Manifest(_) => self.release.envelope.clone(),
                 ServerOutput::Refuse(refusal) => refusal.encode(),
-                ServerOutput::Page { payload, page } => {
+                ServerOutput::Page { payload, page, .. } => {
                     let bytes = match page {
                         PageNumber::List => &self.release.index.list[..],
                         PageNumber::Page(number) => self.release.index.page(number),

@@ -95,7 +95,7 @@ impl Pair {
                     self.send_chunks(payload, first, count);
                 }
             }
-            Output::Page { payload, page } => {
+            Output::Page { payload, page, .. } => {
                 let bytes = self.service.part(payload).map(|part| match page {
                     PageNumber::List => part.index.list.clone(),
                     PageNumber::Page(number) => part.index.page(number).to_vec(),
