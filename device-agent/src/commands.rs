@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
+use whimbrel_engine::Inventory;
 use whimbrel_protocol::device::Trial;
 use whimbrel_protocol::message::FailureCode;
 
-use crate::books;
 use crate::control::{Exit, Reply, Request};
 use crate::error::AgentError;
-use crate::home::{Home, Survey, slot_name};
+use crate::home::{Home, slot_name};
 use crate::hooks::Verdict;
+use crate::outcome;
 use crate::standalone::{Installed, install};
 use crate::status::StatusView;
 
@@ -34,11 +35,11 @@ pub fn carry_out(
     ask: impl FnOnce() -> Verdict,
 ) -> Result<Reply, AgentError> {
     if who == Who::Person && matches!(request, Request::Install { .. }) {
-        books::close(home)?;
+        outcome::record(home)?;
     }
     let reply = answer(home, request, who, ask)?;
     if who == Who::Person && matches!(request, Request::Commit | Request::Rollback) {
-        books::close(home)?;
+        outcome::record(home)?;
     }
     Ok(reply)
 }
@@ -49,16 +50,16 @@ fn answer(
     who: Who,
     ask: impl FnOnce() -> Verdict,
 ) -> Result<Reply, AgentError> {
-    let mut survey = home.survey()?;
+    let mut inventory = home.inventory()?;
     match request {
-        Request::Status => Ok(Reply::status(StatusView::of_folder(home, &survey))),
+        Request::Status => Ok(Reply::status(StatusView::of_folder(home, &inventory))),
         Request::Check => {
             Ok(Reply::error(&"no agent runs with this data folder: start whimbrel-agent daemon"))
         }
-        Request::Commit => commit(home, &survey),
-        Request::Rollback => rollback(home, &mut survey, who),
+        Request::Commit => commit(home, &inventory),
+        Request::Rollback => rollback(home, &mut inventory, who),
         Request::Install { path } => {
-            let installed = install(home, &mut survey, Path::new(path), ask)?;
+            let installed = install(home, &mut inventory, Path::new(path), ask)?;
             Ok(match installed {
                 Installed::Armed { version, patch_bytes } => {
                     let made = patch_bytes
@@ -76,8 +77,8 @@ fn answer(
     }
 }
 
-fn commit(home: &mut Home, survey: &Survey) -> Result<Reply, AgentError> {
-    match survey.boot.trial {
+fn commit(home: &mut Home, inventory: &Inventory) -> Result<Reply, AgentError> {
+    match inventory.boot.trial {
         Trial::Running => {
             home.confirm()?;
             let slot = slot_name(home.storage.running());
@@ -90,10 +91,10 @@ fn commit(home: &mut Home, survey: &Survey) -> Result<Reply, AgentError> {
     }
 }
 
-fn rollback(home: &mut Home, survey: &mut Survey, who: Who) -> Result<Reply, AgentError> {
-    match survey.boot.trial {
+fn rollback(home: &mut Home, inventory: &mut Inventory, who: Who) -> Result<Reply, AgentError> {
+    match inventory.boot.trial {
         Trial::Running => {
-            home.give_up(survey, FailureCode::Local)?;
+            home.give_up(inventory, FailureCode::Local)?;
             if who == Who::Person {
                 home.disarm()?;
             }
@@ -103,7 +104,7 @@ fn rollback(home: &mut Home, survey: &mut Survey, who: Who) -> Result<Reply, Age
             ))
         }
         Trial::Armed => {
-            home.give_up(survey, FailureCode::Local)?;
+            home.give_up(inventory, FailureCode::Local)?;
             Ok(Reply::new(Exit::Done, "the new image is given up before it was started"))
         }
         Trial::None | Trial::Failed => Ok(Reply::new(

@@ -14,11 +14,11 @@ use crate::commands::{self, Who};
 use crate::config::Config;
 use crate::control::{self, Asked, Listener, Reply, Request};
 use crate::error::AgentError;
+use crate::events::Counters;
 use crate::home::{Home, LOCK_PAUSE, LOCK_TRIES, slot_name};
 use crate::hooks::{HookQueue, Hooks, Progress};
 use crate::identity::load_or_make_key;
 use crate::status::StatusView;
-use crate::telling::Counters;
 
 /// Why the daemon ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +75,10 @@ struct Daemon {
 impl Daemon {
     async fn run(mut self, mut home: Home) -> Result<Ended, AgentError> {
         loop {
-            let survey = home.survey()?;
+            let inventory = home.inventory()?;
             let session = session_config(&self.around.config, &self.key, random()?);
             let link_seed = u64::from_le_bytes(random()?);
-            let agent = Agent::start(&mut self.around, home, survey, session, link_seed)?;
+            let agent = Agent::start(&mut self.around, home, inventory, session, link_seed)?;
             let (exit, storage) = agent.run().await?;
             let Some(storage) = storage else {
                 return Ok(Ended::Stopped);
@@ -92,8 +92,8 @@ impl Daemon {
                     info!(slot = slot_name(slot), "started anew");
                 }
                 Exit::Refused => {
-                    let mut survey = home.survey()?;
-                    home.give_up(&mut survey, FailureCode::Hook)?;
+                    let mut inventory = home.inventory()?;
+                    home.give_up(&mut inventory, FailureCode::Hook)?;
                 }
                 Exit::Command(asked) => match self.command(home, asked).await? {
                     Some(back) => home = back,
@@ -107,7 +107,7 @@ impl Daemon {
     /// which an image that is being written is not waited for.
     async fn command(&mut self, mut home: Home, asked: Asked) -> Result<Option<Home>, AgentError> {
         let Asked { request, reply } = asked;
-        let mut view = home.survey().map(|survey| StatusView::of_folder(&mut home, &survey))?;
+        let mut view = home.inventory().map(|inventory| StatusView::of_folder(&mut home, &inventory))?;
         view.daemon = true;
         if matches!(request, Request::Install { .. }) {
             State::Installing.name().clone_into(&mut view.state);

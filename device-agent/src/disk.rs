@@ -56,14 +56,14 @@ struct Open {
 
 /// The name of the lock file.
 const LOCK: &str = "lock";
-/// Bytes written at once where a file system cannot allocate.
+/// Bytes written at once if a file system cannot allocate.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl FileDisk {
-    /// Opens `folder`, which is made (mode 0700) where it is missing, and locks it.
+    /// Opens `folder`, which is made (mode 0700) if it is missing, and locks it.
     ///
     /// # Errors
-    /// [`FolderError::Locked`] where another process has it; [`FolderError::File`].
+    /// [`FolderError::Locked`] if another process has it; [`FolderError::File`].
     pub fn open(folder: &Path) -> Result<Self, FolderError> {
         make_folder(folder).map_err(file_error(folder, "make the folder"))?;
         let path = folder.join(LOCK);
@@ -247,7 +247,7 @@ impl Disk for FileDisk {
     }
 }
 
-/// Makes `folder` where it is missing, and those above it, for the owner alone. What is made is durable: its name is
+/// Makes `folder` if it is missing, and those above it, for the owner alone. What is made is durable: its name is
 /// synced in the folder that holds it.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
@@ -277,7 +277,7 @@ fn is_allocated(file: &File, len: u64) -> io::Result<bool> {
     Ok(file.metadata()?.blocks().saturating_mul(512) >= len)
 }
 
-/// Allocates `len` bytes; where the file system can't, writes zeros behind what is there.
+/// Allocates `len` bytes; if the file system can't, writes zeros behind what is there.
 fn allocate(file: &File, have: u64, len: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, len) {
         Ok(()) => return Ok(()),

@@ -1,20 +1,18 @@
 //! The data folder, opened: the medium, and what it says about this device.
 //!
-//! The daemon holds it for as long as it runs, a command for a moment where no daemon runs; never two at once.
+//! The daemon holds it for as long as it runs, a command for a moment if no daemon runs; never two at once.
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, info, warn};
 use whimbrel_engine::boot::EnvironmentBoot;
-use whimbrel_engine::slot::{Slot, SlotFacts};
-use whimbrel_engine::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions, StoreAnswer};
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::{PatchOptions, Storage, StorageOptions, StoreAnswer};
+use whimbrel_engine::{Accepts, Finding, Inventory, StartError};
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{BootView, InstallOp, Record, Stage, StoreOp, Trial};
-use whimbrel_protocol::envelope::{Envelope, Verified};
-use whimbrel_protocol::manifest::{TransferDescriptor, version_text};
+use whimbrel_protocol::device::{InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::message::{FailureCode, State};
-use whimbrel_protocol::trust::Root;
 
 use crate::config::Config;
 use crate::disk::FileDisk;
@@ -25,7 +23,7 @@ use crate::identity::load_root;
 /// An opened data folder.
 #[derive(Debug)]
 pub struct Home {
-    /// What the agent is told.
+    /// The agent's settings.
     pub config: Config,
     /// The medium.
     pub storage: Storage<FileDisk>,
@@ -36,25 +34,8 @@ pub const LOCK_TRIES: u32 = 50;
 /// How long to wait before looking again whether the folder is free.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the medium says at the start of a session.
-#[derive(Debug)]
-pub struct Survey {
-    /// The pinned root.
-    pub root: Root,
-    /// What was saved last.
-    pub record: Record,
-    /// What the boot control says.
-    pub boot: BootView,
-    /// The envelope kept with the target slot.
-    pub target_envelope: Option<Vec<u8>>,
-    /// The version of the running release, where it is known.
-    pub version: Option<String>,
-    /// The payload that was on its way last, where that is known.
-    pub payload: Option<TransferDescriptor>,
-}
-
 impl Home {
-    /// Opens and locks the folder, which is made where there is none.
+    /// Opens and locks the folder, which is made if there is none.
     ///
     /// # Errors
     /// [`AgentError`].
@@ -67,56 +48,32 @@ impl Home {
         Ok(Self { config, storage })
     }
 
-    /// Reads what a session starts from, and pins the root where none is pinned.
+    /// Reads what a session starts from, and pins the trust anchor if none is pinned.
     ///
     /// # Errors
     /// [`AgentError`].
-    pub fn survey(&mut self) -> Result<Survey, AgentError> {
-        let mut record = match self.storage.load_record()? {
-            LoadedRecord::Fresh => Record::default(),
-            LoadedRecord::Found(record) => *record,
-            LoadedRecord::Damaged => {
-                error!("the device's record is damaged: versions seen before are forgotten");
-                Record::default()
-            }
-        };
-        let (root, bytes) = load_root(&self.config.device.root, &record.root)?;
-        if record.root != bytes {
-            info!(version = root.version, "root pinned");
-            record.root = bytes;
-            self.save(&record)?;
-        }
-        let (mut version, mut payload) = (None, None);
-        let last = self.storage.last_payload();
-        for slot in Slot::ALL {
-            let Some(envelope) = self.verified_envelope(&root, slot) else {
-                continue;
-            };
-            let device = &self.config.device;
-            if let Some(facts) = SlotFacts::of(&envelope, device.vendor, device.class, slot) {
-                self.storage.learn(slot, facts);
-            }
-            let mut payloads = envelope.manifest().payloads().into_iter().map(|payload| payload.transfer);
-            payload = payload.or(payloads.find(|transfer| Some(transfer.index_digest) == last));
-            if slot == self.storage.running() {
-                version = envelope.manifest().version().map(version_text);
+    pub fn inventory(&mut self) -> Result<Inventory, AgentError> {
+        let device = &self.config.device;
+        let accepts = Accepts { vendor: device.vendor, class: device.class, signatures: self.accept() };
+        let anchor = |pinned: &[u8]| load_root(&device.root, pinned);
+        let inventory =
+            Inventory::take(&mut self.storage, &accepts, anchor).map_err(|error| match error {
+                StartError::Storage(error) => error.into(),
+                StartError::Anchor(error) => error.into(),
+                StartError::Record => self.record_failure(),
+            })?;
+        for finding in &inventory.findings {
+            match finding {
+                Finding::RecordDamaged => {
+                    error!("the device's record is damaged: versions seen before are forgotten");
+                }
+                Finding::RootPinned { version } => info!(version, "root pinned"),
+                Finding::EnvelopeRefused { slot, error } => {
+                    warn!(slot = slot_name(*slot), reason = %error, "a slot's envelope does not count");
+                }
             }
         }
-        let boot = self.storage.boot_view();
-        let target = self.storage.target();
-        let target_envelope = self.storage.load_envelope(target);
-        Ok(Survey { root, record, boot, target_envelope, version, payload })
-    }
-
-    fn verified_envelope(&mut self, root: &Root, slot: Slot) -> Option<Envelope<Verified>> {
-        let bytes = self.storage.load_envelope(slot)?;
-        match Envelope::decode(&bytes).and_then(|envelope| envelope.verify(root, self.accept())) {
-            Ok(envelope) => Some(envelope),
-            Err(error) => {
-                warn!(slot = slot_name(slot), reason = %error, "a slot's envelope does not count");
-                None
-            }
-        }
+        Ok(inventory)
     }
 
     /// The file that is `slot`.
@@ -149,18 +106,22 @@ impl Home {
     /// Saves the record durably.
     ///
     /// # Errors
-    /// [`AgentError::Storage`] with the file where the medium did not do it, else [`AgentError::Record`].
+    /// [`AgentError::Storage`] with the file if the medium did not do it, else [`AgentError::Record`].
     pub fn save(&mut self, record: &Record) -> Result<(), AgentError> {
         match self.storage.carry_out(StoreOp::SaveRecord(record.encode())) {
             StoreAnswer::Stored(Ok(())) => Ok(()),
-            _ => Err(self.failure(AgentError::Record { path: self.config.data.clone() })),
+            _ => Err(self.record_failure()),
         }
+    }
+
+    fn record_failure(&mut self) -> AgentError {
+        self.failure(AgentError::Record { path: self.config.data.clone() })
     }
 
     /// Makes the running trial permanent.
     ///
     /// # Errors
-    /// [`AgentError`] where the boot control does not do it.
+    /// [`AgentError`] if the boot control does not do it.
     pub fn confirm(&mut self) -> Result<(), AgentError> {
         self.boot_control(InstallOp::Confirm)
     }
@@ -172,21 +133,21 @@ impl Home {
     /// and is given up then.
     ///
     /// # Errors
-    /// [`AgentError`] where the medium does not do it.
-    pub fn give_up(&mut self, survey: &mut Survey, reason: FailureCode) -> Result<(), AgentError> {
-        let deployment = survey.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
+    /// [`AgentError`] if the medium does not do it.
+    pub fn give_up(&mut self, inventory: &mut Inventory, reason: FailureCode) -> Result<(), AgentError> {
+        let deployment = inventory.record.deployment.as_mut().filter(|known| known.stage != Stage::Fetching);
         let known = deployment.is_some();
         if let Some(deployment) = deployment {
             deployment.stage = Stage::Reverting(reason);
-            self.save(&survey.record)?;
+            self.save(&inventory.record)?;
         }
-        if survey.boot.trial == Trial::Armed || !known { self.disarm() } else { Ok(()) }
+        if inventory.boot.trial == Trial::Armed || !known { self.disarm() } else { Ok(()) }
     }
 
     /// Makes the old image the next to start.
     ///
     /// # Errors
-    /// [`AgentError`] where the boot control does not do it.
+    /// [`AgentError`] if the boot control does not do it.
     pub fn disarm(&mut self) -> Result<(), AgentError> {
         self.boot_control(InstallOp::Revert)
     }
@@ -196,7 +157,7 @@ impl Home {
         result.map_err(|_| self.failure(AgentError::Boot { path: self.config.data.clone() }))
     }
 
-    /// What the file system said, or `other` where it said nothing.
+    /// What the file system said, or `other` if it said nothing.
     pub(crate) fn failure(&mut self, other: AgentError) -> AgentError {
         match self.storage.disk_mut().take_error() {
             Some(error) => AgentError::Folder(error.into()),

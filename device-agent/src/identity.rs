@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tracing::error;
+use whimbrel_engine::OfferedRoot;
 use whimbrel_protocol::codec::DecodeError;
-use whimbrel_protocol::cose::{Fingerprint, Kind, Signatures, SigningKey};
+use whimbrel_protocol::cose::{Fingerprint, SigningKey};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
-use whimbrel_protocol::trust::{Role, Root, TrustError};
+use whimbrel_protocol::trust::{Root, TrustError};
 
 use crate::config::DeviceConfig;
 use crate::disk::sync_names;
@@ -182,27 +183,19 @@ fn newer_root(path: &Path, held: &Root) -> Result<Option<(Root, Vec<u8>)>, Ident
         Err(IdentityError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let offered =
-        Root::verify(&bytes).map_err(|error| IdentityError::Root { path: path.to_owned(), error })?;
-    if offered.version < held.version || offered == *held {
-        return Ok(None);
+    let offered = OfferedRoot::of(held, &bytes);
+    match offered.map_err(|error| IdentityError::Root { path: path.to_owned(), error })? {
+        OfferedRoot::Known => Ok(None),
+        OfferedRoot::Successor(root) => Ok(Some((root, bytes))),
+        OfferedRoot::Refused { version: got } => {
+            Err(IdentityError::OtherRoot { path: path.to_owned(), got, pinned: held.version })
+        }
     }
-    if offered.version > held.version && is_signed_by(held, &bytes) {
-        return Ok(Some((offered, bytes)));
-    }
-    Err(IdentityError::OtherRoot { path: path.to_owned(), got: offered.version, pinned: held.version })
 }
 
 fn read_root(path: &Path) -> Result<Vec<u8>, IdentityError> {
     let bytes = read_bounded(path, ROOT_BYTES_MAX as u64);
     bytes.map(|(bytes, _)| bytes).map_err(|error| failed(path, "read", error))
-}
-
-/// Whether enough root keys of `held` signed the root in `bytes`.
-fn is_signed_by(held: &Root, bytes: &[u8]) -> bool {
-    let keys = held.role(Role::Root);
-    let count = Signatures::decode(bytes).ok().map(|signed| signed.count(Kind::Root, keys.keys.iter()));
-    matches!(count, Some(Ok(count)) if count >= keys.threshold)
 }
 
 fn read_bounded(path: &Path, most: u64) -> io::Result<(Vec<u8>, File)> {
@@ -304,8 +297,8 @@ mod tests {
         let path = folder.path().join("root.cbor");
         let held = Root::verify(&root(2, 1, &[1])).unwrap();
         fs::write(&path, root(2, 9, &[1, 9])).unwrap();
-        let twin = newer_root(&path, &held);
-        assert!(matches!(twin, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
+        let same_version = newer_root(&path, &held);
+        assert!(matches!(same_version, Err(IdentityError::OtherRoot { got: 2, pinned: 2, .. })));
         for old in [root(2, 1, &[1]), root(1, 9, &[1, 9])] {
             fs::write(&path, old).unwrap();
             assert!(matches!(newer_root(&path, &held), Ok(None)));

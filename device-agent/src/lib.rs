@@ -1,10 +1,8 @@
-//! The device agent of Whimbrel: the shell around [`DeviceSession`](whimbrel_protocol::device::DeviceSession)
-//! on Linux.
+//! The device agent of Whimbrel: the host of the device engine ([`whimbrel_engine`]) on Linux.
 
 extern crate alloc;
 
 mod agent;
-mod books;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -12,11 +10,12 @@ pub mod control;
 pub mod daemon;
 pub mod disk;
 pub mod error;
+mod events;
 pub mod home;
 pub mod hooks;
 pub mod identity;
 pub mod mqtt;
+mod outcome;
 pub mod standalone;
 pub mod status;
-mod telling;
 mod worker;

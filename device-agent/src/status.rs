@@ -4,11 +4,12 @@ use alloc::collections::BTreeMap;
 use core::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use whimbrel_engine::Inventory;
 use whimbrel_protocol::device::{BootView, Stage, Trial};
 use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{State, Status};
 
-use crate::home::{Home, Survey, slot_name};
+use crate::home::{Home, slot_name};
 use crate::identity;
 
 /// Everything about this device's updates, as `status --json` prints it.
@@ -115,17 +116,17 @@ impl Chunks {
 impl RunningView {
     /// What is known at the start of a session.
     #[must_use]
-    pub fn of(home: &mut Home, survey: &Survey) -> Self {
+    pub fn of(home: &mut Home, inventory: &Inventory) -> Self {
         let slot = home.storage.running();
-        let running = &survey.boot.running;
+        let running = &inventory.boot.running;
         Self {
             image: running.image.map(|digest| digest.to_hex()),
             release: running.release.map(|digest| digest.to_hex()),
-            version: survey.version.clone(),
+            version: inventory.version.clone(),
             sequence: running.sequence,
             slot: slot_name(slot).to_owned(),
             slot_file: home.slot_file(slot).display().to_string(),
-            trial: trial_name(survey.boot.trial).to_owned(),
+            trial: trial_name(inventory.boot.trial).to_owned(),
         }
     }
 
@@ -150,20 +151,20 @@ pub const fn trial_name(trial: Trial) -> &'static str {
 impl StatusView {
     /// What the folder says where no daemon runs.
     #[must_use]
-    pub fn of_folder(home: &mut Home, survey: &Survey) -> Self {
-        let record = &survey.record;
+    pub fn of_folder(home: &mut Home, inventory: &Inventory) -> Self {
+        let record = &inventory.record;
         let mut view = Self {
             device: home.config.device.id.to_string(),
             fingerprint: identity::fingerprint(&home.config.device.key).map(|it| it.to_string()),
-            running: RunningView::of(home, survey),
+            running: RunningView::of(home, inventory),
             reports_waiting: record.reports.len(),
             ..Self::default()
         };
-        view.carry(survey.payload.as_ref());
+        view.carry(inventory.payload.as_ref());
         if let Some(deployment) = &record.deployment {
             let state = match deployment.stage {
                 Stage::Fetching => State::Downloading,
-                Stage::Installed | Stage::Armed if survey.boot.trial == Trial::Running => State::Testing,
+                Stage::Installed | Stage::Armed if inventory.boot.trial == Trial::Running => State::Testing,
                 Stage::Installed | Stage::Armed => State::Rebooting,
                 Stage::Reverting(_) => State::Testing,
             };

@@ -49,7 +49,7 @@ impl SharedDisk {
         self.written
     }
 
-    /// Bytes of memory that it keeps for this device alone, without the books about it.
+    /// Bytes of memory that it keeps for this device alone, without what it remembers of each block.
     #[must_use]
     pub fn own_bytes(&self) -> usize {
         self.areas.iter().map(Medium::own_bytes).sum()

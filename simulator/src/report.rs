@@ -171,9 +171,9 @@ pub struct Report {
     outages: String,
     #[serde(skip)]
     last_trouble: Option<String>,
-    /// A device whose books do not close: a mistake of ours.
+    /// A device whose ledger does not add up: a mistake of ours.
     #[serde(skip)]
-    open_books: Option<LedgerError>,
+    ledger_error: Option<LedgerError>,
 }
 
 impl Report {
@@ -231,7 +231,7 @@ impl Report {
             profile: facts.profile.name,
             outages: facts.outages,
             last_trouble: facts.last_trouble,
-            open_books: devices.iter().find_map(|device| device.ledger.check().err()),
+            ledger_error: devices.iter().find_map(|device| device.ledger.check().err()),
         }
     }
 
@@ -261,7 +261,7 @@ impl Report {
                 grouped(self.devices)
             ));
         }
-        if let Some(error) = &self.open_books {
+        if let Some(error) = &self.ledger_error {
             objections.push(error.to_string());
         }
         objections

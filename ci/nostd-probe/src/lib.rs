@@ -1,6 +1,7 @@
-//! Links the protocol crate without `std`.
+//! Links the protocol crate and the device engine without `std`.
 #![no_std]
 
+extern crate whimbrel_engine as _;
 extern crate whimbrel_protocol as _;
 
 #[panic_handler]

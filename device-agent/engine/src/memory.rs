@@ -43,7 +43,7 @@ impl MemoryDisk {
         self.pages.len() * PAGE_BYTES
     }
 
-    /// Flips one bit, as bit rot does. `false` where the area is shorter.
+    /// Flips one bit, as bit rot does. `false` if the area is shorter.
     pub fn flip(&mut self, area: Area, bit: u64) -> bool {
         let offset = bit / 8;
         let mut byte = [0];

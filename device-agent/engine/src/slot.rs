@@ -1,4 +1,4 @@
-//! The two places where an image can live, and what is known of an image.
+//! The slots, in which images live, and what is known of an image.
 
 use whimbrel_protocol::disk::Area;
 use whimbrel_protocol::envelope::{Envelope, Verified};
@@ -70,7 +70,7 @@ pub struct SlotFacts {
 }
 
 impl SlotFacts {
-    /// What `envelope` says of the image for `slot` of a device of this maker and class; `None` where it is
+    /// What `envelope` says of the image for `slot` of a device of this maker and class; `None` if it is
     /// for other devices or names no image.
     #[must_use]
     pub fn of(envelope: &Envelope<Verified>, vendor: VendorId, class: ClassId, slot: Slot) -> Option<Self> {

@@ -37,7 +37,7 @@ pub(crate) struct Format {
 }
 
 /// Two copies of one piece of data.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TwoCopies {
     format: Format,
     area: Area,
@@ -79,10 +79,10 @@ impl TwoCopies {
         disk.reserve(self.area, self.base + 2 * self.stride)
     }
 
-    /// The content that counts; `None` where no copy is valid.
+    /// The content that counts; `None` if no copy is valid.
     ///
     /// # Errors
-    /// [`DiskError::Failed`] where no copy can be read at all.
+    /// [`DiskError::Failed`] if no copy can be read at all.
     pub(crate) fn read(&mut self, disk: &mut dyn Disk) -> Result<Option<Vec<u8>>, DiskError> {
         let newest = newest(self.copies(disk)?);
         self.newest = newest.as_ref().map(|copy| copy.place);
@@ -147,7 +147,7 @@ impl TwoCopies {
     /// Writes `content` to both copies, unless they hold it, and reads them back: losing either one then changes nothing.
     ///
     /// # Errors
-    /// As [`TwoCopies::write`]; [`DiskError::Failed`] where the medium took it and has something else.
+    /// As [`TwoCopies::write`]; [`DiskError::Failed`] if the medium took it and has something else.
     pub(crate) fn write_both(&mut self, disk: &mut dyn Disk, content: &[u8]) -> Result<(), DiskError> {
         if self.both_hold(disk, content)? {
             return Ok(());
@@ -193,7 +193,7 @@ impl TwoCopies {
 
     /// Both copies, as far as they are valid. One that cannot be read is not.
     fn copies(&self, disk: &mut dyn Disk) -> Result<[Option<Copy>; 2], DiskError> {
-        // Once more where the medium stumbled: to go without the newest copy is to go back in time.
+        // Once more if the medium failed once: to go without the newest copy is to go back in time.
         let copies = [0, 1].map(|copy| self.copy(disk, copy).or_else(|_| self.copy(disk, copy)));
         match copies {
             [Err(error), Err(_)] => Err(error),
@@ -247,8 +247,8 @@ fn digits(version: u8) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::format;
-    use std::string::String;
+    use alloc::format;
+    use alloc::string::String;
 
     use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
 

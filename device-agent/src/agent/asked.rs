@@ -1,13 +1,14 @@
 //! What people ask a running agent.
 
 use tokio::sync::oneshot;
-use whimbrel_protocol::device::{Event, Input};
+use whimbrel_engine::Input;
+use whimbrel_protocol::device::Event;
 use whimbrel_protocol::time::Instant;
 
 use super::{Agent, Exit};
 use crate::control::{self, Asked, Reply, Request};
+use crate::events::channel_name;
 use crate::status::{LinkView, StatusView};
-use crate::telling::channel_name;
 
 /// Somebody waits for the service's answer.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Agent<'_> {
             Request::Check => return self.begin_check(reply),
             Request::Commit | Request::Rollback | Request::Install { .. } => {
                 // Hashing and writing an image can't be interrupted without losing it.
-                if self.open.installs == 0 {
+                if self.controller.pending().installs == 0 {
                     return self.leave_with(Exit::Command(Asked { request, reply }));
                 }
                 Reply::error(&"an image is being written or checked: try again when that is done")
@@ -65,8 +66,8 @@ impl Agent<'_> {
         drop(reply.send(Reply::error(&refusal)));
     }
 
-    /// Adds what happens to what those are told who wait.
-    pub(super) fn tell_checks(&mut self, event: &Event) {
+    /// Adds what happens to the news of those who wait.
+    pub(super) fn add_news(&mut self, event: &Event) {
         let now = self.around.clock.now();
         let line = match event {
             Event::Answered { .. } => {
@@ -115,24 +116,25 @@ impl Agent<'_> {
 
     /// Fills in what changes while a session runs.
     pub(super) fn describe(&self, view: &mut StatusView) {
-        self.session.state().name().clone_into(&mut view.state);
-        if let Some(status) = self.session.status() {
+        let session = self.controller.session();
+        session.state().name().clone_into(&mut view.state);
+        if let Some(status) = session.status() {
             view.take(&status);
             let chunks = self.payload.and_then(|payload| payload.chunks);
-            view.advance(status.state, chunks, self.session.rate());
+            view.advance(status.state, chunks, session.rate());
         }
-        let deployment = self.session.record().deployment.as_ref();
+        let deployment = session.record().deployment.as_ref();
         view.release = deployment.map(|deployment| deployment.order.release.to_hex());
-        view.rate_bytes_per_s = self.session.rate();
+        view.rate_bytes_per_s = session.rate();
         let window = self.around.config.download.window_bytes_max;
-        view.command_latency_ms = self.session.rate().map(|rate| window * 1000 / rate.max(1));
+        view.command_latency_ms = session.rate().map(|rate| window * 1000 / rate.max(1));
         let now = self.around.clock.now();
         view.link = Some(LinkView {
             up: self.uplink.is_some(),
             for_s: now.millis_since(self.link_since) / 1000,
             last_error: self.link_error.clone(),
         });
-        view.reports_waiting = self.session.record().reports.len();
+        view.reports_waiting = session.record().reports.len();
         let owned = |(name, count): (&&str, &u64)| ((*name).to_owned(), *count);
         view.rejected = self.around.counters.rejected.iter().map(owned).collect();
         view.counters = self.around.counters.other.iter().map(owned).collect();

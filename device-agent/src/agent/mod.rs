@@ -1,5 +1,5 @@
-//! One session's life: what happens outside goes into the [`DeviceSession`], what it wants goes to the link, the
-//! medium and the hooks.
+//! The loop around one session: what happens outside goes into the engine's [`Controller`], and what the device wants
+//! goes to the link, the medium and the hooks.
 //!
 //! Nothing here decides about updates. The loop never waits for more than the next thing that happens: what takes
 //! long has a task or thread of its own (`mqtt`, `worker`, `hooks`), and everything that is queued has a maximum.
@@ -14,9 +14,10 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 use whimbrel_engine::slot::Slot;
-use whimbrel_engine::storage::Storage;
+use whimbrel_engine::storage::{Job, Storage};
+use whimbrel_engine::{Controller, Gate, Input, Inventory};
 use whimbrel_protocol::cose::Fingerprint;
-use whimbrel_protocol::device::{DeviceSession, Input, InstallOp, SessionConfig, StoreOp};
+use whimbrel_protocol::device::SessionConfig;
 use whimbrel_protocol::ids::OpId;
 use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::time::Instant;
@@ -27,15 +28,15 @@ use crate::config::Config;
 use crate::control::{Asked, Listener};
 use crate::disk::FileDisk;
 use crate::error::AgentError;
-use crate::home::{Home, Survey};
+use crate::events::Counters;
+use crate::home::Home;
 use crate::hooks::{HookQueue, Progress, Question, Verdict};
 use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
-use crate::telling::Counters;
-use crate::worker::{Answer, Done, Job, Worker};
+use crate::worker::{Answer, Worker};
 
 use asked::Check;
-use outputs::{Payload, Sending};
+use outputs::Payload;
 use reboot::RebootCommand;
 
 /// What lives longer than a session.
@@ -67,31 +68,22 @@ pub(crate) enum Exit {
     Command(Asked),
 }
 
-/// A session and everything around it.
+/// A session, its link and its medium.
 pub(crate) struct Agent<'s> {
     around: &'s mut Surroundings,
-    session: DeviceSession,
+    controller: Controller,
     worker: Worker,
     /// Jobs that the worker has no room for yet.
     jobs: VecDeque<Job>,
-    /// Jobs handed over or waiting that the session has no answer to.
-    open: Open,
     link: Link,
     uplink: Option<Uplink>,
     /// Since when the link is as it is, and what was wrong last.
     link_since: Instant,
     link_error: Option<String>,
-    /// What waits to be sent on this connection.
-    outbox: VecDeque<Sending>,
-    /// A note that chunks are asked for; the request goes out when it is written, so that the ledger is right
-    /// even after the process was killed.
-    noted: Option<OpId>,
     /// Operations that wait for hooks.
-    gates: BTreeMap<Question, (OpId, Gated)>,
-    /// Gates that could not be asked, to be answered in the next round.
-    unasked: VecDeque<(OpId, Gated)>,
-    /// The next failure of the medium that the session tells of is a hook that asked to wait.
-    hook_waits: bool,
+    gates: BTreeMap<Question, (OpId, Gate)>,
+    /// Gates at which no hook could be asked: they are answered in the next round.
+    unasked: VecDeque<(OpId, Gate)>,
     reboot: Option<RebootCommand>,
     checks: Vec<Check>,
     leaving: Option<Leaving>,
@@ -100,13 +92,6 @@ pub(crate) struct Agent<'s> {
     payload: Option<Payload>,
     /// How the image on its way, or the last one, is carried.
     carried: Option<TransferDescriptor>,
-}
-
-/// Jobs without an answer yet, by kind.
-#[derive(Debug, Default)]
-struct Open {
-    stores: usize,
-    installs: usize,
 }
 
 #[derive(Debug)]
@@ -118,20 +103,12 @@ struct Leaving {
     saved: bool,
 }
 
-/// An operation that hooks have a say in.
-enum Gated {
-    Open(StoreOp),
-    Install(InstallOp),
-    Reboot,
-    Health,
-}
-
 /// What the loop wakes up for.
 enum Happening {
     Handed,
     Answer(Answer),
     Link(LinkEvent),
-    Verdict(OpId, Gated, Verdict),
+    Verdict(OpId, Gate, Verdict),
     NoVerdict,
     Asked(Asked),
     RebootFailed,
@@ -148,38 +125,33 @@ impl<'s> Agent<'s> {
     /// Starts a session on the medium of `home`.
     ///
     /// # Errors
-    /// [`AgentError`] where the system has no thread or no randomness.
+    /// [`AgentError`] if the system has no thread or no randomness.
     pub(crate) fn start(
         around: &'s mut Surroundings,
         mut home: Home,
-        survey: Survey,
+        inventory: Inventory,
         config: SessionConfig,
         link_seed: u64,
     ) -> Result<Self, AgentError> {
         let clock = around.clock;
-        let running = RunningView::of(&mut home, &survey);
+        let running = RunningView::of(&mut home, &inventory);
         let slot_files = Slot::ALL.map(|slot| home.slot_file(slot));
-        let Survey { root, record, boot, target_envelope, payload: carried, .. } = survey;
-        let now = clock.now();
-        let session = DeviceSession::new(config, root, boot, record, target_envelope, now, clock.today());
+        let (now, carried) = (clock.now(), inventory.payload);
+        let controller = Controller::new(inventory, config, now, clock.today());
         let worker =
             Worker::start(home.storage).map_err(|error| AgentError::System { what: "thread", error })?;
         let link = Link::start(LinkSettings::of(&around.config, link_seed), clock);
         Ok(Self {
             around,
-            session,
+            controller,
             worker,
             jobs: VecDeque::new(),
-            open: Open::default(),
             link,
             uplink: None,
             link_since: now,
             link_error: None,
-            outbox: VecDeque::new(),
-            noted: None,
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
-            hook_waits: false,
             reboot: None,
             checks: Vec::new(),
             leaving: None,
@@ -193,7 +165,7 @@ impl<'s> Agent<'s> {
     /// Runs until the session is to end; gives the medium back, unless the process ends.
     ///
     /// # Errors
-    /// [`AgentError::Ended`] where a part of the agent has broken.
+    /// [`AgentError::Ended`] if a part of the agent has broken.
     pub(crate) async fn run(mut self) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
         self.carry_out();
         loop {
@@ -209,8 +181,8 @@ impl<'s> Agent<'s> {
     async fn next_happening(&mut self) -> Result<Happening, AgentError> {
         let deadline = self.deadline();
         let listening = self.leaving.is_none();
-        if let Some((op, gated)) = self.unasked.pop_front() {
-            return Ok(Happening::Verdict(op, gated, Verdict::Later));
+        if let Some((op, gate)) = self.unasked.pop_front() {
+            return Ok(Happening::Verdict(op, gate, Verdict::Later));
         }
         let Self { worker, jobs, link, reboot, around, gates, .. } = self;
         let (room, answers) = worker.parts();
@@ -229,8 +201,8 @@ impl<'s> Agent<'s> {
             }
             verdict = around.hooks.next() => {
                 let (question, verdict) = verdict.ok_or(ended("hook queue"))?;
-                let gate = gates.remove(&question);
-                gate.map_or(Happening::NoVerdict, |(op, gated)| Happening::Verdict(op, gated, verdict))
+                let asked = gates.remove(&question);
+                asked.map_or(Happening::NoVerdict, |(op, gate)| Happening::Verdict(op, gate, verdict))
             }
             asked = around.listener.next(), if listening => Happening::Asked(asked.ok_or(ended("listener"))?),
             () = RebootCommand::failed(reboot) => Happening::RebootFailed,
@@ -242,7 +214,7 @@ impl<'s> Agent<'s> {
     fn deadline(&self) -> Option<Instant> {
         let checks = self.checks.iter().map(Check::until);
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
-        [self.session.poll_timeout(), leaving].into_iter().flatten().chain(checks).min()
+        [self.controller.poll_timeout(), leaving].into_iter().flatten().chain(checks).min()
     }
 
     fn take(&mut self, happening: Happening) {
@@ -250,7 +222,7 @@ impl<'s> Agent<'s> {
             Happening::Handed | Happening::NoVerdict => {}
             Happening::Answer(answer) => self.answered(&answer),
             Happening::Link(event) => self.link_event(event),
-            Happening::Verdict(op, gated, verdict) => self.judged(op, gated, verdict),
+            Happening::Verdict(op, gate, verdict) => self.judged(op, gate, verdict),
             Happening::Asked(asked) => self.asked(asked),
             Happening::RebootFailed => self.reboot_failed(),
             Happening::Stop => self.leave_with(Exit::Stop),
@@ -261,26 +233,19 @@ impl<'s> Agent<'s> {
         }
     }
 
-    /// Tells the session, and carries out what it wants.
+    /// Tells the device, and carries out what it wants.
     fn feed(&mut self, input: Input<'_>) {
-        self.session.handle_input(self.around.clock.now(), input);
+        self.controller.handle_input(self.around.clock.now(), input);
         self.carry_out();
     }
 
     fn answered(&mut self, answer: &Answer) {
-        match answer.what {
-            Done::Store(_) => self.open.stores = self.open.stores.saturating_sub(1),
-            Done::Install(_) => self.open.installs = self.open.installs.saturating_sub(1),
-        }
         match &answer.error {
             Some(error) => error!(reason = %error, detail = %error.source, "the medium failed"),
-            None if answer.is_failure() => error!(answer = ?answer.what, "the medium failed"),
+            None if answer.done.is_failure() => error!(answer = ?answer.done, "the medium failed"),
             None => {}
         }
-        if self.noted == Some(answer.op) {
-            self.noted = None;
-        }
-        self.feed(answer.as_input());
+        self.feed(Input::Done(&answer.done));
     }
 
     fn link_event(&mut self, event: LinkEvent) {
@@ -288,7 +253,6 @@ impl<'s> Agent<'s> {
             LinkEvent::Up(uplink) => {
                 info!("connected");
                 self.around.counters.count("connections");
-                self.outbox.clear();
                 self.uplink = Some(uplink);
                 self.link_since = self.around.clock.now();
                 self.feed(Input::WallClock(self.around.clock.today()));
@@ -323,7 +287,6 @@ impl<'s> Agent<'s> {
     fn link_down(&mut self, error: &LinkError) {
         self.around.counters.count(error.name());
         self.link_error = Some(error.to_string());
-        self.outbox.clear();
         let was_up = self.uplink.take().is_some();
         match error {
             LinkError::Refused(_) | LinkError::Password { .. } => error!(reason = %error, "not connected"),
@@ -344,7 +307,6 @@ impl<'s> Agent<'s> {
         debug!(?exit, "session ends");
         let until = self.around.clock.now().plus_millis(LEAVE_MS);
         self.leaving = Some(Leaving { exit, until, saved: false });
-        self.outbox.clear();
         self.feed(Input::Disconnected);
     }
 
@@ -352,14 +314,14 @@ impl<'s> Agent<'s> {
     fn left(&mut self) -> Option<Exit> {
         let leaving = self.leaving.as_mut()?;
         let late = leaving.until <= self.around.clock.now();
-        if self.open.stores > 0 && !late {
+        if self.controller.pending().stores > 0 && !late {
             return None;
         }
         if !leaving.saved && !late {
             // A checkpoint that was under way when the session was told did not have what came last.
             leaving.saved = true;
             self.feed(Input::Disconnected);
-            if self.open.stores > 0 {
+            if self.controller.pending().stores > 0 {
                 return None;
             }
         }

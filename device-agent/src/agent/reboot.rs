@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
-use whimbrel_protocol::device::{Input, InstallFailure};
+use whimbrel_engine::Input;
 use whimbrel_protocol::ids::OpId;
 
 use super::{Agent, Exit};
@@ -38,7 +38,7 @@ impl RebootCommand {
         Self { op, task }
     }
 
-    /// Waits until the command has failed, for ever where there is none. Cancel-safe.
+    /// Waits until the command has failed, for ever if there is none. Cancel-safe.
     pub(super) async fn failed(this: &mut Option<Self>) {
         match this {
             Some(Self { task, .. }) => {
@@ -69,7 +69,7 @@ impl Agent<'_> {
     /// The session asks again later.
     pub(super) fn reboot_failed(&mut self) {
         if let Some(RebootCommand { op, .. }) = self.reboot.take() {
-            self.feed(Input::Installed { op, result: Err(InstallFailure::Boot) });
+            self.feed(Input::RebootFailed { op });
         }
     }
 }

@@ -23,6 +23,7 @@ pub use progress::Progress;
 pub use queue::{HookQueue, Question};
 pub use runner::Limits;
 use tracing::{debug, info, warn};
+pub use whimbrel_engine::Verdict;
 use whimbrel_protocol::message::State;
 
 use crate::config::HookConfig;
@@ -85,17 +86,6 @@ impl fmt::Display for Moment {
         let first = name.next().map(|letter| letter.to_ascii_uppercase());
         write!(f, "{}{}_{}", first.unwrap_or_default(), name.as_str(), self.edge.name())
     }
-}
-
-/// What the hooks of a moment say together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on.
-    Good,
-    /// Ask again later.
-    Later,
-    /// Fail.
-    Bad,
 }
 
 /// The hooks of one folder.

@@ -14,6 +14,7 @@ use std::path::Path;
 
 pub use error::InstallError;
 use tracing::info;
+use whimbrel_engine::Inventory;
 use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_protocol::chunk::ChunkSet;
 use whimbrel_protocol::device::{
@@ -28,7 +29,7 @@ use whimbrel_protocol::message::{CampaignState, Order, Policy};
 use whimbrel_protocol::time::UnixTime;
 
 use crate::error::AgentError;
-use crate::home::{Home, Survey};
+use crate::home::Home;
 use crate::hooks::Verdict;
 use payload::Payload;
 
@@ -53,49 +54,53 @@ pub enum Installed {
 /// boots what it booted before.
 pub fn install(
     home: &mut Home,
-    survey: &mut Survey,
+    inventory: &mut Inventory,
     folder: &Path,
     ask: impl FnOnce() -> Verdict,
 ) -> Result<Installed, AgentError> {
     if !home.config.install.standalone {
         return Err(InstallError::Off.into());
     }
-    if matches!(survey.boot.trial, Trial::Armed | Trial::Running) {
+    if matches!(inventory.boot.trial, Trial::Armed | Trial::Running) {
         return Err(InstallError::OnTrial.into());
     }
-    let envelope = read_envelope(home, survey, &folder.join("release.suit"))?;
-    if survey.boot.running.release == Some(envelope.digest()) {
+    let envelope = read_envelope(home, inventory, &folder.join("release.suit"))?;
+    if inventory.boot.running.release == Some(envelope.digest()) {
         return Ok(Installed::Running);
     }
-    check_sequence(survey, &envelope)?;
-    let mut run = Run { home, survey, folder, envelope: &envelope, verified: None, patch_bytes: None };
+    check_sequence(inventory, &envelope)?;
+    let mut run = Run { home, inventory, folder, envelope: &envelope, verified: None, patch_bytes: None };
     let image_size = run.execute(ask)?;
     let patch_bytes = run.patch_bytes;
-    arm(home, survey, &envelope, image_size)?;
+    arm(home, inventory, &envelope, image_size)?;
     Ok(Installed::Armed { version: envelope.manifest().version().map(version_text), patch_bytes })
 }
 
-fn read_envelope(home: &Home, survey: &Survey, path: &Path) -> Result<Envelope<Verified>, InstallError> {
+fn read_envelope(
+    home: &Home,
+    inventory: &Inventory,
+    path: &Path,
+) -> Result<Envelope<Verified>, InstallError> {
     let failed = |error| InstallError::Read { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     // One byte more than allowed, so that the envelope's own check says what is wrong.
     file.take(ENVELOPE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Envelope::decode(&bytes)
-        .and_then(|envelope| envelope.verify(&survey.root, home.accept()))
+        .and_then(|envelope| envelope.verify(&inventory.root, home.accept()))
         .map_err(|error| InstallError::Envelope { path: path.to_owned(), error })
 }
 
-fn check_sequence(survey: &Survey, envelope: &Envelope<Verified>) -> Result<(), InstallError> {
+fn check_sequence(inventory: &Inventory, envelope: &Envelope<Verified>) -> Result<(), InstallError> {
     let got = envelope.manifest().sequence_number();
-    let floor = survey.boot.running.sequence.max(survey.record.min_sequence);
+    let floor = inventory.boot.running.sequence.max(inventory.record.min_sequence);
     if got < floor { Err(InstallError::Rollback { got, floor }) } else { Ok(()) }
 }
 
 /// A manifest that is being executed.
 struct Run<'a> {
     home: &'a mut Home,
-    survey: &'a Survey,
+    inventory: &'a Inventory,
     folder: &'a Path,
     envelope: &'a Envelope<Verified>,
     /// What was installed and read back, so that it is not hashed once more.
@@ -108,7 +113,7 @@ impl Run<'_> {
     /// Runs the manifest to its end; gives the image's size.
     fn execute(&mut self, ask: impl FnOnce() -> Verdict) -> Result<u64, AgentError> {
         let device = &self.home.config.device;
-        let target_slot = self.survey.boot.target_slot;
+        let target_slot = self.inventory.boot.target_slot;
         let identity = Identity { vendor: device.vendor, class: device.class, target_slot };
         let mut ask = Some(ask);
         for procedure in [Procedure::Update, Procedure::Invoke] {
@@ -159,7 +164,7 @@ impl Run<'_> {
         plan: &FetchPlan,
         ask: &mut Option<impl FnOnce() -> Verdict>,
     ) -> Result<(), AgentError> {
-        let running = &self.survey.boot.running;
+        let running = &self.inventory.boot.running;
         let sequence = self.envelope.manifest().sequence_number();
         if sequence == running.sequence && sequence > 0 && running.image != Some(plan.image_digest) {
             return Err(InstallError::Equivocation { sequence }.into());
@@ -256,26 +261,26 @@ impl Run<'_> {
 /// Enters the installation into the record and arms the trial, each durable before the next.
 fn arm(
     home: &mut Home,
-    survey: &mut Survey,
+    inventory: &mut Inventory,
     envelope: &Envelope<Verified>,
     image_size: u64,
 ) -> Result<(), AgentError> {
-    let begun = survey.record.deployment.take();
+    let begun = inventory.record.deployment.take();
     let mut deployment =
         begun.filter(|known| known.order.release == envelope.digest()).unwrap_or_else(|| {
-            let order = local_order(home, &survey.record, envelope, image_size);
+            let order = local_order(home, &inventory.record, envelope, image_size);
             Deployment::new(order, Stage::Installed)
         });
     deployment.stage = Stage::Installed;
-    survey.record.deployment = Some(deployment.clone());
-    home.save(&survey.record)?;
+    inventory.record.deployment = Some(deployment.clone());
+    home.save(&inventory.record)?;
     if home.storage.install(InstallOp::Activate).is_err() {
         let path = home.config.data.clone();
         return Err(home.failure(AgentError::Boot { path }));
     }
     (deployment.stage, deployment.arms) = (Stage::Armed, 1);
-    survey.record.deployment = Some(deployment);
-    home.save(&survey.record)
+    inventory.record.deployment = Some(deployment);
+    home.save(&inventory.record)
 }
 
 /// What stands for an order where nobody ordered: the campaign of all zeros, and an attempt for each time.

@@ -10,6 +10,7 @@ mod files_made;
 mod hooks;
 mod link;
 mod power_cut;
+mod power_cut_boot;
 mod power_cut_device;
 mod power_cut_environment;
 mod power_cut_faults;

@@ -6,12 +6,13 @@
 
 use alloc::sync::Arc;
 
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{Fixture, SimDisk};
 
-use crate::power_cut_device::{End, Medium, Violation, World};
+use crate::power_cut_device::{Control, End, Medium, Violation, World};
 use crate::power_cut_points::{Cuttable, FirstCut, Points, exhaust};
 use crate::power_cut_service::{Release, Service};
 
@@ -28,6 +29,15 @@ pub(crate) fn image(seed: u8, len: usize) -> Vec<u8> {
 
 /// A device that runs a factory image, and the first of these releases rolled out to it.
 pub(crate) fn world<D: Cuttable>(codecs: &[Codec], len: usize) -> World<D> {
+    world_with(EnvironmentBoot::new, codecs, len)
+}
+
+/// The same with another boot control.
+pub(crate) fn world_with<D: Cuttable, B: Control>(
+    make_boot: fn() -> B,
+    codecs: &[Codec],
+    len: usize,
+) -> World<D, B> {
     // Ed25519 takes a fifth of the time, and there are many signatures to verify.
     let fixture = Arc::new(Fixture { release_key: SigningKey::ed25519(&[7; 32]), ..Fixture::new() });
     let release = |(number, codec): (u8, &Codec)| {
@@ -37,7 +47,7 @@ pub(crate) fn world<D: Cuttable>(codecs: &[Codec], len: usize) -> World<D> {
     let factory = image(0, len);
     let mut disk = D::default();
     disk.sim().install(Area::SlotA, &factory);
-    World::new(disk, Service::new(fixture, releases), &factory)
+    World::new(disk, make_boot, Service::new(fixture, releases), &factory)
 }
 
 /// Bytes of the images: three flush groups raw.
@@ -50,6 +60,7 @@ const REVERT: Floor = Floor { points: 6_000, every: 19 };
 const CRASH: Floor = Floor { points: 6_000, every: 19 };
 const CHANGE: Floor = Floor { points: 5_000, every: 23 };
 const NEXT: Floor = Floor { points: 4_000, every: 13 };
+const FIRST: Floor = Floor { points: 1_000, every: 97 };
 const KILLED: Floor = Floor { points: 2_000, every: 7 };
 const _: () = assert!(RAW.points + LZMA.points + REVERT.points + CRASH.points + CHANGE.points >= 20_000);
 
@@ -60,7 +71,12 @@ pub(crate) struct Floor {
 }
 
 /// Runs a scenario. `POWER_CUT_EVERY=1` in the environment cuts at every operation of the recoveries as well.
-pub(crate) fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, floor: Floor) -> Points {
+pub(crate) fn check<B: Control>(
+    scenario: &str,
+    world: &World<SimDisk, B>,
+    first: FirstCut,
+    floor: Floor,
+) -> Points {
     let asked = std::env::var("POWER_CUT_EVERY").ok().and_then(|every| every.parse().ok());
     let every = asked.unwrap_or(floor.every);
     let points = exhaust(world, first, every);
@@ -72,45 +88,101 @@ pub(crate) fn check(scenario: &str, world: &World<SimDisk>, first: FirstCut, flo
     points
 }
 
+/// What happens to a device while power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    /// The image as it is.
+    Raw,
+    /// Compressed.
+    Lzma,
+    /// The new image is unhealthy; the second attempt is not.
+    Revert,
+    /// The new image never comes up; at the second attempt it does.
+    Crash,
+    /// Another release is rolled out half way.
+    Change,
+    /// The second update, into the other slot.
+    Next,
+    /// A device that is started for the first time, and has no trust anchor yet.
+    First,
+}
+
+impl Scenario {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Lzma => "lzma",
+            Self::Revert => "raw, unhealthy first",
+            Self::Crash => "lzma, crashing first",
+            Self::Change => "raw, then another lzma",
+            Self::Next => "raw, after an update",
+            Self::First => "raw, first start",
+        }
+    }
+
+    /// A device at the beginning of it, with the boot controls that `make_boot` makes.
+    pub(crate) fn world<B: Control>(self, make_boot: fn() -> B) -> World<SimDisk, B> {
+        let (codecs, len): (&[Codec], usize) = match self {
+            Self::Raw => (&[Codec::Raw], IMAGE_BYTES),
+            Self::Lzma => (&[Codec::Lzma], IMAGE_BYTES),
+            Self::Revert | Self::First => (&[Codec::Raw], IMAGE_BYTES / 2),
+            Self::Crash => (&[Codec::Lzma], IMAGE_BYTES / 2),
+            Self::Change => (&[Codec::Raw, Codec::Lzma], IMAGE_BYTES),
+            Self::Next => (&[Codec::Lzma, Codec::Raw], IMAGE_BYTES),
+        };
+        let mut world = world_with(make_boot, codecs, len);
+        match self {
+            Self::Raw | Self::Lzma => {}
+            Self::Revert => world.unhealthy_attempts = 1,
+            Self::Crash => world.crashing_attempts = 1,
+            Self::First => world.pins = true,
+            Self::Change => world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2),
+            Self::Next => {
+                assert_eq!(world.run(), Ok(End::Confirmed));
+                world.next_release();
+            }
+        }
+        world
+    }
+
+    fn check(self, floor: Floor) {
+        check(self.name(), &self.world(EnvironmentBoot::new), FirstCut::Power, floor);
+    }
+}
+
 #[test]
 fn a_raw_update_survives_power_cuts_at_every_operation() {
-    let world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES);
-    check("raw", &world, FirstCut::Power, RAW);
+    Scenario::Raw.check(RAW);
 }
 
 #[test]
 fn an_lzma_update_survives_power_cuts_at_every_operation() {
-    let world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES);
-    check("lzma", &world, FirstCut::Power, LZMA);
+    Scenario::Lzma.check(LZMA);
 }
 
 #[test]
 fn a_revert_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES / 2);
-    world.unhealthy_attempts = 1;
-    check("raw, unhealthy first", &world, FirstCut::Power, REVERT);
+    Scenario::Revert.check(REVERT);
 }
 
 #[test]
 fn an_image_that_never_comes_up_is_left_whatever_the_power_does() {
-    let mut world = world::<SimDisk>(&[Codec::Lzma], IMAGE_BYTES / 2);
-    world.crashing_attempts = 1;
-    check("lzma, crashing first", &world, FirstCut::Power, CRASH);
+    Scenario::Crash.check(CRASH);
 }
 
 #[test]
 fn a_change_of_release_half_way_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Raw, Codec::Lzma], IMAGE_BYTES);
-    world.service.next_release_after = Some(IMAGE_BYTES as u64 / 2);
-    check("raw, then another lzma", &world, FirstCut::Power, CHANGE);
+    Scenario::Change.check(CHANGE);
+}
+
+#[test]
+fn a_first_start_and_its_update_survive_power_cuts_at_every_operation() {
+    Scenario::First.check(FIRST);
 }
 
 #[test]
 fn the_next_update_into_the_other_slot_survives_power_cuts_at_every_operation() {
-    let mut world = world::<SimDisk>(&[Codec::Lzma, Codec::Raw], IMAGE_BYTES);
-    assert_eq!(world.run(), Ok(End::Confirmed));
-    world.next_release();
-    check("raw, after an update", &world, FirstCut::Power, NEXT);
+    Scenario::Next.check(NEXT);
 }
 
 /// What a killed process has written is in the cache, where the next one reads it, and not on the medium.

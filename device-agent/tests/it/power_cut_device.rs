@@ -5,18 +5,15 @@
 //! complete image that was signed (or came from the factory), and in the end that the update is confirmed,
 //! reported, and cost no more bytes than it may.
 
-use alloc::collections::BTreeMap;
-use alloc::rc::Rc;
 use alloc::sync::Arc;
-use core::cell::RefCell;
+use core::convert::Infallible;
 
-use whimbrel_engine::boot::EnvironmentBoot;
-use whimbrel_engine::slot::{Slot, SlotFacts};
-use whimbrel_engine::storage::{LoadedRecord, PatchOptions, Storage, StorageOptions};
-use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{DeviceSession, Record, SessionConfig};
+use whimbrel_engine::Device;
+use whimbrel_engine::boot::{BootControl, EnvironmentBoot};
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::{PatchOptions, Storage, StorageOptions};
+use whimbrel_protocol::device::SessionConfig;
 use whimbrel_protocol::disk::{Area, Disk};
-use whimbrel_protocol::envelope::Envelope;
 use whimbrel_protocol::limits::{FLUSH_BYTES_MIN, WINDOW_BYTES_MIN};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::testing::SimDisk;
@@ -77,18 +74,25 @@ impl Medium for SimDisk {
     }
 }
 
+/// A boot control that a whole device can be copied with.
+pub(crate) trait Control: BootControl + Clone {}
+
+impl<B: BootControl + Clone> Control for B {}
+
 /// Device, service and what has happened so far.
 #[derive(Clone, Debug)]
-pub(crate) struct World<D> {
+pub(crate) struct World<D, B = EnvironmentBoot> {
     pub(crate) disk: D,
+    /// Makes the boot control that the agent, and the machine's loader, use.
+    make_boot: fn() -> B,
     pub(crate) service: Service,
     /// How the device applies patches.
     pub(crate) patch: PatchOptions,
     pub(crate) now: Instant,
     /// Images that may be started: the factory's and the signed ones.
     images: Arc<Vec<Vec<u8>>>,
-    root: Root,
-    known: Rc<RefCell<BTreeMap<Vec<u8>, Option<SlotFacts>>>>,
+    /// The trust anchor, and its bytes.
+    anchor: (Root, Vec<u8>),
     /// New images that fail their health checks: attempts up to this one.
     pub(crate) unhealthy_attempts: u64,
     /// New images that never come up: attempts up to this one.
@@ -115,6 +119,8 @@ pub(crate) struct World<D> {
     pub(crate) confirmed: bool,
     /// Whether the bytes fetched again are counted: not where faults make more of them.
     pub(crate) check_refetched: bool,
+    /// The device pins its trust anchor when it starts first: one more write.
+    pub(crate) pins: bool,
     /// A reported revert ends the run.
     pub(crate) reverts_are_ends: bool,
     /// When the medium gets more room.
@@ -180,15 +186,15 @@ const FAULT_MS: u64 = 15 * 60_000;
 /// Bytes per second downwards: slow enough for the smallest flush group.
 pub(crate) const SLOW: u64 = 1_500;
 
-impl<D: Medium> World<D> {
-    /// A device that runs `factory` from slot A.
-    pub(crate) fn new(disk: D, service: Service, factory: &[u8]) -> Self {
+impl<D: Medium, B: Control> World<D, B> {
+    /// A device that runs `factory` from slot A, with the boot controls that `make_boot` makes.
+    pub(crate) fn new(disk: D, make_boot: fn() -> B, service: Service, factory: &[u8]) -> Self {
         let signed = service.releases.iter().map(|release| release.image.clone());
         Self {
             disk,
+            make_boot,
             images: Arc::new(signed.chain([factory.to_vec()]).collect()),
-            root: service.fixture.root(),
-            known: Rc::default(),
+            anchor: (service.fixture.root(), service.fixture.root_bytes()),
             service,
             patch: PatchOptions::default(),
             now: Instant::ZERO,
@@ -205,6 +211,7 @@ impl<D: Medium> World<D> {
             confirming: false,
             confirmed: false,
             check_refetched: true,
+            pins: false,
             reverts_are_ends: false,
             room_at: None,
             served_without_room: 0,
@@ -258,10 +265,11 @@ impl<D: Medium> World<D> {
     /// The loader's step. `None` where power is gone.
     fn start_machine(&mut self, disk: &mut D) -> Result<Option<Slot>, Violation> {
         loop {
-            let started = Storage::start(&mut *disk, EnvironmentBoot::new(), StorageOptions::default())
-                .and_then(|mut loader| {
+            let started = Storage::start(&mut *disk, (self.make_boot)(), StorageOptions::default()).and_then(
+                |mut loader| {
                     if self.loader_ignores_trials { Ok(loader.target().other()) } else { loader.boot() }
-                });
+                },
+            );
             if disk.is_dead() {
                 return Ok(None);
             }
@@ -303,28 +311,16 @@ impl<D: Medium> World<D> {
     fn live(&mut self, disk: &mut D, running: Slot) -> Option<Result<Next, Violation>> {
         let patch = self.patch;
         let options = StorageOptions { running: Some(running), patch, ..StorageOptions::default() };
-        let mut storage = Storage::start(disk, EnvironmentBoot::new(), options).ok()?;
-        for slot in Slot::ALL {
-            if let Some(facts) = storage.load_envelope(slot).and_then(|bytes| self.facts(&bytes, slot)) {
-                storage.learn(slot, facts);
-            }
-        }
-        let record = match storage.load_record().ok()? {
-            LoadedRecord::Found(record) => *record,
-            LoadedRecord::Fresh | LoadedRecord::Damaged => Record::default(),
-        };
+        let storage = Storage::start(disk, (self.make_boot)(), options).ok()?;
         self.lives += 1;
-        let target = storage.target();
-        let session = DeviceSession::new(
-            self.config(),
-            self.root.clone(),
-            storage.boot_view(),
-            record,
-            storage.load_envelope(target),
-            self.now,
-            UnixTime::default(),
-        );
-        Some(Life::new(self, storage, session).run())
+        let anchor = self.anchor.clone();
+        let pins = self.pins;
+        let anchor = |pinned: &[u8]| {
+            let (root, bytes) = anchor;
+            Ok::<_, Infallible>((root, if pins { bytes } else { pinned.to_vec() }))
+        };
+        let device = Device::start(storage, self.config(), anchor, self.now, UnixTime::default()).ok()?;
+        Some(Life::new(self, device).run())
     }
 
     fn config(&self) -> SessionConfig {
@@ -333,16 +329,6 @@ impl<D: Medium> World<D> {
         seed[..8].copy_from_slice(&self.lives.to_le_bytes());
         let key = fixture.device_key.clone();
         SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, seed)
-    }
-
-    /// What the verified envelope says; verified once, because every life asks.
-    fn facts(&self, envelope: &[u8], slot: Slot) -> Option<SlotFacts> {
-        let mut known = self.known.borrow_mut();
-        let facts = known.entry(envelope.to_vec()).or_insert_with(|| {
-            let verified = Envelope::decode(envelope).ok()?.verify(&self.root, Accept::STRICT).ok()?;
-            SlotFacts::of(&verified, self.service.fixture.vendor, self.service.fixture.class, slot)
-        });
-        *facts
     }
 
     /// Power is gone: what was in flight and what was not flushed may be fetched again.

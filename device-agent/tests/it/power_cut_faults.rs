@@ -7,7 +7,7 @@ use whimbrel_protocol::testing::{DiskFault, SimDisk, Survival};
 use whimbrel_protocol::time::Instant;
 
 use crate::power_cut::world;
-use crate::power_cut_device::{End, World};
+use crate::power_cut_device::{Control, End, World};
 
 const IMAGE_BYTES: usize = 24 * 1024;
 
@@ -16,7 +16,7 @@ fn fail_everywhere(scenario: &str, base: &World<SimDisk>) {
 }
 
 /// A fault at one call in `step`.
-pub(crate) fn fail_at_every(scenario: &str, base: &World<SimDisk>, step: usize) {
+pub(crate) fn fail_at_every<B: Control>(scenario: &str, base: &World<SimDisk, B>, step: usize) {
     for fault in [DiskFault::Full, DiskFault::Failed] {
         for sticky in [false, true] {
             let mut whole = base.clone();

@@ -1,28 +1,23 @@
-//! One life of the agent on any disk: its session is fed what arrives, and its wishes are carried out.
+//! One life of the agent on any disk: a host of the device engine that watches every job.
 
-use alloc::collections::VecDeque;
-
-use whimbrel_engine::storage::{Storage, StoreAnswer};
-use whimbrel_protocol::device::{
-    DeviceSession, Event, HostOp, Input, InstallFailure, InstallOp, Output, StoreOp,
-};
-use whimbrel_protocol::ids::OpId;
+use whimbrel_engine::storage::StoreAnswer;
+use whimbrel_engine::{Device, Done, Effect, Gate, Input, Job, Output, Verdict};
+use whimbrel_protocol::device::{Event, InstallOp, StoreOp};
 use whimbrel_protocol::message::{Outcome, State};
 use whimbrel_protocol::server::{Input as ServerInput, ServerSession};
 use whimbrel_protocol::testing::{Direction, Faults, Packet, SeededLink};
 use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
 
-use crate::power_cut_device::{End, Medium, Next, Violation, World};
+use crate::power_cut_device::{Control, End, Medium, Next, Violation, World};
 
 /// Happenings in a life of the agent before it counts as stuck.
 const HAPPENINGS_MAX: u64 = 20_000;
 
 /// A life of the agent: from its start to a reboot, a cut or the end.
-pub(crate) struct Life<'w, D> {
-    world: &'w mut World<D>,
-    storage: Storage<&'w mut D>,
-    session: DeviceSession,
+pub(crate) struct Life<'w, D, B> {
+    world: &'w mut World<D, B>,
+    device: Device<&'w mut D, B>,
     server: ServerSession,
     link: SeededLink,
     connect_at: Option<Instant>,
@@ -30,14 +25,8 @@ pub(crate) struct Life<'w, D> {
     rebooting: bool,
 }
 
-enum Answered {
-    Store(OpId, StoreAnswer),
-    Install(OpId, Result<(), InstallFailure>),
-    Disconnected,
-}
-
-impl<'w, D: Medium> Life<'w, D> {
-    pub(crate) fn new(world: &'w mut World<D>, storage: Storage<&'w mut D>, session: DeviceSession) -> Self {
+impl<'w, D: Medium, B: Control> Life<'w, D, B> {
+    pub(crate) fn new(world: &'w mut World<D, B>, device: Device<&'w mut D, B>) -> Self {
         let faults = Faults { delay_ms: (300, 300), rate: world.rate, lose: world.lose, ..Faults::default() };
         Self {
             link: SeededLink::new(faults, 1),
@@ -46,15 +35,14 @@ impl<'w, D: Medium> Life<'w, D> {
             subscribed: Vec::new(),
             rebooting: false,
             world,
-            storage,
-            session,
+            device,
         }
     }
 
     pub(crate) fn run(mut self) -> Result<Next, Violation> {
         self.drain();
         for _ in 0..HAPPENINGS_MAX {
-            if self.storage.disk_mut().is_dead() {
+            if self.is_dead() {
                 return Ok(Next::End(End::Dead));
             }
             if self.rebooting {
@@ -64,7 +52,7 @@ impl<'w, D: Medium> Life<'w, D> {
                 return Ok(Next::End(End::Reverted));
             }
             if self.is_done() {
-                let sequence = self.storage.boot_view().running.sequence;
+                let sequence = self.device.storage_mut().boot_view().running.sequence;
                 let wanted = self.world.service.release().sequence;
                 return match sequence == wanted {
                     true => Ok(Next::End(End::Confirmed)),
@@ -74,22 +62,28 @@ impl<'w, D: Medium> Life<'w, D> {
             let wake = [
                 self.connect_at,
                 self.link.next_arrival(),
-                self.session.poll_timeout(),
+                self.device.poll_timeout(),
                 self.server.poll_timeout(),
             ];
             let Some(next) = wake.into_iter().flatten().min() else {
                 break;
             };
             self.world.now = self.world.now.max(next);
-            self.world.heal(self.storage.disk_mut());
+            self.world.heal(self.device.storage_mut().disk_mut());
             self.turn();
         }
-        Err(Violation::Stuck(self.session.state()))
+        Err(Violation::Stuck(self.device.session().state()))
+    }
+
+    fn is_dead(&mut self) -> bool {
+        self.device.storage_mut().disk_mut().is_dead()
     }
 
     fn is_done(&self) -> bool {
-        let acknowledged = self.session.record().reports.is_empty();
-        self.session.state() == State::Confirmed && acknowledged && self.has_report_of(Outcome::Confirmed)
+        let acknowledged = self.device.session().record().reports.is_empty();
+        self.device.session().state() == State::Confirmed
+            && acknowledged
+            && self.has_report_of(Outcome::Confirmed)
     }
 
     fn has_report_of(&self, outcome: Outcome) -> bool {
@@ -144,105 +138,86 @@ impl<'w, D: Medium> Life<'w, D> {
     }
 
     fn feed(&mut self, input: Input<'_>) {
-        self.session.handle_input(self.world.now, input);
+        self.device.handle_input(self.world.now, input);
         self.drain();
     }
 
-    /// Carries out what the session wants, and feeds it the answers, until it wants nothing.
+    /// Does what the device wants, until it wants nothing.
     fn drain(&mut self) {
-        let mut answers = VecDeque::new();
-        loop {
-            while let Some(output) = self.session.poll_output() {
-                answers.extend(self.carry_out(output));
-                // Nothing comes after a restart or a cut, whatever else was wanted.
-                if self.rebooting || self.storage.disk_mut().is_dead() {
-                    return;
-                }
+        while let Some(effect) = self.device.poll_effect() {
+            match effect {
+                Effect::Host(output) => self.do_for(output),
+                Effect::Work(job) => self.work(job),
             }
-            let now = self.world.now;
-            match answers.pop_front() {
-                Some(Answered::Store(op, answer)) => self.session.handle_input(now, answer.as_input(op)),
-                Some(Answered::Install(op, result)) => {
-                    self.session.handle_input(now, Input::Installed { op, result });
-                }
-                Some(Answered::Disconnected) => self.session.handle_input(now, Input::Disconnected),
-                None => return,
+            // Nothing comes after a restart or a cut, whatever else was wanted.
+            if self.rebooting || self.is_dead() {
+                return;
             }
         }
     }
 
-    fn carry_out(&mut self, output: Output) -> Option<Answered> {
+    fn do_for(&mut self, output: Output) {
         match output {
             Output::Subscribe(channels) => {
                 for channel in channels {
                     self.subscribed.push(channel.clone());
                     self.deliver_retained(&channel);
                 }
-                None
             }
-            Output::Publish(publish) => {
-                self.send(Direction::Up, publish.channel, publish.payload);
-                None
-            }
+            Output::Publish(publish) => self.send(Direction::Up, publish.channel, publish.payload),
             Output::Disconnect => {
                 self.link.cut();
                 self.subscribed.clear();
                 self.connect_at = Some(self.world.now.plus_millis(5_000));
-                Some(Answered::Disconnected)
+                self.device.handle_input(self.world.now, Input::Disconnected);
             }
             Output::Event(event) => {
                 self.world.store_failures += u64::from(matches!(event, Event::StoreFailed(_)));
-                None
             }
-            Output::Store(op, what) => Some(Answered::Store(op, self.store(what))),
-            Output::Install(op, what) => Some(Answered::Install(op, self.install(what))),
-            Output::Host(_, HostOp::Reboot) => {
-                self.rebooting = true;
-                None
+            Output::Ask(op, gate) => {
+                let unhealthy =
+                    gate == Gate::Health && self.world.service.attempt <= self.world.unhealthy_attempts;
+                let verdict = if unhealthy { Verdict::Bad } else { Verdict::Good };
+                self.device.handle_input(self.world.now, Input::Verdict { op, verdict });
             }
-            Output::Host(op, HostOp::CheckHealth) => {
-                let bad = self.world.service.attempt <= self.world.unhealthy_attempts;
-                Some(Answered::Install(op, if bad { Err(InstallFailure::Unhealthy) } else { Ok(()) }))
-            }
+            Output::Reboot(_) => self.rebooting = true,
         }
     }
 
-    fn store(&mut self, what: StoreOp) -> StoreAnswer {
-        let chunks = match &what {
-            StoreOp::WriteChunks { bytes, .. } => bytes.len() as u64,
-            _ => 0,
-        };
-        let is_checkpoint = matches!(what, StoreOp::SaveCheckpoint(_));
-        let answer = self.storage.carry_out(what);
-        match answer {
-            StoreAnswer::Stored(Ok(())) if is_checkpoint => self.world.unflushed = 0,
+    fn work(&mut self, job: Job) {
+        let (mut chunks, mut is_checkpoint, mut confirms) = (0, false, false);
+        match &job {
+            Job::Store(_, StoreOp::WriteChunks { bytes, .. }) => chunks = bytes.len() as u64,
+            Job::Store(_, StoreOp::SaveCheckpoint(_)) => is_checkpoint = true,
+            Job::Store(..) => {}
+            Job::Install(_, InstallOp::Install) => {
+                // A session has all of it durable before it asks for this.
+                self.world.has_payload = true;
+                if let Some(bit) = self.world.rots.take() {
+                    let running = self.device.storage().running();
+                    self.device.storage_mut().disk_mut().rot(running.area(), bit);
+                }
+            }
+            Job::Install(_, InstallOp::Activate) => self.world.activating = true,
+            Job::Install(_, InstallOp::Confirm) => {
+                self.world.confirming = true;
+                confirms = true;
+            }
+            Job::Install(..) => {}
+        }
+        match self.device.carry_out(job) {
+            Done::Stored(_, StoreAnswer::Stored(Ok(()))) if is_checkpoint => self.world.unflushed = 0,
             // What was found of an earlier process is durable now.
-            StoreAnswer::Opened(Ok(ref found)) => {
+            Done::Stored(_, StoreAnswer::Opened(Ok(found))) => {
                 self.world.unflushed = 0;
                 self.world.has_payload = found.held.is_complete();
             }
-            StoreAnswer::Stored(Ok(())) => {
+            Done::Stored(_, StoreAnswer::Stored(Ok(()))) => {
                 self.world.delivered = (self.world.delivered + chunks).min(self.world.service.served);
                 self.world.unflushed += chunks;
             }
+            Done::Installed(_, Ok(())) => self.world.confirmed |= confirms,
             _ => {}
         }
-        answer
-    }
-
-    fn install(&mut self, what: InstallOp) -> Result<(), InstallFailure> {
-        // A session has all of it durable before it asks for this.
-        self.world.has_payload |= what == InstallOp::Install;
-        if what == InstallOp::Install
-            && let Some(bit) = self.world.rots.take()
-        {
-            let running = self.storage.running();
-            self.storage.disk_mut().rot(running.area(), bit);
-        }
-        self.world.activating |= what == InstallOp::Activate;
-        self.world.confirming |= what == InstallOp::Confirm;
-        let result = self.storage.install(what);
-        self.world.confirmed |= what == InstallOp::Confirm && result.is_ok();
-        result
     }
 }

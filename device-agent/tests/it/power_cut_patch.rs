@@ -6,6 +6,7 @@
 
 use alloc::sync::Arc;
 
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_engine::storage::{PatchMode, PatchOptions};
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::disk::Area;
@@ -29,7 +30,7 @@ fn world<D: Cuttable>(mode: PatchMode, pair: &Pair) -> World<D> {
     let release = Arc::new(pair.release(&fixture));
     let mut disk = D::default();
     disk.sim().install(Area::SlotA, pair.old);
-    let mut world = World::new(disk, Service::new(fixture, vec![release]), pair.old);
+    let mut world = World::new(disk, EnvironmentBoot::new, Service::new(fixture, vec![release]), pair.old);
     world.patch = options(mode);
     world
 }

@@ -8,7 +8,7 @@
 
 use whimbrel_protocol::testing::{SimDisk, Survival};
 
-use crate::power_cut_device::{End, Medium, Violation, World};
+use crate::power_cut_device::{Control, End, Medium, Violation, World};
 
 /// A disk whose power can be cut.
 pub(crate) trait Cuttable: Medium + Clone + Default {
@@ -74,7 +74,7 @@ impl Points {
 }
 
 /// Cuts at every operation, and again at every `every`th operation of the recovery (0: not again).
-pub(crate) fn exhaust<D: Cuttable>(base: &World<D>, first: FirstCut, every: usize) -> Points {
+pub(crate) fn exhaust<D: Cuttable, B: Control>(base: &World<D, B>, first: FirstCut, every: usize) -> Points {
     let mut whole = base.clone();
     whole.disk.sim().kill();
     assert_eq!(whole.run(), Ok(End::Confirmed), "the update works when nothing is cut");
@@ -111,7 +111,7 @@ pub(crate) fn exhaust<D: Cuttable>(base: &World<D>, first: FirstCut, every: usiz
     points
 }
 
-fn cut_again<D: Cuttable>(base: &World<D>, operation: u64, points: &mut Points, place: &str) {
+fn cut_again<D: Cuttable, B: Control>(base: &World<D, B>, operation: u64, points: &mut Points, place: &str) {
     let place = format!("{place}; power at operation {operation}");
     let Some(cut) = cut_at(base, operation, FirstCut::Power, points, &place) else {
         return;
@@ -124,20 +124,20 @@ fn cut_again<D: Cuttable>(base: &World<D>, operation: u64, points: &mut Points, 
     }
 }
 
-fn power_cut<D: Cuttable>(world: &mut World<D>, operation: u64, way: usize) {
+fn power_cut<D: Cuttable, B>(world: &mut World<D, B>, operation: u64, way: usize) {
     world.running = None;
     world.disk.sim().power_cut(Survival::ALL[way], operation * 4 + way as u64);
 }
 
 /// Runs up to this operation, during which power goes or the process is killed. `None` where something went wrong
 /// before.
-fn cut_at<D: Cuttable>(
-    base: &World<D>,
+fn cut_at<D: Cuttable, B: Control>(
+    base: &World<D, B>,
     operation: u64,
     what: FirstCut,
     points: &mut Points,
     place: &str,
-) -> Option<World<D>> {
+) -> Option<World<D, B>> {
     let mut world = base.clone();
     world.disk.sim().kill();
     world.disk.sim().crash_at(operation);
@@ -161,7 +161,7 @@ fn cut_at<D: Cuttable>(
 }
 
 /// Runs to the end, and returns how many operations that took.
-fn finish<D: Cuttable>(after: &World<D>, points: &mut Points, place: &str) -> u64 {
+fn finish<D: Cuttable, B: Control>(after: &World<D, B>, points: &mut Points, place: &str) -> u64 {
     let mut world = after.clone();
     let (had_payload, served) = (after.has_payload, after.service.served + after.service.served_full);
     if let Err(violation) = world.run() {

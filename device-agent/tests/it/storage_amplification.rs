@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use whimbrel_engine::MemoryDisk;
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_protocol::disk::{Area, Disk};
 use whimbrel_protocol::manifest::Codec;
 
@@ -29,7 +30,7 @@ fn at_most_one_byte_in_twenty_is_written_beyond_staged_and_image_bytes() {
         let needed = staged + IMAGE_BYTES as u64;
         for rate in [2_500, 37_500, 1_000_000] {
             let service = Service::new(Arc::clone(&fixture), vec![Arc::clone(&release)]);
-            let mut world = World::new(MemoryDisk::new(), service, b"the factory's");
+            let mut world = World::new(MemoryDisk::new(), EnvironmentBoot::new, service, b"the factory's");
             world.disk.reserve(Area::SlotA, 13).unwrap();
             world.disk.write(Area::SlotA, 0, b"the factory's").unwrap();
             world.rate = rate;

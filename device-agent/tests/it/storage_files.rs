@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use whimbrel_agent::disk::{FileDisk, FolderError};
+use whimbrel_engine::boot::EnvironmentBoot;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::manifest::Codec;
 use whimbrel_protocol::testing::{DiskStep, SimDisk};
@@ -77,7 +78,7 @@ fn factory() -> tempfile::TempDir {
 /// The world that the power-cut tests have, on files in `folder`.
 fn on_files(codec: Codec, folder: &Path) -> World<Files> {
     let sim = world::<SimDisk>(&[codec], IMAGE_BYTES);
-    World::new(Files::open(folder), sim.service, &image(0, IMAGE_BYTES))
+    World::new(Files::open(folder), EnvironmentBoot::new, sim.service, &image(0, IMAGE_BYTES))
 }
 
 #[test]

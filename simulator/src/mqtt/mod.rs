@@ -338,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Poll::Ready(Ok(scratch.filled().len() as u64))
     }
 
-    /// Books a packet, answers it where it wants an answer, and says what it means.
+    /// Counts a packet, answers it if it wants an answer, and says what it means.
     fn settle(
         &mut self,
         packet: Packet,

@@ -53,7 +53,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes some of it, and books what the stream took.
+    /// Writes some of it, and counts what the stream took.
     pub(super) fn poll_write(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),

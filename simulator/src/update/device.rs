@@ -1,22 +1,20 @@
-//! One virtual device: the protocol's session, the agent's storage, and a disk in memory under it.
+//! One virtual device: the device engine on a disk in memory.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use core::convert::Infallible;
 use core::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use whimbrel_engine::boot::EnvironmentBoot;
-use whimbrel_engine::slot::{Slot, SlotFacts};
-use whimbrel_engine::storage::{LoadedRecord, Storage, StorageError, StorageOptions, StoreAnswer};
-use whimbrel_protocol::cose::{Accept, SigningKey};
-use whimbrel_protocol::device::{
-    DeviceSession, HostOp, Input as SessionInput, InstallFailure, Output as SessionOutput, Record,
-    SessionConfig,
-};
+use whimbrel_engine::slot::Slot;
+use whimbrel_engine::storage::{Storage, StorageOptions};
+use whimbrel_engine::{Device, Input as DeviceInput, Output as DeviceOutput, StartError, Verdict};
+use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::device::SessionConfig;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
-use whimbrel_protocol::envelope::Envelope;
-use whimbrel_protocol::ids::{ClassId, DeviceId, OpId, Prefix, VendorId};
+use whimbrel_protocol::ids::{ClassId, DeviceId, Prefix, VendorId};
 use whimbrel_protocol::limits::CHUNK_HEADER_BYTES_MAX;
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::retry::Backoff;
@@ -51,7 +49,7 @@ pub struct FleetFacts {
     pub originals: Originals,
     /// What they run at first; nothing where nothing is said.
     pub starting: Option<Starting>,
-    /// The payloads of the release, for the books.
+    /// The payloads of the release, as the ledger tells them apart.
     pub payloads: Vec<PayloadFacts>,
     /// How long their links usually hold, in seconds.
     pub mean_time_between_losses_s: u64,
@@ -93,8 +91,7 @@ pub struct UpdatingDevice {
     id: DeviceId,
     /// Sessions that it had: one more after each reboot.
     lives: u32,
-    session: DeviceSession,
-    storage: Storage<SharedDisk>,
+    device: Device<SharedDisk>,
     outputs: VecDeque<Output>,
     reconnect: Backoff,
     seen: Seen,
@@ -103,12 +100,6 @@ pub struct UpdatingDevice {
     /// When the last thing happened that could be the last of all.
     settled: Option<Moment>,
     finished: bool,
-}
-
-/// An answer that the session waits for.
-enum Answered {
-    Stored(StoreAnswer),
-    Installed(Result<(), InstallFailure>),
 }
 
 /// How long a device stays connected after its report was acknowledged: it subscribes to what is retained then,
@@ -123,8 +114,8 @@ impl UpdatingDevice {
     /// known but the root.
     ///
     /// # Errors
-    /// [`StorageError`] where the disk in memory does not do what it should.
-    pub fn new(facts: Arc<FleetFacts>, number: u32) -> Result<Self, StorageError> {
+    /// [`StartError`] if the disk in memory does not do what it should.
+    pub fn new(facts: Arc<FleetFacts>, number: u32) -> Result<Self, StartError<Infallible>> {
         let disk = match &facts.starting {
             None => SharedDisk::new(&facts.originals),
             Some(starting) => {
@@ -138,17 +129,23 @@ impl UpdatingDevice {
         };
         let mut storage = Storage::start(disk, EnvironmentBoot::new(), StorageOptions::default())?;
         storage.boot()?;
+        let config = session_config(&facts, number, 0);
+        let device = Device::start(
+            storage,
+            config,
+            anchor(&facts),
+            Instant::from_millis(Moment::START.millis()),
+            UnixTime::default(),
+        )?;
         let id = device_id(number);
         let key_seed = u64::from_be_bytes(first_8(secret(b"reconnect", facts.seed, number, 0)));
-        let session = session(&facts, number, 0, &mut storage, Moment::START)?;
         let seen = Seen::nothing(&facts.payloads);
-        let mut device = Self {
+        let mut updating = Self {
             facts,
             number,
             id,
             lives: 1,
-            session,
-            storage,
+            device,
             outputs: VecDeque::new(),
             reconnect: Backoff::new(key_seed, RECONNECT_BASE_MS, RECONNECT_CAP_MS),
             seen,
@@ -157,8 +154,8 @@ impl UpdatingDevice {
             settled: None,
             finished: false,
         };
-        device.drain(); // What the session wants before anything has happened.
-        Ok(device)
+        updating.drain(); // What the device wants before anything has happened.
+        Ok(updating)
     }
 
     /// By which payload its image came: the one of which it got chunks last. `None` where it got none.
@@ -176,12 +173,12 @@ impl UpdatingDevice {
     /// The slot that it runs.
     #[must_use]
     pub fn running(&self) -> Slot {
-        self.storage.running()
+        self.device.storage().running()
     }
 
     /// The disk, to look at or to spoil.
     pub fn disk_mut(&mut self) -> &mut SharedDisk {
-        self.storage.disk_mut()
+        self.device.storage_mut().disk_mut()
     }
 
     /// SHA-256 of the first `size` bytes of the slot that runs, read back from the medium.
@@ -189,8 +186,8 @@ impl UpdatingDevice {
     /// # Errors
     /// [`DiskError`] where the slot is shorter.
     pub fn hash_running(&mut self, size: u64) -> Result<[u8; 32], DiskError> {
-        let area = self.storage.running().area();
-        let disk = self.storage.disk_mut();
+        let area = self.running().area();
+        let disk = self.disk_mut();
         disk.drop_cache(area)?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 64 * 1024];
@@ -209,31 +206,45 @@ impl UpdatingDevice {
         Instant::from_millis(self.now.millis())
     }
 
-    /// Feeds the session, then does everything that it wants.
-    fn feed(&mut self, input: SessionInput<'_>) {
+    /// Tells the device, then does everything that it wants.
+    fn feed(&mut self, input: DeviceInput<'_>) {
         let now = self.instant();
-        self.session.handle_input(now, input);
+        self.device.handle_input(now, input);
         self.drain();
     }
 
     fn drain(&mut self) {
-        let mut answers = VecDeque::new();
         let mut reboot = false;
-        loop {
-            while let Some(output) = self.session.poll_output() {
-                if matches!(output, SessionOutput::Host(_, HostOp::Reboot)) {
-                    reboot = true;
-                    continue;
+        while let Some(output) = self.device.poll_output() {
+            let topic = |channel: &Channel| channel.topic(&self.facts.prefix, &self.id);
+            match output {
+                DeviceOutput::Subscribe(channels) => {
+                    let of = |channel: Channel| {
+                        let qos = if channel == Channel::Answers {
+                            Delivery::AtMostOnce
+                        } else {
+                            Delivery::AtLeastOnce
+                        };
+                        (topic(&channel), qos)
+                    };
+                    self.outputs.push_back(Output::Subscribe(channels.into_iter().map(of).collect()));
                 }
-                answers.extend(self.carry_out(output));
-            }
-            let now = self.instant();
-            match answers.pop_front() {
-                Some((op, Answered::Stored(answer))) => self.session.handle_input(now, answer.as_input(op)),
-                Some((op, Answered::Installed(result))) => {
-                    self.session.handle_input(now, SessionInput::Installed { op, result });
+                DeviceOutput::Publish(publish) => {
+                    let delivery =
+                        if publish.at_least_once { Delivery::AtLeastOnce } else { Delivery::AtMostOnce };
+                    let topic = topic(&publish.channel);
+                    let payload = Bytes::from(publish.payload);
+                    self.outputs.push_back(Output::Publish { topic, payload, delivery });
                 }
-                None => break,
+                // The new image of a simulation is healthy when it runs at all.
+                DeviceOutput::Ask(op, _) => {
+                    let good = DeviceInput::Verdict { op, verdict: Verdict::Good };
+                    self.device.handle_input(self.instant(), good);
+                }
+                // When everything before it is done.
+                DeviceOutput::Reboot(_) => reboot = true,
+                DeviceOutput::Disconnect => self.outputs.push_back(Output::HangUp),
+                DeviceOutput::Event(_) => {}
             }
         }
         if reboot {
@@ -242,58 +253,15 @@ impl UpdatingDevice {
         self.look();
     }
 
-    fn carry_out(&mut self, output: SessionOutput) -> Option<(OpId, Answered)> {
-        let topic = |channel: &Channel| channel.topic(&self.facts.prefix, &self.id);
-        match output {
-            SessionOutput::Subscribe(channels) => {
-                let of = |channel: Channel| {
-                    let qos = if channel == Channel::Answers {
-                        Delivery::AtMostOnce
-                    } else {
-                        Delivery::AtLeastOnce
-                    };
-                    (topic(&channel), qos)
-                };
-                self.outputs.push_back(Output::Subscribe(channels.into_iter().map(of).collect()));
-            }
-            SessionOutput::Publish(publish) => {
-                let delivery =
-                    if publish.at_least_once { Delivery::AtLeastOnce } else { Delivery::AtMostOnce };
-                let topic = topic(&publish.channel);
-                let payload = Bytes::from(publish.payload);
-                self.outputs.push_back(Output::Publish { topic, payload, delivery });
-            }
-            SessionOutput::Store(op, what) => {
-                return Some((op, Answered::Stored(self.storage.carry_out(what))));
-            }
-            // The new image of a simulation is healthy when it runs at all.
-            SessionOutput::Host(op, HostOp::CheckHealth) => {
-                return Some((op, Answered::Installed(Ok(()))));
-            }
-            // The caller restarts the device when everything before it is done.
-            SessionOutput::Host(_, HostOp::Reboot) => {}
-            SessionOutput::Install(op, what) => {
-                return Some((op, Answered::Installed(self.storage.install(what))));
-            }
-            SessionOutput::Disconnect => self.outputs.push_back(Output::HangUp),
-            SessionOutput::Event(_) => {}
-        }
-        None
-    }
-
     /// Starts what the boot control chooses, with a new session and a new connection.
     fn reboot(&mut self) {
-        let started = self
-            .storage
-            .boot()
-            .and_then(|_| session(&self.facts, self.number, self.lives, &mut self.storage, self.now));
+        let config = session_config(&self.facts, self.number, self.lives);
+        let anchor = anchor(&self.facts);
+        let started = self.device.restart(config, anchor, self.instant(), UnixTime::default());
         self.lives += 1;
         self.outputs.push_back(Output::HangUp);
         match started {
-            Ok(session) => {
-                self.session = session;
-                self.drain();
-            }
+            Ok(()) => self.drain(),
             // A disk in memory does not fail; a device that cannot start says nothing any more.
             Err(_) => self.finish(DeviceState::Failed),
         }
@@ -301,12 +269,13 @@ impl UpdatingDevice {
 
     /// Tells of the state, and notices the end.
     fn look(&mut self) {
-        let state = state_of(self.session.state());
+        let state = state_of(self.device.session().state());
         if state != self.shown {
             self.shown = state;
             self.outputs.push_back(Output::State(state));
         }
-        let over = self.session.state().is_final() && self.session.record().reports.is_empty();
+        let over =
+            self.device.session().state().is_final() && self.device.session().record().reports.is_empty();
         match (over, self.settled) {
             (true, None) => self.settled = Some(self.now),
             (false, Some(_)) => self.settled = None,
@@ -322,8 +291,8 @@ impl UpdatingDevice {
         }
     }
 
-    /// For the books: what of a data message is new to this device.
-    fn book(&mut self, payload: &[u8]) {
+    /// For the ledger: what of a data message is new to this device.
+    fn count(&mut self, payload: &[u8]) {
         self.outputs.extend(self.seen.answer(payload));
     }
 }
@@ -332,20 +301,20 @@ impl Machine for UpdatingDevice {
     fn handle_input(&mut self, now: Moment, input: Input<'_>) {
         self.now = now;
         match input {
-            Input::Connected => self.feed(SessionInput::Connected),
-            Input::Disconnected => self.feed(SessionInput::Disconnected),
+            Input::Connected => self.feed(DeviceInput::Connected),
+            Input::Disconnected => self.feed(DeviceInput::Disconnected),
             Input::Message { topic, payload } => {
                 if let Some(address) = topic::parse(&self.facts.prefix, topic) {
                     if address.channel == Channel::Answers {
-                        self.book(payload);
+                        self.count(payload);
                     }
                     // A message is proof that the connection is good for something.
                     self.reconnect.reset();
-                    self.feed(SessionInput::Message { channel: address.channel, payload });
+                    self.feed(DeviceInput::Message { channel: address.channel, payload });
                 }
             }
-            Input::Activity => self.feed(SessionInput::Activity),
-            Input::Timeout => self.feed(SessionInput::Timeout),
+            Input::Activity => self.feed(DeviceInput::Activity),
+            Input::Timeout => self.feed(DeviceInput::Timeout),
         }
         if self.settled.is_some_and(|settled| now.since(settled) >= LINGER) {
             self.finish(self.shown);
@@ -358,7 +327,7 @@ impl Machine for UpdatingDevice {
 
     fn poll_timeout(&self) -> Option<Moment> {
         let session =
-            self.session.poll_timeout().map(|at| Moment::START + Duration::from_millis(at.as_millis()));
+            self.device.poll_timeout().map(|at| Moment::START + Duration::from_millis(at.as_millis()));
         let linger = self.settled.filter(|_| !self.finished).map(|settled| settled + LINGER);
         session.into_iter().chain(linger).min()
     }
@@ -368,31 +337,8 @@ impl Machine for UpdatingDevice {
     }
 }
 
-/// A session on what the medium holds, as the agent starts one.
-fn session(
-    facts: &FleetFacts,
-    number: u32,
-    life: u32,
-    storage: &mut Storage<SharedDisk>,
-    now: Moment,
-) -> Result<DeviceSession, StorageError> {
-    let mut record = match storage.load_record()? {
-        LoadedRecord::Found(record) => *record,
-        LoadedRecord::Fresh | LoadedRecord::Damaged => Record::default(),
-    };
-    record.root.clone_from(&facts.root_bytes);
-    for slot in Slot::ALL {
-        let envelope = storage.load_envelope(slot).and_then(|bytes| {
-            Envelope::decode(&bytes).and_then(|envelope| envelope.verify(&facts.root, Accept::STRICT)).ok()
-        });
-        let known = envelope.and_then(|envelope| SlotFacts::of(&envelope, facts.vendor, facts.class, slot));
-        if let Some(known) = known {
-            storage.learn(slot, known);
-        }
-    }
-    let boot = storage.boot_view();
-    let target = storage.target();
-    let envelope = storage.load_envelope(target);
+/// What a session of a device is told about it.
+fn session_config(facts: &FleetFacts, number: u32, life: u32) -> SessionConfig {
     let key = device_key(facts.seed, number);
     let seed = secret(b"session", facts.seed, number, life);
     let mut config = SessionConfig {
@@ -406,8 +352,13 @@ fn session(
         config.message_bytes_max = message.saturating_add(CHUNK_HEADER_BYTES_MAX);
         config.window_bytes_max = window;
     }
-    let at = Instant::from_millis(now.millis());
-    Ok(DeviceSession::new(config, facts.root.clone(), boot, record, envelope, at, UnixTime::default()))
+    config
+}
+
+/// All devices trust the root of their fleet.
+fn anchor(facts: &FleetFacts) -> impl FnOnce(&[u8]) -> Result<(Root, Vec<u8>), Infallible> + use<> {
+    let anchor = (facts.root.clone(), facts.root_bytes.clone());
+    move |_| Ok(anchor)
 }
 
 fn first_8(bytes: [u8; 32]) -> [u8; 8] {

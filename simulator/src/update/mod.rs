@@ -1,7 +1,7 @@
 //! A whole update of a fleet: a release, a service, devices that run the protocol, and what became of them.
 //!
-//! `rollout` makes keys and a release and brings them to a service; `device` is a session of the protocol with
-//! the agent's storage under it, as a [`Machine`](crate::swarm::Machine); `start` says what each ran before;
+//! `rollout` makes keys and a release and brings them to a service; `device` is the device engine on a
+//! disk in memory, as a [`Machine`](crate::swarm::Machine); `start` says what each ran before;
 //! `classify` tells data from control; `conduct` runs the fleet and reads every image back.
 
 mod classify;

@@ -1,4 +1,4 @@
-//! What of the data messages is new to a device: for the books only, the session does not look here.
+//! What of the data messages is new to a device. The ledger of its bytes needs it; the session does not look here.
 
 use whimbrel_protocol::chunk::{ChunkSet, Layout};
 use whimbrel_protocol::ids::{ChunkIndex, PayloadTag};
@@ -9,7 +9,7 @@ use crate::meter::Part;
 use crate::report::PayloadKind;
 use crate::swarm::Output;
 
-/// A payload of the release, for the books.
+/// A payload of the release, as the ledger tells it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadFacts {
     /// Its name in messages.
@@ -137,7 +137,7 @@ mod tests {
         Seen::nothing(&[PayloadFacts { tag: TAG, layout, kind: PayloadKind::Full }, patch])
     }
 
-    /// What the books say of a message: new bytes, and bytes in vain.
+    /// What the ledger says of a message: new bytes, and bytes in vain.
     fn carried(seen: &mut Seen, message: &[u8], of: Part) -> (u64, u64) {
         match seen.answer(message) {
             Some(Output::Carried { part, first_bytes, repeated_bytes }) if part == of => {

@@ -73,12 +73,12 @@ impl Environment {
         *(if slot == Slot::A { a } else { b }) = bootable;
     }
 
-    /// The loader's rules: the slot to start, and what the environment must say *before* it is started, where
+    /// The loader's rules: the slot to start, and what the environment must say *before* it is started, if
     /// that is something else than it says now.
     ///
     /// 1. A trial with starts left, in a slot that may be started: one start less, then that slot.
     /// 2. A trial without: it is given up, its slot is not started again.
-    /// 3. The confirmed slot, or where that may not be started, the other one.
+    /// 3. The confirmed slot, or if that may not be started, the other one.
     fn choose(&self) -> (Slot, Option<Self>) {
         match self.trial {
             Some(trial) if trial.tries_left > 0 && self.is_bootable(trial.slot) => {
@@ -146,7 +146,7 @@ impl Environment {
 }
 
 /// Boot control by a boot environment in areas of the medium, which the device's own boot loader step reads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EnvironmentBoot {
     environment: TwoCopies,
     default: TwoCopies,
@@ -232,7 +232,7 @@ impl BootControl for EnvironmentBoot {
         Ok(slot.and_then(Slot::from_number))
     }
 
-    /// What [`Environment::choose`] says, after what it wants written is durable.
+    /// What `Environment::choose` says, after what it wants written is durable.
     fn select(&mut self, disk: &mut dyn Disk) -> Result<Option<Slot>, DiskError> {
         let default = self.fallback(disk);
         let Ok(Some(environment)) = self.load(disk) else {

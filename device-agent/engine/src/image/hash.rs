@@ -1,4 +1,4 @@
-//! Hashing images where they lie.
+//! Hashing images on the medium.
 
 use alloc::vec;
 
@@ -9,7 +9,7 @@ use whimbrel_protocol::ids::Digest;
 /// Bytes read at once.
 const READ_BYTES: usize = 32 * 1024;
 
-/// The digest of the first `size` bytes of `area` as the medium has them; `None` where it is shorter.
+/// The digest of the first `size` bytes of `area` as the medium has them; `None` if it is shorter.
 ///
 /// What is still in the cache is flushed first and then dropped: what counts is what a power cut leaves.
 pub(crate) fn hash_medium(disk: &mut impl Disk, area: Area, size: u64) -> Result<Option<Digest>, DiskError> {

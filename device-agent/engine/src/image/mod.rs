@@ -1,4 +1,4 @@
-//! Images where they lie: hashing them, and making them from payloads.
+//! Images on the medium: hashing them, and making them from payloads.
 
 mod hash;
 #[cfg(feature = "lzma")]

@@ -2,7 +2,7 @@
 //!
 //! The old image is only read. Nothing of a patch is trusted: its header has to name the images that were signed
 //! and to ask for no more memory than was signed, before anything is allocated. A block that is in the slot already
-//! is not written again, so that going over the same bytes once more costs reads alone; where the medium has
+//! is not written again, so that going over the same bytes once more costs reads alone; if the medium has
 //! something else than it should, the block is simply written again.
 //!
 //! What goes on after a power cut is a saved state: the decoder, the digest so far, and the block that is not full
@@ -30,7 +30,7 @@ use whimbrel_protocol::patch::{Base, DecodeFailure, Decoder, Header};
 
 use super::PayloadFailure;
 
-/// What is made of what.
+/// The old image, and the image that is made of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applying {
     /// Where the old image is. Only read.
@@ -90,7 +90,7 @@ impl Applier {
     /// Begins with the first bytes of a patch: [`Header::BYTES_MAX`], or all of it.
     ///
     /// # Errors
-    /// [`PayloadFailure::Malformed`] where the header is none, or not of these images, or wants more memory.
+    /// [`PayloadFailure::Malformed`] if the header is none, or not of these images, or wants more memory.
     pub(crate) fn new(what: Applying, first: &[u8]) -> Result<Self, PayloadFailure> {
         let (header, len) = Header::decode(first).map_err(|_| PayloadFailure::Malformed)?;
         let head = first.get(..len).ok_or(PayloadFailure::Malformed)?.to_vec();
@@ -113,7 +113,7 @@ impl Applier {
 
     /// Decodes up to the end of the block, and writes it out when it is full or the image's last.
     ///
-    /// `input` goes on at [`consumed`](Self::consumed); where nothing moves, more is needed or the image is complete.
+    /// `input` goes on at [`consumed`](Self::consumed); if nothing moves, more is needed or the image is complete.
     ///
     /// # Errors
     /// [`PayloadFailure`]. After a failed write the step can be taken again; after any other it cannot.
@@ -186,7 +186,7 @@ impl Applier {
         state
     }
 
-    /// Goes on from what [`save`](Self::save) gave; `None` where that is not a state of this patch.
+    /// Goes on from what [`save`](Self::save) gave; `None` if that is not a state of this patch.
     pub(crate) fn restore(what: Applying, state: &[u8]) -> Option<Self> {
         let (at, rest) = state.split_first_chunk::<8>()?;
         let (&[h0, h1, 0, 0], rest) = rest.split_first_chunk::<4>()? else {
@@ -226,7 +226,7 @@ fn is_signed(what: &Applying, header: &Header) -> bool {
         && needs.dictionary_bytes <= what.memory.dictionary_bytes
 }
 
-/// The old image where it lies.
+/// The old image on the medium.
 struct OldImage<'d, D> {
     disk: &'d mut D,
     area: Area,
@@ -236,7 +236,7 @@ impl<D: Disk> Base for OldImage<'_, D> {
     type Error = DiskError;
 
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        // Once more where the medium stumbled: giving the patch up costs a whole payload.
+        // Once more if the medium failed once: giving the patch up costs a whole payload.
         self.disk.read(self.area, at, into).or_else(|_| self.disk.read(self.area, at, into))
     }
 }

@@ -1,6 +1,6 @@
 //! A patch on its way into the slot: what feeds it, and what of it survives a power cut (SPEC sections 8.6 to 8.8).
 //!
-//! The payload's bytes lie in the staging area, all of them or, in streaming mode, those around the position that the
+//! The payload's bytes lie in the staging area: all of them or, in streaming mode, those around the position that the
 //! decoder has reached: the area is then a ring. From time to time the output is made durable, and then noted
 //! with the position, in two copies ([`Progress`]). After a cut the decoder goes over the patch again and compares, or
 //! goes on from the state that was saved; either way nothing is fetched again.
@@ -55,7 +55,7 @@ pub struct PatchOptions {
     pub mode: PatchMode,
     /// Bytes that streaming keeps of a patch, at most; at least four chunks are kept whatever this says.
     pub buffer_bytes: u64,
-    /// Bytes of the image from one note of the progress to the next. `None`: 1 MiB, and where a state is saved with
+    /// Bytes of the image from one note of the progress to the next. `None`: 1 MiB, and if a state is saved with
     /// it 24 times the state, so that few bytes are written beyond what has to be.
     pub flush_bytes: Option<u64>,
 }
@@ -190,7 +190,7 @@ impl Apply {
     /// # Errors
     /// [`DiskError`].
     pub(super) fn resume(&mut self, disk: &mut impl Disk) -> Result<(), DiskError> {
-        // What is compared and gone on from is what the medium has.
+        // The cache may show what a failed flush has lost: only the medium counts.
         disk.drop_cache(Area::Progress)?;
         disk.drop_cache(self.what.slot)?;
         let mark = self.progress.load(disk)?;

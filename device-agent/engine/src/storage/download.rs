@@ -19,7 +19,7 @@ use crate::boot::BootControl;
 use crate::image::{Applying, can_decode};
 use crate::slot::{Slot, SlotFacts};
 
-/// A payload on its way.
+/// A payload that is being downloaded.
 #[derive(Debug)]
 pub(super) struct Download {
     pub(super) opening: Opening,
@@ -62,7 +62,7 @@ impl Download {
     }
 }
 
-/// What the disk answers to what is asked out of turn.
+/// What a request gets that does not belong here now.
 fn out_of_turn(area: Area) -> DiskError {
     DiskError::Failed { area }
 }
@@ -102,7 +102,8 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         Ok(found)
     }
 
-    /// What applies the payload, where it is a patch: on what runs, which was found to be the image that it starts from.
+    /// What applies the payload if it is a patch. Its base is the image that runs, which was found to be the one that the
+    /// manifest names.
     fn prepare(&mut self, download: &Download) -> Result<Option<Apply>, DiskError> {
         let opening = &download.opening;
         if opening.transfer.codec != Codec::Patch {

@@ -1,7 +1,7 @@
-//! The download's journal: a hint where to look, never the truth (SPEC section 8.6).
+//! The download's journal (SPEC section 8.6). It says where to look; what it says is hashed before it counts.
 //!
 //! Two alternating sectors hold checkpoints, a third one a note of what was asked for. What they claim is
-//! hashed again before it is believed, so that nothing here has to be right for an image to be right.
+//! hashed again, so that a wrong journal costs time and never makes a wrong image.
 //!
 //! | bytes of the area | content |
 //! |---|---|
@@ -82,7 +82,7 @@ impl Journal {
         disk.write(Area::Journal, NOTE_AT, &encode_note(index, self.note))
     }
 
-    /// The note for the payload with this index digest, where there is a valid one; with what the checkpoint knows
+    /// The note for the payload with this index digest, if there is a valid one; with what the checkpoint knows
     /// to have been asked for.
     pub(crate) fn noted(&mut self, disk: &mut impl Disk, index: &Digest, checkpoint: ChunkIndex) -> Note {
         let note = read_note(disk, index).unwrap_or_default();

@@ -13,12 +13,14 @@
 
 mod apply;
 mod download;
+mod job;
 mod journal;
 mod pages;
 mod progress;
 mod trial;
 
 pub use apply::{PatchMode, PatchOptions};
+pub use job::{Done, Job};
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -45,7 +47,7 @@ use crate::two_copies::{Format, TwoCopies};
 pub struct StorageOptions {
     /// Starts that a new image gets before the loader gives it up: 1 to 255, 3 by default.
     pub tries: u8,
-    /// The slot that runs, where the host knows it (from the kernel's command line, from
+    /// The slot that runs, if the host knows it (from the kernel's command line, from
     /// [`Storage::boot`]). `None` believes the boot environment.
     pub running: Option<Slot>,
     /// How patches are applied.
@@ -77,7 +79,7 @@ pub struct Storage<D, B = EnvironmentBoot> {
     download: Option<Download>,
     /// The patch that is being downloaded or applied.
     apply: Option<Apply>,
-    /// What the target slot holds, where that was read from the medium since it was last written to.
+    /// What the target slot holds, if that was read from the medium since it was last written to.
     verified: Option<Verified>,
 }
 
@@ -130,8 +132,7 @@ pub enum StoreAnswer {
 
 impl StoreAnswer {
     /// The answer as the session takes it.
-    #[must_use]
-    pub fn as_input(&self, op: OpId) -> Input<'_> {
+    fn as_input(&self, op: OpId) -> Input<'_> {
         match self {
             Self::Stored(result) => Input::Stored { op, result: *result },
             Self::Opened(result) => Input::Opened { op, result: result.clone() },
@@ -214,7 +215,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
     /// chosen. Everything that an agent keeps in memory is forgotten, as a restart does.
     ///
     /// # Errors
-    /// [`StorageError::Disk`] where the medium can't be read; [`StorageError::NoSlot`] where nothing on it
+    /// [`StorageError::Disk`] if the medium can't be read; [`StorageError::NoSlot`] if nothing on it
     /// names a slot.
     pub fn boot(&mut self) -> Result<Slot, StorageError> {
         let slot = self.boot.select(&mut self.disk)?.ok_or(StorageError::NoSlot)?;
@@ -238,12 +239,20 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         self.confirmed.other()
     }
 
-    /// The signed envelope kept with `slot`, not verified; `None` where there is none that is whole.
+    /// The signed envelope kept with `slot`, not verified; `None` if there is none that is whole.
     pub fn load_envelope(&mut self, slot: Slot) -> Option<Vec<u8>> {
-        of_slot(&mut self.slots, slot)?.envelope.read(&mut self.disk).ok().flatten()
+        self.read_envelope(slot).ok().flatten()
     }
 
-    /// The index digest of the payload that was on its way last, where that is still known.
+    /// The same, or why the medium does not say.
+    pub(crate) fn read_envelope(&mut self, slot: Slot) -> Result<Option<Vec<u8>>, DiskError> {
+        match of_slot(&mut self.slots, slot) {
+            Some(held) => held.envelope.read(&mut self.disk),
+            None => Ok(None),
+        }
+    }
+
+    /// The index digest of the payload that was on its way last, if that is still known.
     pub fn last_payload(&mut self) -> Option<Digest> {
         Pages::owner(&mut self.disk)
     }
@@ -291,7 +300,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
     /// The device's record as it was saved last.
     ///
     /// # Errors
-    /// [`StorageError::Disk`] where the medium cannot be read.
+    /// [`StorageError::Disk`] if the medium cannot be read.
     pub fn load_record(&mut self) -> Result<LoadedRecord, StorageError> {
         let content = self.record.read(&mut self.disk)?;
         match content.map(|bytes| Record::decode(&bytes)) {
@@ -345,7 +354,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         self.record.write(&mut self.disk, bytes)
     }
 
-    /// The confirmed slot as the medium has it; the one known before where it cannot say.
+    /// The confirmed slot as the medium has it; the one known before if it cannot say.
     fn find_confirmed(&mut self) -> Slot {
         match self.boot.read(&mut self.disk) {
             Ok(Some(state)) => state.confirmed,

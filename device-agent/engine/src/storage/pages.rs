@@ -6,7 +6,7 @@
 //! | 0..4 | `WX01` |
 //! | 4..8 | zero |
 //! | 8..40 | index digest of the payload that the pages belong to |
-//! | 64..2112 | the list of page digests, where the payload has more than one page |
+//! | 64..2112 | the list of page digests, if the payload has more than one page |
 //! | 4096 x (n + 1).. | page n |
 
 use alloc::vec;
@@ -36,7 +36,7 @@ impl Pages {
         FIRST_PAGE_AT + u64::from(layout.page_count()) * PAGE_BYTES_MAX as u64
     }
 
-    /// Makes the area the one of the payload with this index digest. `true` where it was before.
+    /// Makes the area the one of the payload with this index digest. `true` if it was before.
     pub(crate) fn begin(&mut self, disk: &mut impl Disk, index: &Digest) -> Result<bool, DiskError> {
         let wanted = header(index);
         let mut found = [0; HEADER_BYTES];
@@ -50,7 +50,7 @@ impl Pages {
         Ok(false)
     }
 
-    /// The index digest of the payload that the area speaks of, if it speaks of one.
+    /// The index digest of the payload that the area belongs to, if it belongs to one.
     pub(crate) fn owner(disk: &mut impl Disk) -> Option<Digest> {
         let mut found = [0; HEADER_BYTES];
         disk.read(Area::Index, 0, &mut found).ok()?;
@@ -58,7 +58,7 @@ impl Pages {
         (found == header(&index)).then_some(index)
     }
 
-    /// Makes the area nobody's, durably, so that nothing of the payload is found again.
+    /// Makes the area belong to no payload, durably, so that nothing of the payload is found again.
     pub(crate) fn forget(disk: &mut impl Disk) -> Result<(), DiskError> {
         disk.write(Area::Index, 0, &[0; HEADER_BYTES])?;
         disk.flush(Area::Index)
@@ -126,7 +126,7 @@ fn header(index: &Digest) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// Where a page is and how long; `None` where the payload has no such page.
+/// Where a page is and how long; `None` if the payload has no such page.
 fn place(layout: Layout, page: PageNumber) -> Option<(u64, usize)> {
     match page {
         PageNumber::List => Some((LIST_AT, layout.page_count() as usize * PAGE_DIGEST_BYTES)),

@@ -1,4 +1,4 @@
-//! How far a patch is applied: a small record in two copies, and the decoder's state where that is kept
+//! How far a patch is applied: a small record in two copies, and the decoder's state if that is kept
 //! (SPEC section 8.7).
 //!
 //! The record is written after the output that it counts is durable. With a state both are made durable by one flush:
@@ -37,7 +37,7 @@ use crate::two_copies::{Format, HEADER_BYTES, TwoCopies};
 pub(super) struct Progress {
     copies: TwoCopies,
     owner: Owner,
-    /// Most bytes of a state; 0 where none is kept.
+    /// Most bytes of a state; 0 if none is kept.
     state_bytes_max: u64,
     /// Where the newest state is, from 0.
     newest: Option<u64>,
@@ -95,10 +95,10 @@ impl Progress {
         self.state_bytes_max.next_multiple_of(STRIDE)
     }
 
-    /// How far this payload came; nothing where the area speaks of another one.
+    /// How far this payload came; nothing if the area belongs to another one.
     ///
     /// # Errors
-    /// [`DiskError`] where no copy can be read.
+    /// [`DiskError`] if no copy can be read.
     pub(super) fn load(&mut self, disk: &mut impl Disk) -> Result<Mark, DiskError> {
         let mut mark = Mark::default();
         self.newest = None;

@@ -51,7 +51,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             return Ok(());
         }
         self.verified = Some(Verified { slot, image, size });
-        // That an earlier trial was given up is told and done with when a new one is on its way.
+        // A new trial is on its way: that an earlier one was given up was reported, and is over.
         self.boot.forget_failure(&mut self.disk).map_err(failure_of)
     }
 
@@ -130,9 +130,9 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         decode(&mut self.disk, &what)
     }
 
-    /// What came out is wrong. Where a chunk on the medium is not what it was when it was verified, the medium
-    /// is to blame: what is right stays. Where all are right, or those of a patch that was not stored are gone,
-    /// `verdict` holds, and nothing of it is kept.
+    /// What came out is wrong. If a chunk on the medium is not what it was when it was verified, the medium is to
+    /// blame: what is right stays. If all are right, or those of a patch that was not stored are gone, `verdict` holds,
+    /// and nothing of the payload is kept.
     fn blame(&mut self, download: &Download, verdict: InstallFailure) -> InstallFailure {
         let keeps_chunks = self.apply.as_ref().is_none_or(Apply::is_whole);
         let right = self.apply_again().and_then(|()| self.disk.drop_cache(download.area)).and_then(|()| {

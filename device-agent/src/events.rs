@@ -1,4 +1,4 @@
-//! What is told of what happens: log lines with fixed words, and counters.
+//! What people learn of what happens: log lines with fixed words, and counters.
 
 use alloc::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl Counters {
     }
 
     /// Logs and counts an event of the session.
-    pub(crate) fn tell(&mut self, event: &Event) {
+    pub(crate) fn log(&mut self, event: &Event) {
         match event {
             Event::StateChanged { state, deferred, failure } => {
                 let reason = deferred.map(|reason| reason.name()).or(failure.map(|code| code.name()));
