@@ -4,10 +4,12 @@
 // Tests run where std is.
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+mod annotation;
 mod answering;
 mod by_hand;
 mod chunk_digests;
 mod codec;
+mod codecs;
 mod conversations;
 mod cose_interop;
 mod documents;
@@ -31,6 +33,7 @@ mod ruling;
 mod samples;
 mod serving;
 mod session;
+mod signatures;
 mod sim_disk;
 mod suit_vectors;
 mod trust;

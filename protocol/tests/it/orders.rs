@@ -3,21 +3,20 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use whimbrel_protocol::device::{DeviceSession, Event, Input, Output, Reason, Record, SessionConfig};
+use whimbrel_protocol::device::{Event, Input, Output, Reason};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
 use whimbrel_protocol::manifest::{
-    Codec, Codecs, Content, DecoderMemory, Manifest, Sequence, Severable, TransferDescriptor,
+    Content, DecoderMemory, Manifest, Sequence, Severable, TransferDescriptor,
 };
 use whimbrel_protocol::message::{
     CampaignState, DocumentRequest, FailureCode, GroupVersion, Order, Outcome, Refusal, RefusalCode, Request,
     State,
 };
-use whimbrel_protocol::testing::{Fixture, OrderOptions, Pair, PairOptions, Release, Verdict};
-use whimbrel_protocol::time::{Instant, UnixTime};
+use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Release, Verdict};
 use whimbrel_protocol::topic::Channel;
 
-use crate::by_hand::{ByHand, boot, subscriptions, the_hello};
+use crate::by_hand::{ByHand, subscriptions, the_hello};
 use crate::documents::{group, idle, offer, release};
 use crate::envelope_parts::{assemble, suit_digest, wrapped_digest};
 use crate::samples::sign_manifest;
@@ -103,43 +102,6 @@ fn an_order_for_another_class_supersedes_nothing() {
     assert_eq!(pair.run_until(State::Confirmed, 20 * MINUTE), Verdict::Done, "{pair:?}");
     assert_eq!(pair.medium.running_image(), ours.image);
     assert_eq!(ended(&pair), [(Outcome::Confirmed, None)]);
-}
-
-#[test]
-fn a_full_payload_that_the_device_cannot_decode_is_refused_before_a_chunk_is_asked_for() {
-    for (codecs, fits) in [(Codecs::RAW.with(Codec::Lzma), true), (Codecs::RAW, false)] {
-        let mut pair = Pair::new(PairOptions { codecs, ..PairOptions::default() });
-        let plain = release(&pair, 1);
-        let decoder = DecoderMemory { memory_bytes: 64 * 1024, dictionary_bytes: 4096 };
-        let transfer = TransferDescriptor::lzma(plain.layout, plain.index.digest, decoder);
-        let release = beside(&pair.fixture, &plain, transfer);
-        pair.roll_out(release, OrderOptions::default());
-        let outcome = if fits { State::Confirmed } else { State::Failed };
-        assert_eq!(pair.run_until(outcome, 20 * MINUTE), Verdict::Done, "{codecs:?}: {pair:?}");
-        assert_eq!(pair.service.reports[0].failure, (!fits).then_some(FailureCode::Unsupported));
-        assert_eq!(pair.served_bytes > 0, fits);
-    }
-}
-
-#[test]
-fn a_hello_names_the_codecs_that_the_device_can_decode() {
-    assert_eq!(
-        [Codecs::RAW, Codecs::RAW.with(Codec::Patch), Codecs::ALL].map(Codecs::bits),
-        [1, 0b101, 0b111]
-    );
-    let fixture = Fixture::new();
-    for codecs in [Codecs::RAW, Codecs::ALL] {
-        let Fixture { device, vendor, class, device_key, .. } = fixture.clone();
-        let usual = SessionConfig::new(device, vendor, class, device_key, [7; 32]);
-        let config = SessionConfig { codecs, ..usual };
-        let (record, today) = (Record::default(), UnixTime::default());
-        let mut session =
-            DeviceSession::new(config, fixture.root(), boot(), record, None, Instant::ZERO, today);
-        while session.poll_output().is_some() {}
-        session.handle_input(Instant::ZERO, Input::Connected);
-        let outputs: Vec<Output> = core::iter::from_fn(|| session.poll_output()).collect();
-        assert_eq!(the_hello(&outputs).codecs, codecs.bits());
-    }
 }
 
 #[test]

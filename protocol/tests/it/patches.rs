@@ -5,7 +5,7 @@ use whimbrel_protocol::device::{
     Deployment, Event, GivenUp, InstallFailure, PatchFailure, Place, Record, Stage, StoreFailure,
 };
 use whimbrel_protocol::ids::{Digest, PayloadTag};
-use whimbrel_protocol::manifest::{Codecs, DecoderMemory, ImageId};
+use whimbrel_protocol::manifest::{DecoderMemory, ImageId};
 use whimbrel_protocol::message::{DeferReason, FailureCode, Outcome, State};
 use whimbrel_protocol::patch::Header;
 use whimbrel_protocol::testing::{
@@ -50,7 +50,7 @@ impl Update {
         patch
     }
 
-    fn pair(&self, options: PairOptions, patches: &[FixturePatch]) -> (Pair, Release) {
+    pub(crate) fn pair(&self, options: PairOptions, patches: &[FixturePatch]) -> (Pair, Release) {
         self.pair_on(options, RamMedium::running(&self.old), patches)
     }
 
@@ -61,14 +61,14 @@ impl Update {
         (pair, release)
     }
 
-    fn confirmed(&self, pair: &mut Pair) {
+    pub(crate) fn confirmed(&self, pair: &mut Pair) {
         let verdict = pair.run_until(State::Confirmed, 10 * MINUTE);
         assert_eq!(verdict, Verdict::Done, "{pair:?} {:?}", pair.events);
         assert_eq!(pair.medium.running_image(), self.new);
     }
 }
 
-fn failures(pair: &Pair) -> Vec<(PayloadTag, PatchFailure)> {
+pub(crate) fn failures(pair: &Pair) -> Vec<(PayloadTag, PatchFailure)> {
     let failure = |event: &Event| match event {
         Event::PatchFailed { payload, why } => Some((*payload, *why)),
         _ => None,
@@ -276,16 +276,6 @@ fn a_patch_that_needs_more_memory_than_there_is_is_not_fetched() {
     let (mut pair, release) = update.pair(options(65), &[with_need]);
     update.confirmed(&mut pair);
     assert_eq!(served(&pair, release.tag()), 0);
-}
-
-#[test]
-fn a_device_without_a_decoder_of_patches_takes_the_full_payload_and_fetches_nothing_of_a_patch() {
-    let update = Update::medium();
-    let options = PairOptions { codecs: Codecs::RAW, ..PairOptions::default() };
-    let (mut pair, release) = update.pair(options, std::slice::from_ref(&update.patch));
-    update.confirmed(&mut pair);
-    assert_eq!(pair.served, [(release.tag(), update.new.len() as u64)].into());
-    assert_eq!(failures(&pair), [], "nothing is wrong with the patch");
 }
 
 #[test]
