@@ -130,7 +130,7 @@ impl Serving {
         }
     }
 
-    /// A extent was read, or could not be: those who wait go on.
+    /// An extent was read, or could not be. The devices that waited for it are answered.
     pub(super) fn extent_read(
         &mut self,
         fleet: &Fleet,

@@ -46,7 +46,7 @@ pub(crate) struct Session {
     /// Requests that wait for the disk.
     waiting: VecDeque<Waits>,
     heard: Instant,
-    /// When a timer of this device is in the heap for.
+    /// The time for which the heap holds a timer of this device; `None` if it holds none.
     timer: Option<Instant>,
 }
 

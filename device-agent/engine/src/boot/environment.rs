@@ -1,8 +1,9 @@
 //! Boot control on the medium: the boot environment, and what counts if that is lost (SPEC section 8.7).
 //!
 //! Both are kept in two copies. The *environment* says which slot is confirmed, which slots hold a whole image, and
-//! whether a trial is armed. The *default* names the slot that is started if the environment is lost. It always names a slot that holds a whole, confirmed image: before a slot is written to, both copies
-//! of both are made to say that the other one is to be started.
+//! whether a trial is armed. The *default* names the slot that is started if the environment is lost; it always names
+//! one that holds a whole, confirmed image. Before a slot is overwritten, both copies of the environment and both
+//! copies of the default are made to name the other slot.
 //!
 //! | bytes of the environment | content |
 //! |---|---|

@@ -28,12 +28,12 @@ pub(crate) struct Decoding {
     pub(crate) memory: DecoderMemory,
 }
 
-/// The old image, and the image that is made of it.
+/// The base, and the image that is made of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applying {
-    /// Where the old image is. Only read.
+    /// Where the base is. Only read.
     pub(crate) base: Area,
-    /// The old image, as the manifest matched it.
+    /// The base, as the manifest matched it.
     pub(crate) base_image: ImageId,
     /// Where the image goes.
     pub(crate) slot: Area,

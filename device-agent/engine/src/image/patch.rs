@@ -1,6 +1,6 @@
 //! Turns the bytes of a patch, in order, into blocks of the target slot (SPEC section 8.8), with bounded memory.
 //!
-//! The old image is only read. Nothing of a patch is trusted: its header has to name the images that were signed
+//! The base is only read. Nothing of a patch is trusted: its header has to name the images that were signed
 //! and to ask for no more memory than was signed, before anything is allocated. A block that is in the slot already
 //! is not written again, so that going over the same bytes once more costs reads alone; if the medium has
 //! something else than it should, the block is simply written again.
@@ -116,7 +116,7 @@ impl Applier {
         let result = self.decoder.decode(input, last, &mut base, out);
         let moved = match result {
             Ok((used, filled)) => Moved { used, filled },
-            // An old image that cannot be read is none to start from: the whole payload needs no old image.
+            // An base that cannot be read is none to start from: the whole payload needs no base.
             Err(DecodeFailure::Patch(_) | DecodeFailure::Base(_)) => return Err(PayloadFailure::Malformed),
         };
         self.block.truncate(filled + moved.filled);
@@ -211,7 +211,7 @@ fn is_signed(what: &Applying, header: &Header) -> bool {
         && needs.dictionary_bytes <= what.memory.dictionary_bytes
 }
 
-/// The old image on the medium.
+/// The base on the medium.
 struct OldImage<'d, D> {
     disk: &'d mut D,
     area: Area,

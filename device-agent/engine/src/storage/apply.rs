@@ -262,7 +262,7 @@ impl Apply {
     /// Takes verified chunks that follow each other, and applies what follows the position reached.
     ///
     /// # Errors
-    /// [`DiskError`]; from then on until the download is opened anew.
+    /// [`DiskError`]. After the first one every call fails until the download is opened again.
     pub(super) fn take_chunks(
         &mut self,
         disk: &mut impl Disk,

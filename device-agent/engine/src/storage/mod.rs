@@ -51,7 +51,7 @@ pub struct StorageOptions {
     /// Starts that a new image gets before the loader gives it up: 1 to 255, 3 by default.
     pub tries: u8,
     /// The slot that runs, if the host knows it (from the kernel's command line, from
-    /// [`Storage::boot`]). `None` believes the boot environment.
+    /// [`Storage::boot`]). If it is `None`, the boot control says which slot runs.
     pub running: Option<Slot>,
     /// How patches are applied.
     pub patch: PatchOptions,
