@@ -58,7 +58,7 @@ impl Home {
         let anchor = |pinned: &[u8]| load_root(&device.root, pinned);
         let inventory =
             Inventory::take(&mut self.storage, &accepts, anchor).map_err(|error| match error {
-                StartError::Storage(error) => error.into(),
+                StartError::Storage(error) => self.failure(error.into()),
                 StartError::Anchor(error) => error.into(),
                 StartError::Record => self.record_failure(),
             })?;
@@ -68,6 +68,10 @@ impl Home {
                     error!("the device's record is damaged: versions seen before are forgotten");
                 }
                 Finding::RootPinned { version } => info!(version, "root pinned"),
+                Finding::EnvelopeUnreadable { slot } => {
+                    let slot = slot_name(*slot);
+                    error!(slot, "the envelope of a slot cannot be read: what is in the slot is not known");
+                }
                 Finding::EnvelopeRefused { slot, error } => {
                     warn!(slot = slot_name(*slot), reason = %error, "a slot's envelope does not count");
                 }

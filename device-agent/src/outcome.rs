@@ -17,7 +17,9 @@ use crate::identity::load_or_make_key;
 /// # Errors
 /// [`AgentError`] if the medium does not do it.
 pub(crate) fn record(home: &mut Home) -> Result<(), AgentError> {
-    let inventory = home.inventory()?;
+    let mut inventory = home.inventory()?;
+    // A manifest that waits for its download is the next daemon's to execute.
+    inventory.envelope = None;
     if inventory.record.deployment.is_none() {
         return Ok(());
     }

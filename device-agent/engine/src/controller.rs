@@ -185,7 +185,10 @@ impl Controller {
             Input::WallClock(time) => SessionInput::WallClock(time),
             Input::Check => SessionInput::Check,
             Input::Timeout => SessionInput::Timeout,
-            Input::RebootFailed { op } => SessionInput::Installed { op, result: Err(InstallFailure::Boot) },
+            Input::RebootFailed { op } => {
+                self.gates.retain(|(asked, _)| *asked != op);
+                SessionInput::Installed { op, result: Err(InstallFailure::Boot) }
+            }
             Input::Verdict { op, verdict } => match self.judge(op, verdict) {
                 Some(answer) => answer,
                 None => return,
@@ -197,6 +200,8 @@ impl Controller {
         };
         self.session.handle_input(now, input);
         self.take_outputs();
+        // The session tells of it at once, or it no longer waits for that verdict.
+        self.declined = false;
     }
 
     /// The next thing to do; `None` if there is nothing.

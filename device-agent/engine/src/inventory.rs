@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{BootView, Record, StoreOp};
+use whimbrel_protocol::device::{BootView, Record, Stage, StoreOp};
 use whimbrel_protocol::disk::Disk;
 use whimbrel_protocol::envelope::{Envelope, VerifyError};
 use whimbrel_protocol::ids::{ClassId, VendorId};
@@ -56,6 +56,11 @@ pub enum Finding {
     RootPinned {
         /// Its version.
         version: u64,
+    },
+    /// The envelope of a slot cannot be read; the slot counts as one that holds nothing known.
+    EnvelopeUnreadable {
+        /// Which slot.
+        slot: Slot,
     },
     /// The envelope of a slot does not count.
     EnvelopeRefused {
@@ -113,11 +118,18 @@ impl Inventory {
         }
         let (mut version, mut payload, mut target_envelope) = (None, None, None);
         let last = storage.last_payload();
+        let is_installed = record.deployment.as_ref().is_some_and(|update| update.stage != Stage::Fetching);
         for slot in Slot::ALL {
-            // A slot whose envelope cannot be read now may be the one on trial: to go on as if it were not known would
-            // end the deployment. The host starts again later.
-            let Some(bytes) = storage.read_envelope(slot).map_err(StorageError::Disk)? else {
-                continue;
+            let bytes = match storage.read_envelope(slot) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                // The slot may be the one on trial: a session that knew nothing of it would end the deployment, and
+                // nobody would confirm or revert the image. The host starts again later.
+                Err(error) if is_installed => return Err(StorageError::Disk(error).into()),
+                Err(_) => {
+                    findings.push(Finding::EnvelopeUnreadable { slot });
+                    continue;
+                }
             };
             let verified =
                 Envelope::decode(&bytes).and_then(|envelope| envelope.verify(&root, accepts.signatures));

@@ -23,17 +23,20 @@ pub(super) struct Payload {
 impl Agent<'_> {
     /// Takes everything that the device wants.
     pub(super) fn carry_out(&mut self) {
+        let mut is_stuck = false;
         while let Some(effect) = self.controller.poll_effect() {
             match effect {
                 Effect::Work(job) => self.jobs.push_back(job),
-                Effect::Host(Output::Subscribe(channels)) => self.subscribe(&channels),
+                // Nothing goes out after a message that did not: the connection ends.
+                Effect::Host(Output::Subscribe(_) | Output::Publish(_)) if is_stuck => {}
+                Effect::Host(Output::Subscribe(channels)) => is_stuck = self.subscribe(&channels),
                 Effect::Host(Output::Publish(publish)) => {
                     let topic = self.topic(&publish.channel);
                     let sent = self
                         .uplink
                         .as_ref()
                         .map(|uplink| uplink.publish(topic, publish.payload, publish.at_least_once));
-                    self.check_sent(sent);
+                    is_stuck = self.is_stuck(sent);
                 }
                 Effect::Host(Output::Disconnect) => self.hang_up(),
                 Effect::Host(Output::Ask(op, gate)) => self.ask(op, gate),
@@ -45,12 +48,12 @@ impl Agent<'_> {
         self.remember_progress();
     }
 
-    fn subscribe(&mut self, channels: &[Channel]) {
+    fn subscribe(&mut self, channels: &[Channel]) -> bool {
         // What is retained must not be lost; answers are asked for again.
         let filters =
             channels.iter().map(|channel| (self.topic(channel), *channel != Channel::Answers)).collect();
         let sent = self.uplink.as_ref().map(|uplink| uplink.subscribe(filters));
-        self.check_sent(sent);
+        self.is_stuck(sent)
     }
 
     fn topic(&self, channel: &Channel) -> String {
@@ -58,12 +61,14 @@ impl Agent<'_> {
         channel.topic(&config.broker.prefix, &config.device.id)
     }
 
-    /// A link that takes nothing any more is given up.
-    fn check_sent<E>(&mut self, sent: Option<Result<(), E>>) {
-        if matches!(sent, Some(Err(_))) {
+    /// Whether the link takes nothing any more. It is given up then.
+    fn is_stuck<E>(&self, sent: Option<Result<(), E>>) -> bool {
+        let is_stuck = matches!(sent, Some(Err(_)));
+        if is_stuck {
             warn!("the broker takes nothing any more");
             self.hang_up();
         }
+        is_stuck
     }
 
     fn hang_up(&self) {

@@ -130,7 +130,7 @@ impl Testing {
             Health::Checking(_) => {}
             Health::Good => {
                 let left = (cx.config.reach_limit_s * 1000).saturating_sub(link.unanswered_ms(cx.now));
-                timers.set(Timer::Reach, link.is_up().then(|| cx.now.plus_millis(left.max(1))));
+                timers.set(Timer::Reach, link.is_up().then(|| cx.now.plus_millis(left)));
             }
         }
     }
