@@ -22,7 +22,7 @@ use crate::fleet;
 use crate::front::{FrontDoor, FrontError, end_process};
 use crate::metrics::Counters;
 
-use crate::service::{Attached, Parts, Service};
+use crate::service::{Parts, Service};
 use crate::serving;
 use crate::signing::{Authority, SigningError};
 use crate::store::{
@@ -327,14 +327,8 @@ impl Broker {
     /// Gives the service a thread of its own. The future is ready when it has ended.
     fn start_service(self, parts: Parts) -> Result<(Option<FrontDoor>, ServiceEnded), ServiceError> {
         match self {
-            Self::Embedded { door, link } => {
-                let attached = Attached::Embedded(Arc::clone(door.counters()));
-                Ok((Some(door), spawn_service(*link, attached, parts)?))
-            }
-            Self::Client(link) => {
-                let attached = Attached::Client(Arc::clone(link.counters()));
-                Ok((None, spawn_service(link, attached, parts)?))
-            }
+            Self::Embedded { door, link } => Ok((Some(door), spawn_service(*link, parts)?)),
+            Self::Client(link) => Ok((None, spawn_service(link, parts)?)),
         }
     }
 }
@@ -347,7 +341,6 @@ type ServiceEnded = core::pin::Pin<Box<dyn Future<Output = Result<(), ServiceErr
 
 fn spawn_service<L: BrokerLink + Send + 'static>(
     link: L,
-    attached: Attached,
     parts: Parts,
 ) -> Result<ServiceEnded, ServiceError> {
     let (tell, told) = oneshot::channel();
@@ -356,7 +349,7 @@ fn spawn_service<L: BrokerLink + Send + 'static>(
         .build()
         .map_err(|error| ServiceError::Thread { what: format!("has no timers: {error}") })?;
     let spawned = thread::Builder::new().name("whimbrel-core".to_owned()).spawn(move || {
-        let ended = runtime.block_on(Service::new(link, attached, parts).run());
+        let ended = runtime.block_on(Service::new(link, parts).run());
         let _nobody_waits = tell.send(ended);
     });
     spawned.map_err(|error| ServiceError::Thread { what: format!("cannot be started: {error}") })?;

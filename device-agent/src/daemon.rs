@@ -42,7 +42,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
     }
     let around = Surroundings {
         clock: Clock::start(),
-        listener: Listener::start(&config.data)?,
+        listener: Listener::start(&config.storage.data)?,
         hooks: HookQueue::start(hooks),
         progress: Progress::default(),
         counters: Counters::default(),
@@ -58,7 +58,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
 async fn open(config: &Config) -> Result<Home, AgentError> {
     for _ in 0..LOCK_TRIES {
         match Home::open(config.clone()) {
-            Err(error) if error.is_locked() && !control::answers(&config.data) => {
+            Err(error) if error.is_locked() && !control::answers(&config.storage.data) => {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
             other => return other,

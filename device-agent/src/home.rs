@@ -3,7 +3,7 @@
 //! The daemon holds it for as long as it runs, a command for a moment if no daemon runs; never two at once.
 
 use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tracing::{error, info, warn};
 use whimbrel_engine::boot::EnvironmentBoot;
@@ -14,11 +14,14 @@ use whimbrel_protocol::cose::Accept;
 use whimbrel_protocol::device::{InstallOp, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::message::{FailureCode, State};
 
-use crate::config::Config;
+use crate::config::{Config, StorageConfig};
 use crate::disk::FileDisk;
 use crate::error::AgentError;
 use crate::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
 use crate::identity::load_root;
+
+/// The data folder as a medium, with the boot loader beside it.
+pub type Medium = Storage<FileDisk, EnvironmentBoot>;
 
 /// An opened data folder.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub struct Home {
     /// The agent's settings.
     pub config: Config,
     /// The medium.
-    pub storage: Storage<FileDisk>,
+    pub storage: Medium,
 }
 
 /// How long somebody may hold the folder who only does something quickly, in steps of [`LOCK_PAUSE`].
@@ -40,11 +43,10 @@ impl Home {
     /// # Errors
     /// [`AgentError`].
     pub fn open(config: Config) -> Result<Self, AgentError> {
-        let disk = FileDisk::open(&config.data)?;
         let (mode, buffer_bytes) = (config.install.patch, config.install.patch_buffer_bytes);
         let patch = PatchOptions { mode, buffer_bytes, ..PatchOptions::default() };
         let options = StorageOptions { patch, ..StorageOptions::default() };
-        let storage = Storage::start(disk, EnvironmentBoot::new(), options)?;
+        let storage = start(&config.storage, options)?;
         Ok(Self { config, storage })
     }
 
@@ -119,7 +121,7 @@ impl Home {
     }
 
     fn record_failure(&mut self) -> AgentError {
-        self.failure(AgentError::Record { path: self.config.data.clone() })
+        self.failure(AgentError::Record { path: self.config.storage.data.clone() })
     }
 
     /// Makes the running trial permanent.
@@ -158,7 +160,7 @@ impl Home {
 
     fn boot_control(&mut self, op: InstallOp) -> Result<(), AgentError> {
         let result = self.storage.install(op);
-        result.map_err(|_| self.failure(AgentError::Boot { path: self.config.data.clone() }))
+        result.map_err(|_| self.failure(AgentError::Boot { path: self.config.storage.data.clone() }))
     }
 
     /// What the file system said, or `other` if it said nothing.
@@ -170,14 +172,18 @@ impl Home {
     }
 }
 
-/// Takes the boot loader's step on the medium in `data`, and gives the file of the slot to start. Needs nothing
+/// The one place where a medium and its boot control come together.
+fn start(config: &StorageConfig, options: StorageOptions) -> Result<Medium, AgentError> {
+    Ok(Storage::start(FileDisk::open(&config.data)?, EnvironmentBoot::new(), options)?)
+}
+
+/// Takes the boot loader's step on the medium, and gives the file of the slot to start. Needs nothing
 /// else: a wrong key or trust anchor keeps no device from starting.
 ///
 /// # Errors
 /// [`AgentError::Storage`].
-pub fn boot(data: &Path) -> Result<PathBuf, AgentError> {
-    let mut storage =
-        Storage::start(FileDisk::open(data)?, EnvironmentBoot::new(), StorageOptions::default())?;
+pub fn boot(config: &StorageConfig) -> Result<PathBuf, AgentError> {
+    let mut storage = start(config, StorageOptions::default())?;
     let slot = storage.boot()?;
     Ok(storage.disk_mut().path(slot.area()))
 }

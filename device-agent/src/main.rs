@@ -62,7 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let request = match command {
         Command::Daemon => return run_daemon(Config::load(&sources)?),
         Command::Boot => {
-            print(&boot(&config::data_folder(&sources)?)?.display().to_string())?;
+            print(&boot(&config::storage(&sources)?)?.display().to_string())?;
             return Ok(Exit::Done.code());
         }
         Command::Config { what } => {
@@ -74,7 +74,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 ConfigCommand::Default => config::default_file(),
                 ConfigCommand::Check => {
                     let config = Config::check(&sources)?;
-                    identity::check(&config.device, &config.data)?;
+                    identity::check(&config.device, &config.storage.data)?;
                     "the configuration is right".to_owned()
                 }
             };
@@ -149,13 +149,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Has the daemon do it, or does it where no daemon runs.
 fn carry_out(config: &Config, request: &Request) -> anyhow::Result<Reply> {
     for _ in 0..LOCK_TRIES {
-        if let Some(reply) = control::ask(&config.data, request)? {
+        if let Some(reply) = control::ask(&config.storage.data, request)? {
             return Ok(reply);
         }
         // Not made by a look at it: a mistyped folder stays missing.
         let makes_folder = matches!(request, Request::Install { .. });
-        if !makes_folder && !config.data.is_dir() {
-            anyhow::bail!("there is no data folder {}: no agent has run here", config.data.display());
+        if !makes_folder && !config.storage.data.is_dir() {
+            anyhow::bail!("there is no data folder {}: no agent has run here", config.storage.data.display());
         }
         match Home::open(config.clone()) {
             // A daemon that has just started, or another command.
@@ -163,7 +163,7 @@ fn carry_out(config: &Config, request: &Request) -> anyhow::Result<Reply> {
             home => return carry_out_here(&mut home?, request),
         }
     }
-    anyhow::bail!("{} is in use, and no agent answers there: try again", config.data.display())
+    anyhow::bail!("{} is in use, and no agent answers there: try again", config.storage.data.display())
 }
 
 fn carry_out_here(home: &mut Home, request: &Request) -> anyhow::Result<Reply> {

@@ -33,7 +33,7 @@ pub(crate) fn record(home: &mut Home) -> Result<(), AgentError> {
         };
         let done = home.storage.work(job);
         if done.is_failure() {
-            let path = home.config.data.clone();
+            let path = home.config.storage.data.clone();
             return Err(home.failure(AgentError::Record { path }));
         }
         controller.handle_input(clock.now(), Input::Done(&done));

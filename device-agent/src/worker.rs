@@ -7,16 +7,17 @@ use std::io;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
-use whimbrel_engine::storage::{Done, Job, Storage};
+use whimbrel_engine::storage::{Done, Job};
 
-use crate::disk::{FileDisk, FileError};
+use crate::disk::FileError;
+use crate::home::Medium;
 
 /// The thread, which owns the medium while it runs.
 #[derive(Debug)]
 pub(crate) struct Worker {
     jobs: mpsc::Sender<Job>,
     answers: mpsc::Receiver<Answer>,
-    thread: JoinHandle<Storage<FileDisk>>,
+    thread: JoinHandle<Medium>,
 }
 
 /// A job is done.
@@ -35,7 +36,7 @@ impl Worker {
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub(crate) fn start(mut storage: Storage<FileDisk>) -> io::Result<Self> {
+    pub(crate) fn start(mut storage: Medium) -> io::Result<Self> {
         let (jobs, mut waiting) = mpsc::channel::<Job>(JOBS_MAX);
         let (sender, answers) = mpsc::channel(JOBS_MAX);
         let thread = std::thread::Builder::new().name("storage".to_owned()).spawn(move || {
@@ -56,7 +57,7 @@ impl Worker {
     }
 
     /// Finishes what was handed over and gives the medium back. `None` if the thread panicked.
-    pub(crate) async fn finish(self) -> Option<Storage<FileDisk>> {
+    pub(crate) async fn finish(self) -> Option<Medium> {
         let Self { jobs, answers, thread } = self;
         drop(jobs);
         drop(answers);

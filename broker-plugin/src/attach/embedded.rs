@@ -4,6 +4,7 @@
 //! QoS 0 to both filters: inside a process an acknowledgement adds nothing, because the router keeps its log
 //! whether or not anyone acknowledges, and a log that rolls over is lost at either QoS. What is lost is counted.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::time::Duration;
 
@@ -11,10 +12,11 @@ use bytes::Bytes;
 use rumqttd::local::LinkRx;
 use rumqttd::protocol::{Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe};
 use rumqttd::{Forward, Notification};
+use whimbrel_api::Attachment;
 use whimbrel_protocol::topic;
 
 use super::error::check_topic;
-use super::{BrokerLink, Incoming, LinkError, LinkEvent, Outgoing, QUEUE_MAX};
+use super::{BrokerLink, Incoming, LinkError, LinkEvent, Outgoing, QUEUE_MAX, numbers};
 use crate::front::{Counters, FrontDoor, FrontError, Link};
 
 /// A link on the router behind a [`FrontDoor`]. Use it on a thread of its own: telling the router may block for
@@ -120,6 +122,14 @@ impl BrokerLink for EmbeddedLink {
             self.link.notify()?;
         }
         Ok(())
+    }
+
+    fn attachment(&self) -> Attachment {
+        Attachment::Embedded
+    }
+
+    fn counted(&self) -> BTreeMap<String, u64> {
+        numbers(&*self.counters)
     }
 }
 

@@ -9,9 +9,12 @@ mod client;
 mod embedded;
 mod error;
 
+use alloc::collections::BTreeMap;
 use core::future::Future;
 
 use bytes::Bytes;
+use serde::Serialize;
+use whimbrel_api::Attachment;
 
 pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink};
 pub use embedded::EmbeddedLink;
@@ -94,6 +97,20 @@ pub trait BrokerLink {
     /// # Errors
     /// The link is gone for good, and the process should end.
     fn flush(&mut self) -> impl Future<Output = Result<(), LinkError>>;
+
+    /// How operators are told that the service meets its broker.
+    fn attachment(&self) -> Attachment;
+
+    /// What was counted on this side, by name.
+    fn counted(&self) -> BTreeMap<String, u64>;
+}
+
+/// The numbers of a flat object.
+fn numbers(counters: &impl Serialize) -> BTreeMap<String, u64> {
+    let Ok(serde_json::Value::Object(counters)) = serde_json::to_value(counters) else {
+        return BTreeMap::new();
+    };
+    counters.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
 }
 
 /// Messages that may be queued before a flush.

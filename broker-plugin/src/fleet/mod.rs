@@ -95,6 +95,8 @@ pub struct Fleet {
 
 /// How long what is not urgent may wait to be stored.
 const SAVE_AFTER_MS: u64 = 2_000;
+/// Outputs for which room is kept while there are none.
+const OUTPUTS_KEPT: usize = 1024;
 
 impl Fleet {
     /// The fleet as it was stored. `snapshot` names the payloads that are there and no others; what cannot be read is
@@ -191,7 +193,12 @@ impl Fleet {
     /// The next effect to carry out, or `None` when all are.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            // An import of many devices fills the queue once.
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     /// When to feed [`Input::Timeout`], if nothing else happens before.

@@ -9,6 +9,9 @@ use crate::metrics::Counters;
 use crate::serving::{self, Extent};
 use crate::store::{Change, PayloadRow};
 
+/// Inputs of the serving half for which room is kept while there are none.
+const INPUTS_KEPT: usize = 1024;
+
 impl<L: BrokerLink> Service<L> {
     /// Feeds the serving, and carries out all that comes of it.
     pub(super) fn serve(&mut self, input: serving::Input<'_>) {
@@ -36,6 +39,8 @@ impl<L: BrokerLink> Service<L> {
             } else if let Some(input) = self.for_serving.pop_front() {
                 self.serving.handle_input(self.now, self.today, &self.fleet, input);
             } else {
+                // An import of many devices passes through here at once; what it needed is given back.
+                self.for_serving.shrink_to(INPUTS_KEPT);
                 return;
             }
         }

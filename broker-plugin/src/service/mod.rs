@@ -54,16 +54,9 @@ pub(crate) struct Parts {
     pub(crate) seed: u64,
 }
 
-/// How the service hangs on its broker, with the counters of that side.
-pub(crate) enum Attached {
-    Embedded(Arc<crate::front::Counters>),
-    Client(Arc<crate::attach::ClientCounters>),
-}
-
 /// The service.
 pub(crate) struct Service<L> {
     link: L,
-    attached: Attached,
     clock: Clock,
     now: Instant,
     today: UnixTime,
@@ -104,7 +97,7 @@ const BATCH_MESSAGES: usize = 64;
 
 impl<L: BrokerLink> Service<L> {
     /// The service as it was when it stopped, or a new one.
-    pub(crate) fn new(link: L, attached: Attached, parts: Parts) -> Self {
+    pub(crate) fn new(link: L, parts: Parts) -> Self {
         let mut snapshot = parts.snapshot;
         let clock = Clock::start(snapshot.beacon_issued);
         let (now, today) = (clock.now(), clock.today());
@@ -122,7 +115,6 @@ impl<L: BrokerLink> Service<L> {
         let root = parts.authority.root().clone();
         let mut service = Self {
             link,
-            attached,
             clock,
             now,
             today,

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use whimbrel_api as api;
 
-use super::{Attached, Service};
+use super::Service;
 use crate::attach::BrokerLink;
 use crate::fleet::{self, Command, Question};
 use crate::metrics::Counters;
@@ -42,19 +42,13 @@ impl<L: BrokerLink> Service<L> {
         Counters::set(&counters.frame_cache_bytes, frames);
         Counters::set(&counters.payload_cache_bytes, extents);
         let mut counters = counters.snapshot();
-        let (attached, broker) = match &self.attached {
-            Attached::Embedded(broker) => (api::Attachment::Embedded, serde_json::to_value(&**broker)),
-            Attached::Client(broker) => (api::Attachment::Client, serde_json::to_value(&**broker)),
-        };
-        if let Ok(serde_json::Value::Object(broker)) = broker {
-            let numbers = broker.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?)));
-            counters.extend(numbers.map(|(name, value)| (format!("broker_{name}"), value)));
-        }
+        let broker = self.link.counted().into_iter();
+        counters.extend(broker.map(|(name, value)| (format!("broker_{name}"), value)));
         let counts = self.fleet.counts();
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             prefix: self.serving.prefix().to_string(),
-            attached,
+            attached: self.link.attachment(),
             broker_up: self.serving.is_up(),
             devices: api::DeviceCounts { accepted: counts.accepted, pending: counts.pending },
             releases: counts.releases,

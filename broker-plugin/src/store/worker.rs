@@ -116,7 +116,11 @@ async fn work(mut store: impl Store, mut to_do: mpsc::Receiver<Job>) {
                 Job::Apply { changes, done } => batch.push((changes, done)),
                 Job::Versions(of, tell) => {
                     apply_batch(&mut store, &mut batch).await;
-                    let _nobody_waits = tell.send(store.next_versions(&of).await);
+                    let versions = store.next_versions(&of).await;
+                    if let Err(error) = &versions {
+                        tracing::error!(reason = %error, "store failed");
+                    }
+                    let _nobody_waits = tell.send(versions);
                 }
                 Job::Tally(tell) => {
                     apply_batch(&mut store, &mut batch).await;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 use whimbrel_engine::slot::Slot;
-use whimbrel_engine::storage::{Job, Storage};
+use whimbrel_engine::storage::Job;
 use whimbrel_engine::{Controller, Gate, Input, Inventory};
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::device::SessionConfig;
@@ -26,10 +26,9 @@ use whimbrel_protocol::topic;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Asked, Listener};
-use crate::disk::FileDisk;
 use crate::error::AgentError;
 use crate::events::Counters;
-use crate::home::Home;
+use crate::home::{Home, Medium};
 use crate::hooks::{HookQueue, Progress, Question, Verdict};
 use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
@@ -166,7 +165,7 @@ impl<'s> Agent<'s> {
     ///
     /// # Errors
     /// [`AgentError::Ended`] if a part of the agent has broken.
-    pub(crate) async fn run(mut self) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
+    pub(crate) async fn run(mut self) -> Result<(Exit, Option<Medium>), AgentError> {
         self.carry_out();
         loop {
             if let Some(exit) = self.left() {
@@ -328,7 +327,7 @@ impl<'s> Agent<'s> {
         self.leaving.take().map(|leaving| leaving.exit)
     }
 
-    async fn leave(mut self, exit: Exit) -> Result<(Exit, Option<Storage<FileDisk>>), AgentError> {
+    async fn leave(mut self, exit: Exit) -> Result<(Exit, Option<Medium>), AgentError> {
         self.link.close(self.uplink.take()).await;
         if matches!(exit, Exit::Stop) {
             // An image that is being written is not waited for: the next start finds what is missing.

@@ -12,17 +12,17 @@ use whimbrel_settings::Secret;
 pub use whimbrel_settings::{ConfigError, Sources, Values};
 
 pub use parse::{Reboot, Url};
-pub use tables::{BrokerConfig, DownloadConfig, HealthConfig, HookConfig, InstallConfig};
+pub use tables::{BrokerConfig, DownloadConfig, HealthConfig, HookConfig, InstallConfig, StorageConfig};
 
-use tables::{Device, PROGRAM, Storage};
+use tables::{Device, PROGRAM};
 
 /// Everything that the agent is told.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Who this device is.
     pub device: DeviceConfig,
-    /// Folder of slots, download and record.
-    pub data: PathBuf,
+    /// Where slots, download and record are.
+    pub storage: StorageConfig,
     /// How the broker is reached.
     pub broker: BrokerConfig,
     /// The MQTT client id.
@@ -62,14 +62,14 @@ impl Config {
     }
 
     fn of(values: &Values) -> Result<Self, ConfigError> {
-        let Storage { data } = Storage::read(values)?;
-        let device = device(values, &data)?;
+        let storage = StorageConfig::read(values)?;
+        let device = device(values, &storage.data)?;
         let broker = broker(values)?;
         let suffix = broker.client_id_suffix.unwrap_or(if broker.user.is_some() { "-ota" } else { "" });
         Ok(Self {
             client_id: format!("{}{suffix}", device.id),
             device,
-            data,
+            storage,
             broker,
             download: DownloadConfig::read(values)?,
             install: InstallConfig::read(values)?,
@@ -104,12 +104,12 @@ pub fn default_file() -> String {
     PROGRAM.default_file()
 }
 
-/// The data folder alone, for the boot script: other settings may be wrong.
+/// What the boot script needs: other settings may be wrong.
 ///
 /// # Errors
 /// [`ConfigError`] if a source cannot be read.
-pub fn data_folder(sources: &Sources) -> Result<PathBuf, ConfigError> {
-    Ok(Storage::read(&values(sources)?)?.data)
+pub fn storage(sources: &Sources) -> Result<StorageConfig, ConfigError> {
+    StorageConfig::read(&values(sources)?)
 }
 
 fn device(values: &Values, data: &std::path::Path) -> Result<DeviceConfig, ConfigError> {

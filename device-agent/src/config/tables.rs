@@ -35,9 +35,10 @@ settings! {
     }
 
     /// What the agent keeps.
-    ["storage"] pub(super) struct Storage {
+    #[derive(Clone, Debug)]
+    ["storage"] pub struct StorageConfig {
         /// Folder of the slots, the download and everything that the agent remembers.
-        pub(super) data: PathBuf = "data" => read::absolute_path();
+        pub data: PathBuf = "data" => read::absolute_path();
     }
 
     /// How the broker is reached.
@@ -132,7 +133,7 @@ pub(super) const PROGRAM: Program = Program {
     set: "broker.keepalive=30s",
     tables: &[
         Device::TABLE,
-        Storage::TABLE,
+        StorageConfig::TABLE,
         BrokerConfig::TABLE,
         DownloadConfig::TABLE,
         InstallConfig::TABLE,

@@ -248,12 +248,12 @@ impl Run<'_> {
     }
 
     fn no_room(&mut self) -> AgentError {
-        let path = self.home.config.data.clone();
+        let path = self.home.config.storage.data.clone();
         self.home.failure(InstallError::NoRoom { path }.into())
     }
 
     fn failed(&mut self, what: &'static str) -> AgentError {
-        let path = self.home.config.data.clone();
+        let path = self.home.config.storage.data.clone();
         self.home.failure(InstallError::Failed { what, path }.into())
     }
 }
@@ -275,7 +275,7 @@ fn arm(
     inventory.record.deployment = Some(deployment.clone());
     home.save(&inventory.record)?;
     if home.storage.install(InstallOp::Activate).is_err() {
-        let path = home.config.data.clone();
+        let path = home.config.storage.data.clone();
         return Err(home.failure(AgentError::Boot { path }));
     }
     (deployment.stage, deployment.arms) = (Stage::Armed, 1);

@@ -50,7 +50,7 @@ fn what_is_needed_and_nothing_more_makes_a_configuration() {
     assert_eq!(config.broker.keepalive, Duration::from_secs(60));
     assert_eq!(config.install.reboot, Reboot::Restart);
     // Relative paths are relative to the file.
-    assert_eq!(config.data, folder.0.path().join("data"));
+    assert_eq!(config.storage.data, folder.0.path().join("data"));
     assert_eq!(config.device.key, folder.0.path().join("data/device.cose"));
     assert_eq!(config.device.root, folder.0.path().join("root.cbor"));
 }

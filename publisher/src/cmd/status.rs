@@ -16,7 +16,7 @@ pub(super) fn run(context: &Context) -> Result<Screen> {
             "broker",
             match status.attached {
                 Attachment::Embedded => "its own",
-                Attachment::Client => Attachment::Client.name(),
+                elsewhere => elsewhere.name(),
             },
         )
         .with("broker_up", status.broker_up)

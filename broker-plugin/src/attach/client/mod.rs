@@ -13,15 +13,16 @@
 mod config;
 mod connection;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
+use whimbrel_api::Attachment;
 
 use super::error::check_topic;
-use super::{BrokerLink, LinkError, LinkEvent, Outgoing, QUEUE_MAX};
+use super::{BrokerLink, LinkError, LinkEvent, Outgoing, QUEUE_MAX, numbers};
 use crate::front::Counters;
 
 pub use config::{BrokerUrl, ClientConfig};
@@ -154,6 +155,14 @@ impl BrokerLink for ClientLink {
             self.put_aside(event);
         }
         Ok(())
+    }
+
+    fn attachment(&self) -> Attachment {
+        Attachment::Client
+    }
+
+    fn counted(&self) -> BTreeMap<String, u64> {
+        numbers(&*self.counters)
     }
 }
 
