@@ -266,3 +266,23 @@ fn a_health_check_may_ask_for_more_time_for_ten_minutes() {
     pair.medium.health = None;
     assert_eq!(pair.run_until(State::Confirmed, 2 * MINUTE), Verdict::Done);
 }
+
+#[test]
+fn a_reach_limit_that_is_over_wakes_nobody_while_the_record_cannot_be_saved() {
+    let (_, mut by_hand) = resumed(Stage::Armed, Trial::Running, true, 1);
+    by_hand.feed(Input::Connected);
+    let (op, _) = by_hand.installing.expect("the health check");
+    by_hand.feed(Input::Installed { op, result: Ok(()) });
+    let assignment = by_hand.fixture.assignment(2, &[by_hand.fixture.group.clone()], None);
+    by_hand.held = Some(std::collections::VecDeque::new());
+    by_hand.message(Channel::Assignment, &assignment);
+    assert_eq!(by_hand.held.as_ref().map(|held| held.len()), Some(1), "the record is on its way");
+    by_hand.now = by_hand.now.plus_millis(25 * 3_600_000);
+    by_hand.feed(Input::Timeout);
+    assert!(!installs(&by_hand.outputs).contains(&Asked::Install(InstallOp::Revert)));
+    let next = by_hand.session.poll_timeout().expect("the next hello");
+    assert!(next.millis_since(by_hand.now) > 1_000, "{next:?}");
+    // It is judged as soon as the record is durable.
+    by_hand.let_go();
+    assert!(installs(&by_hand.outputs).contains(&Asked::Install(InstallOp::Revert)));
+}
