@@ -93,7 +93,7 @@ fn reply_to<T: Send + 'static>(answer: oneshot::Sender<Result<T, Denied>>) -> Re
 /// Answers requests until `stop` is ready; those that have begun are finished.
 ///
 /// # Errors
-/// What the system says if connections can't be accepted.
+/// The error that the system gives if connections can't be accepted.
 pub(crate) async fn serve(
     listener: TcpListener,
     context: Context,

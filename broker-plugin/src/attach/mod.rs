@@ -69,7 +69,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// What goes to one device, once.
+    /// This message goes to one device, once.
     #[must_use]
     pub const fn to_device(topic: Bytes, payload: Bytes) -> Self {
         Self { topic, payload, delivery: Delivery::AtMostOnce, retain: false }
@@ -98,10 +98,10 @@ pub trait BrokerLink {
     /// The link is gone for good, and the process should end.
     fn flush(&mut self) -> impl Future<Output = Result<(), LinkError>>;
 
-    /// How operators are told that the service meets its broker.
+    /// The word by which operators are told how the service meets its broker.
     fn attachment(&self) -> Attachment;
 
-    /// What was counted on this side, by name.
+    /// The numbers that this side has counted, each with its name.
     fn counted(&self) -> BTreeMap<String, u64>;
 }
 

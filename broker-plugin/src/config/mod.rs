@@ -42,7 +42,7 @@ pub struct Config {
     pub beacon_life: Duration,
     /// The broker that the service is, or the one that it is a client of.
     pub broker: BrokerConfig,
-    /// What the service refuses to exceed.
+    /// Limits that the service refuses to exceed.
     pub limits: Limits,
 }
 

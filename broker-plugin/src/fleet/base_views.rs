@@ -71,7 +71,7 @@ impl Fleet {
         view(release, group, &bases, &self.catalog)
     }
 
-    /// What is to be said of a campaign's devices that run an image without a patch; `None` if there is none.
+    /// The notice about devices of a campaign that run an image without a patch; `None` if there are no such devices.
     pub(super) fn view_without_patch(&self, campaign: &Campaign) -> Option<api::WithoutPatch> {
         let release = self.catalog.release(&campaign.document().order.release)?;
         if campaign.phase() != Phase::Active {
