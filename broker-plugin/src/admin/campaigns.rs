@@ -16,6 +16,7 @@ use super::devices::device_id;
 use super::{ApiError, Context};
 use crate::fleet::campaign::{self, LIFE_DEFAULT_S, NewCampaign, Tally};
 use crate::fleet::{CampaignView, Command, Denied, DevicesPage, Question};
+use crate::store::Terms;
 
 pub(super) async fn create(State(context): State<Context>, body: Body) -> Result<Response, ApiError> {
     let order: api::CampaignOrder = read_json(body, "the campaign").await?;
@@ -32,7 +33,7 @@ pub(super) async fn create(State(context): State<Context>, body: Body) -> Result
         group,
         not_before: order.not_before.map(UnixTime::from_secs),
         spread_s: order.spread_s,
-        life_s: order.expires_in_s.unwrap_or(LIFE_DEFAULT_S),
+        terms: Terms::lasting(order.expires_in_s.unwrap_or(LIFE_DEFAULT_S)),
         policy,
         priority: order.priority,
         min_sequence: order.min_sequence,

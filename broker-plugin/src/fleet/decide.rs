@@ -11,7 +11,7 @@ use super::changes::{Order, Signed};
 use super::command::Denied;
 use super::registry::NewAssignment;
 use super::{Document, Fleet};
-use crate::store::{CampaignRow, Phase};
+use crate::store::{CampaignRow, Phase, Terms};
 
 /// A change whose documents are to be signed.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) enum Draft {
     Campaign {
         document: Box<message::Campaign>,
         created: UnixTime,
-        life_s: u64,
+        terms: Terms,
         beacon: Beacon,
     },
     /// Devices to accept, or to give other groups.
@@ -84,13 +84,13 @@ impl Fleet {
     ) -> Result<(Draft, CampaignId), Denied> {
         let document = Box::new(self.document(order, version)?);
         let id = document.order.campaign;
-        let (created, life_s) = match (self.campaigns.campaign(&id), order) {
-            (Some(campaign), _) => (campaign.created(), campaign.life_s()),
-            (None, Order::New { new, .. }) => (self.today, new.life_s),
+        let (created, terms) = match (self.campaigns.campaign(&id), order) {
+            (Some(campaign), _) => (campaign.created(), campaign.terms().clone()),
+            (None, Order::New { new, .. }) => (self.today, new.terms.clone()),
             (None, Order::Next { .. }) => return Err(Denied::Stopping),
         };
         let beacon = self.next_beacon(beacon_version, Some((&document.group, version)));
-        Ok((Draft::Campaign { document, created, life_s, beacon }, id))
+        Ok((Draft::Campaign { document, created, terms, beacon }, id))
     }
 
     /// The next beacon; `also` is a campaign that will be in force with it.
@@ -143,13 +143,13 @@ impl Fleet {
     pub(super) fn with_signatures(&self, draft: Draft, documents: Vec<Bytes>) -> Option<Signed> {
         let mut documents = documents.into_iter();
         let signed = match draft {
-            Draft::Campaign { document, created, life_s, beacon } => {
+            Draft::Campaign { document, created, terms, beacon } => {
                 let phase = match document.order.state {
                     CampaignState::Active => Phase::Active,
                     CampaignState::Aborted => Phase::Aborted,
                 };
                 let id = document.order.campaign;
-                let row = CampaignRow { id, phase, created, life_s, document: documents.next()? };
+                let row = CampaignRow { id, phase, created, terms, document: documents.next()? };
                 Signed::Campaign { document, row, beacon: (beacon, documents.next()?) }
             }
             Draft::Assignments(new) => {

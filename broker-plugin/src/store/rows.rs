@@ -1,6 +1,7 @@
 //! What is stored, as plain rows. The same types are what the service keeps in memory.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use whimbrel_protocol::chunk::Layout;
 use whimbrel_protocol::cose::PublicKey;
 use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, Digest, GroupName, ShortDigest};
@@ -145,10 +146,26 @@ pub struct CampaignRow {
     pub phase: Phase,
     /// When it was made.
     pub created: UnixTime,
-    /// How long each of its documents is good for, in seconds.
-    pub life_s: u64,
+    /// What its operator said that no document says.
+    pub terms: Terms,
     /// The signed document.
     pub document: Bytes,
+}
+
+/// What an operator says about a campaign and its documents do not say: it is for the service alone. Stored as JSON; a
+/// field that comes later needs a default for the campaigns that are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// How long each of its documents is good for, in seconds.
+    pub life_s: u64,
+}
+
+impl Terms {
+    /// Nothing but how long each document is good for, in seconds.
+    #[must_use]
+    pub const fn lasting(life_s: u64) -> Self {
+        Self { life_s }
+    }
 }
 
 /// How far one device is with one campaign.

@@ -128,7 +128,7 @@ impl Columns<'_> {
                 _ => return Err(self.bad("phase")),
             },
             created: self.time("created")?,
-            life_s: self.uint("life_s")?,
+            terms: serde_json::from_str(self.text("terms")?).map_err(|_| self.bad("terms"))?,
             document: Bytes::copy_from_slice(self.bytes("document")?),
         })
     }

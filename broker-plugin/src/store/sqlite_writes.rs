@@ -103,7 +103,7 @@ async fn write_campaign(db: &mut SqliteConnection, row: &CampaignRow) -> Result<
     let said = Sign1::decode(&row.document).ok();
     let said = said.and_then(|object| Campaign::decode(object.unverified_payload()?).ok());
     let query = sqlx::query(
-        "INSERT OR REPLACE INTO campaigns (id, group_name, version, attempt, phase, created, life_s, document)
+        "INSERT OR REPLACE INTO campaigns (id, group_name, version, attempt, phase, created, terms, document)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(row.id.0.to_vec())
@@ -112,7 +112,7 @@ async fn write_campaign(db: &mut SqliteConnection, row: &CampaignRow) -> Result<
     .bind(said.as_ref().map_or(0, |said| clamp(said.order.attempt)))
     .bind(phase_number(row.phase))
     .bind(clamp(row.created.as_secs()))
-    .bind(clamp(row.life_s))
+    .bind(serde_json::to_string(&row.terms).map_err(|error| sqlx::Error::Encode(error.into()))?)
     .bind(row.document.to_vec());
     Ok(query.execute(db).await?.rows_affected() > 0)
 }

@@ -17,7 +17,7 @@ use whimbrel_service::fleet::{self, Command, Denied, Document, Fleet, Reply};
 use whimbrel_service::metrics::Counters;
 use whimbrel_service::serving::admission::{Rate, Rates};
 use whimbrel_service::serving::{self, Serving};
-use whimbrel_service::store::{MemoryPayloads, MemoryStore, Payloads};
+use whimbrel_service::store::{MemoryPayloads, MemoryStore, Payloads, Terms};
 
 pub(crate) const TODAY: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -82,7 +82,7 @@ pub(crate) fn new_campaign(name: &str) -> Box<NewCampaign> {
         group: group(name),
         not_before: None,
         spread_s: 0,
-        life_s: 3600,
+        terms: Terms::lasting(3600),
         policy: Policy::Soft,
         priority: 0,
         min_sequence: 0,

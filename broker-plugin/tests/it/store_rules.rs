@@ -7,7 +7,7 @@ use whimbrel_protocol::testing::{Fixture, OrderOptions};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
     CameBy, CampaignRow, Change, Deployment, DeploymentRow, Device, Facts, MemoryStore, Phase, ReleaseRow,
-    ReportRow, Series, Snapshot, SqliteStore, Standing, Store, Why,
+    ReportRow, Series, Snapshot, SqliteStore, Standing, Store, Terms, Why,
 };
 
 use crate::service_support::device_key;
@@ -110,7 +110,7 @@ pub(crate) fn campaign(first: u8, phase: Phase) -> CampaignRow {
         id: CampaignId([first; 8]),
         phase,
         created: NOW,
-        life_s: 3600,
+        terms: Terms::lasting(3600),
         document: Bytes::from(document),
     }
 }

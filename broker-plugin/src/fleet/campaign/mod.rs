@@ -32,7 +32,7 @@ pub use plan::{
 pub(crate) use tally::percent_of;
 pub use tally::{Share, Tally};
 
-use crate::store::{CameBy, CampaignRow, Deployment, DeploymentRow, Phase, Why};
+use crate::store::{CameBy, CampaignRow, Deployment, DeploymentRow, Phase, Terms, Why};
 
 /// One campaign.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Campaign {
     signed: Bytes,
     phase: Phase,
     created: UnixTime,
-    life_s: u64,
+    terms: Terms,
     deployments: HashMap<DeviceId, Progress>,
     outputs: VecDeque<Output>,
 }
@@ -89,7 +89,7 @@ impl Campaign {
             signed: row.document.clone(),
             phase: row.phase,
             created: row.created,
-            life_s: row.life_s,
+            terms: row.terms.clone(),
             deployments: deployments.into_iter().map(|row| (row.device, progress(row.deployment))).collect(),
             outputs: VecDeque::new(),
         }
@@ -146,16 +146,17 @@ impl Campaign {
         self.created
     }
 
-    /// How long each of its documents is good for, in seconds.
+    /// What its operator said that no document says.
     #[must_use]
-    pub fn life_s(&self) -> u64 {
-        self.life_s
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// The row to store when `document` comes into force.
     #[must_use]
     pub fn row(&self, phase: Phase, document: Bytes) -> CampaignRow {
-        CampaignRow { id: self.id(), phase, created: self.created, life_s: self.life_s, document }
+        let (created, terms) = (self.created, self.terms.clone());
+        CampaignRow { id: self.id(), phase, created, terms, document }
     }
 
     /// How far each device is, as far as anything is known. Empty once the campaign was replaced.
@@ -197,7 +198,8 @@ impl Campaign {
         }
         // A clock that was set back must not make the new document look older than the one it replaces.
         let issued = today.max(document.validity.issued);
-        document.validity = message::Validity { version, issued, expires: issued.plus_secs(self.life_s) };
+        document.validity =
+            message::Validity { version, issued, expires: issued.plus_secs(self.terms.life_s) };
         Ok(document)
     }
 

@@ -6,6 +6,7 @@ use whimbrel_protocol::message::{Campaign, CampaignState, Order, Policy, Validit
 use whimbrel_protocol::time::UnixTime;
 
 use crate::fleet::catalog::Release;
+use crate::store::Terms;
 
 /// What an operator says about a new campaign; the rest follows from the release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,9 @@ pub struct NewCampaign {
     pub not_before: Option<UnixTime>,
     /// Devices start spread over this many seconds after that. At most [`SPREAD_MAX_S`].
     pub spread_s: u64,
-    /// From when on no device starts any more, in seconds from now. [`LIFE_MIN_S`] to [`LIFE_MAX_S`].
-    pub life_s: u64,
+    /// What the documents do not say. From when on no device starts any more: [`LIFE_MIN_S`] to [`LIFE_MAX_S`] from
+    /// now.
+    pub terms: Terms,
     /// How the devices' own policy counts.
     pub policy: Policy,
     /// Among a device's groups the higher one wins. At most [`PRIORITY_MAX`].
@@ -74,23 +76,20 @@ impl NewCampaign {
         today: UnixTime,
     ) -> Result<Campaign, PlanError> {
         within("spread_s", self.spread_s, 0, SPREAD_MAX_S)?;
-        within("expires_in_s", self.life_s, LIFE_MIN_S, LIFE_MAX_S)?;
+        let life_s = self.terms.life_s;
+        within("expires_in_s", life_s, LIFE_MIN_S, LIFE_MAX_S)?;
         within("priority", self.priority, 0, PRIORITY_MAX)?;
         within("min_sequence", self.min_sequence, 0, release.sequence)?;
         let not_before = self.not_before.unwrap_or(today);
         within("not_before", not_before.as_secs(), 0, today.plus_secs(LIFE_MAX_S).as_secs())?;
         let start_s = not_before.plus_secs(self.spread_s).as_secs().saturating_sub(today.as_secs());
-        if start_s >= self.life_s {
-            return Err(PlanError::Short { life_s: self.life_s, start_s });
+        if start_s >= life_s {
+            return Err(PlanError::Short { life_s, start_s });
         }
         Ok(Campaign {
             prefix: identity.prefix,
             group: self.group.clone(),
-            validity: Validity {
-                version: identity.version,
-                issued: today,
-                expires: today.plus_secs(self.life_s),
-            },
+            validity: Validity { version: identity.version, issued: today, expires: today.plus_secs(life_s) },
             order: Order {
                 campaign: identity.id,
                 attempt: 1,

@@ -31,7 +31,7 @@ pub(crate) fn new_campaign() -> NewCampaign {
         group: GroupName::new("all").unwrap(),
         not_before: None,
         spread_s: 0,
-        life_s: LIFE_DEFAULT_S,
+        terms: Terms::lasting(LIFE_DEFAULT_S),
         policy: Policy::Soft,
         priority: 0,
         min_sequence: 0,
@@ -48,7 +48,7 @@ pub(crate) fn enter(document: message::Campaign) -> Campaign {
         id: document.order.campaign,
         phase: Phase::Active,
         created: TODAY,
-        life_s: LIFE_DEFAULT_S,
+        terms: Terms::lasting(LIFE_DEFAULT_S),
         document: Bytes::from_static(b"signed"),
     };
     Campaign::new(document, &row)
@@ -145,17 +145,21 @@ fn a_new_campaign_becomes_a_document_with_all_that_a_device_must_know() {
 fn campaigns_that_no_device_could_follow_are_refused_with_the_range() {
     for (bad, what) in [
         (NewCampaign { spread_s: SPREAD_MAX_S + 1, ..new_campaign() }, "spread_s"),
-        (NewCampaign { life_s: LIFE_MIN_S - 1, ..new_campaign() }, "expires_in_s"),
-        (NewCampaign { life_s: LIFE_MAX_S + 1, ..new_campaign() }, "expires_in_s"),
+        (NewCampaign { terms: Terms::lasting(LIFE_MIN_S - 1), ..new_campaign() }, "expires_in_s"),
+        (NewCampaign { terms: Terms::lasting(LIFE_MAX_S + 1), ..new_campaign() }, "expires_in_s"),
         (NewCampaign { priority: PRIORITY_MAX + 1, ..new_campaign() }, "priority"),
         // It would withdraw itself.
         (NewCampaign { min_sequence: 10, ..new_campaign() }, "min_sequence"),
     ] {
         assert!(matches!(plan(&bad, 1, 1), Err(PlanError::Range { what: got, .. }) if got == what), "{what}");
     }
-    let over = NewCampaign { life_s: 3600, spread_s: 3600, ..new_campaign() };
+    let over = NewCampaign { terms: Terms::lasting(3600), spread_s: 3600, ..new_campaign() };
     assert_eq!(plan(&over, 1, 1), Err(PlanError::Short { life_s: 3600, start_s: 3600 }));
-    let late = NewCampaign { not_before: Some(TODAY.plus_secs(4000)), life_s: 3600, ..new_campaign() };
+    let late = NewCampaign {
+        not_before: Some(TODAY.plus_secs(4000)),
+        terms: Terms::lasting(3600),
+        ..new_campaign()
+    };
     assert_eq!(plan(&late, 1, 1), Err(PlanError::Short { life_s: 3600, start_s: 4000 }));
 }
 
@@ -164,9 +168,9 @@ fn campaigns_at_the_edge_of_a_range_are_made() {
     const DAY_S: u64 = 86_400;
     assert_eq!((SPREAD_MAX_S, LIFE_MAX_S, LIFE_DEFAULT_S), (30 * DAY_S, 3650 * DAY_S, 30 * DAY_S));
     for good in [
-        NewCampaign { spread_s: SPREAD_MAX_S, life_s: SPREAD_MAX_S + 1, ..new_campaign() },
-        NewCampaign { life_s: LIFE_MIN_S, ..new_campaign() },
-        NewCampaign { life_s: LIFE_MAX_S, ..new_campaign() },
+        NewCampaign { spread_s: SPREAD_MAX_S, terms: Terms::lasting(SPREAD_MAX_S + 1), ..new_campaign() },
+        NewCampaign { terms: Terms::lasting(LIFE_MIN_S), ..new_campaign() },
+        NewCampaign { terms: Terms::lasting(LIFE_MAX_S), ..new_campaign() },
         NewCampaign { priority: PRIORITY_MAX, ..new_campaign() },
         NewCampaign { min_sequence: 9, ..new_campaign() },
         NewCampaign { not_before: Some(UnixTime::default()), ..new_campaign() },

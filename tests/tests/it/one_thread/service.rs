@@ -16,7 +16,7 @@ use whimbrel_service::fleet::{self, Command, Denied, Document, Fleet, Question, 
 use whimbrel_service::metrics::Counters;
 use whimbrel_service::serving::admission::{Rate, Rates};
 use whimbrel_service::serving::{self, Serving};
-use whimbrel_service::store::{MemoryPayloads, MemoryStore, Payloads, Standing};
+use whimbrel_service::store::{MemoryPayloads, MemoryStore, Payloads, Standing, Terms};
 
 /// A fleet with its store, and the servings over it.
 pub(super) struct Service {
@@ -205,7 +205,7 @@ impl Service {
             group: group.clone(),
             not_before: None,
             spread_s,
-            life_s: 24 * 3600,
+            terms: Terms::lasting(24 * 3600),
             policy: Policy::Soft,
             priority: 0,
             min_sequence: 0,

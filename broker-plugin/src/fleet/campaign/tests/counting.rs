@@ -100,8 +100,8 @@ fn a_report_says_what_it_says_of_its_own_attempt() {
 #[test]
 fn what_is_stored_of_a_campaign_says_when_it_was_made_and_for_how_long() {
     let document = plan(&new_campaign(), 1, 1).unwrap();
-    let (created, life_s) = (UnixTime::from_secs(5), 77);
-    let row = CampaignRow { created, life_s, ..enter(document.clone()).row(Phase::Active, Bytes::new()) };
+    let (created, terms) = (UnixTime::from_secs(5), Terms::lasting(77));
+    let row = CampaignRow { created, terms, ..enter(document.clone()).row(Phase::Active, Bytes::new()) };
     let mut campaign = Campaign::new(document, &row);
     assert_eq!((campaign.created(), campaign.id()), (created, CampaignId([1; 8])));
     let aborted = campaign.row(Phase::Aborted, Bytes::from_static(b"newer"));
