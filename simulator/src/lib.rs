@@ -7,6 +7,7 @@ pub mod broker;
 pub mod child;
 pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod disk;
 pub mod error;
 pub mod fleet;

@@ -18,6 +18,8 @@ use core::ops::AddAssign;
 
 use serde::Serialize;
 
+use crate::control::{Control, ControlBytes};
+
 /// What a message is for; the caller of the MQTT client says so by its topic and its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -29,7 +31,7 @@ pub enum Class {
         header_bytes: u16,
     },
     /// Anything else.
-    Control,
+    Control(Control),
 }
 
 /// What a data message carries.
@@ -63,6 +65,8 @@ pub struct Ledger {
     pub control_bytes_down: u64,
     /// All other bytes from the device.
     pub control_bytes_up: u64,
+    /// All other bytes, both ways, by what they were for.
+    pub control: ControlBytes,
     /// Transfer bytes that arrived for the first time.
     pub chunk_bytes: u64,
     /// Bytes of index pages that arrived for the first time.
@@ -150,34 +154,43 @@ impl Ledger {
     }
 
     /// Of the bytes that the stream took, so many belong to a message of this class.
-    pub const fn sent(&mut self, bytes: u64, class: Class) {
+    pub fn sent(&mut self, bytes: u64, class: Class) {
         match class {
             Class::Data { .. } => self.data_bytes_up += bytes,
-            Class::Control => self.control_bytes_up += bytes,
+            Class::Control(control) => {
+                self.control_bytes_up += bytes;
+                self.control.add(control, bytes);
+            }
         }
     }
 
     /// Of the bytes that the stream brought, so many are a whole packet of this class.
-    pub const fn received(&mut self, bytes: u64, class: Class) {
+    pub fn received(&mut self, bytes: u64, class: Class) {
         match class {
             Class::Data { .. } => {
                 self.data_bytes_down += bytes;
                 self.data_messages += 1;
             }
-            Class::Control => self.control_bytes_down += bytes,
+            Class::Control(control) => {
+                self.control_bytes_down += bytes;
+                self.control.add(control, bytes);
+            }
         }
     }
 
     /// Of the bytes that the stream brought, so many are the beginning of a packet whose end will never come.
     ///
     /// `payload_bytes` of them are the message's, with its header but without MQTT's.
-    pub const fn received_cut_short(&mut self, bytes: u64, payload_bytes: u64, class: Class) {
+    pub fn received_cut_short(&mut self, bytes: u64, payload_bytes: u64, class: Class) {
         match class {
             Class::Data { header_bytes, .. } => {
                 self.data_bytes_down += bytes;
                 self.cut_short_bytes += payload_bytes.saturating_sub(header_bytes as u64);
             }
-            Class::Control => self.control_bytes_down += bytes,
+            Class::Control(control) => {
+                self.control_bytes_down += bytes;
+                self.control.add(control, bytes);
+            }
         }
     }
 
@@ -196,7 +209,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`] with the first equation that does not hold.
-    pub const fn check(&self) -> Result<(), LedgerError> {
+    pub fn check(&self) -> Result<(), LedgerError> {
         let down = self.data_bytes_down + self.control_bytes_down;
         let up = self.data_bytes_up + self.control_bytes_up;
         let carried = self.payload_bytes() + self.refetched_bytes();
@@ -206,6 +219,9 @@ impl Ledger {
         } else if self.mqtt_bytes_up != up {
             let what = "bytes up are data and control bytes up";
             Err(LedgerError { what, left: self.mqtt_bytes_up, right: up })
+        } else if self.control_bytes() != self.control.total() {
+            let what = "control bytes are those of its kinds";
+            Err(LedgerError { what, left: self.control_bytes(), right: self.control.total() })
         } else if carried > self.data_bytes_down {
             let what = "payload and refetched bytes are within data bytes down";
             Err(LedgerError { what, left: carried, right: self.data_bytes_down })
@@ -225,6 +241,7 @@ impl AddAssign<&Self> for Ledger {
             data_bytes_up,
             control_bytes_down,
             control_bytes_up,
+            control,
             chunk_bytes,
             page_bytes,
             manifest_bytes,
@@ -241,6 +258,7 @@ impl AddAssign<&Self> for Ledger {
         self.data_bytes_up += data_bytes_up;
         self.control_bytes_down += control_bytes_down;
         self.control_bytes_up += control_bytes_up;
+        self.control += control;
         self.chunk_bytes += chunk_bytes;
         self.page_bytes += page_bytes;
         self.manifest_bytes += manifest_bytes;
@@ -266,8 +284,8 @@ mod tests {
         ledger.connected(32);
         ledger.read(4 + 1020 + 300);
         ledger.wrote(25 + 40);
-        ledger.received(4, Class::Control);
-        ledger.sent(40, Class::Control);
+        ledger.received(4, Class::Control(Control::Other));
+        ledger.sent(40, Class::Control(Control::Other));
         ledger.sent(25, REQUEST);
         ledger.received(1020, CHUNKS);
         ledger.carried(Part::Chunks, 1000, 0);
@@ -323,7 +341,7 @@ mod tests {
         ledger.read(1);
         assert_eq!(ledger.check().unwrap_err().left, ledger.mqtt_bytes_down);
         let mut ledger = one_update();
-        ledger.sent(1, Class::Control);
+        ledger.sent(1, Class::Control(Control::Other));
         assert_eq!(ledger.check().unwrap_err().left, ledger.mqtt_bytes_up);
         let mut ledger = one_update();
         ledger.carried(Part::Chunks, 20_000, 0);
@@ -333,6 +351,8 @@ mod tests {
     #[test]
     fn a_fleet_is_the_sum_of_its_devices() {
         // Every sum is another number, so that none can be missing or stand for another.
+        let mut control = ControlBytes::default();
+        control.add(Control::Hello, 16);
         let one = Ledger {
             mqtt_bytes_down: 1,
             mqtt_bytes_up: 2,
@@ -340,6 +360,7 @@ mod tests {
             data_bytes_up: 4,
             control_bytes_down: 5,
             control_bytes_up: 6,
+            control,
             chunk_bytes: 7,
             page_bytes: 8,
             manifest_bytes: 9,
@@ -356,6 +377,7 @@ mod tests {
         }
         let value = serde_json::to_value(fleet).unwrap();
         let one = serde_json::to_value(one).unwrap();
+        assert_eq!(value["control"]["hello"], 48);
         for (name, sum) in value.as_object().unwrap() {
             assert_eq!(sum.as_u64(), one[name].as_u64().map(|bytes| bytes * 3), "{name}");
         }
@@ -368,12 +390,15 @@ mod tests {
         ledger.connected(31);
         ledger.cut();
         ledger.received(100, CHUNKS);
-        ledger.received(10, Class::Control);
+        ledger.received(10, Class::Control(Control::Other));
         ledger.sent(20, REQUEST);
-        ledger.sent(2, Class::Control);
-        ledger.received_cut_short(7, 0, Class::Control);
+        ledger.sent(2, Class::Control(Control::Other));
+        ledger.received_cut_short(7, 0, Class::Control(Control::Other));
         ledger.carried(Part::Request, 5, 1);
+        let mut control = ControlBytes::default();
+        control.add(Control::Other, 19);
         let want = Ledger {
+            control,
             data_bytes_down: 100,
             data_bytes_up: 20,
             control_bytes_down: 17,

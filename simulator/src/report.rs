@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use serde::Serialize;
 
+use crate::control::ControlBytes;
 use crate::fleet::DeviceState;
 use crate::meter::{Ledger, LedgerError};
 use crate::process::Usage;
@@ -105,6 +106,8 @@ pub struct Report {
     pub payload_bytes: u64,
     /// Everything else that was sent or received.
     pub control_bytes: u64,
+    /// The same by what it was for.
+    pub control: ControlBytes,
     /// From the broker.
     pub mqtt_bytes_down: u64,
     /// To the broker.
@@ -200,6 +203,7 @@ impl Report {
             data_bytes: sum.data_bytes(),
             payload_bytes: sum.payload_bytes(),
             control_bytes: sum.control_bytes(),
+            control: sum.control,
             mqtt_bytes_down: sum.mqtt_bytes_down,
             mqtt_bytes_up: sum.mqtt_bytes_up,
             data_overhead_percent: sum.data_overhead_percent().map(|percent| rounded(percent, 4)),

@@ -1,8 +1,8 @@
 //! Who is served now, and who is told to come back: token buckets per device, per campaign, per cell and in all.
 //!
-//! A request is admitted when every bucket that it falls into holds enough for it; then it takes from each what it
-//! needs. That is decided before the device's session sees the request, and counts it against the device's daily
-//! quota: a device that is told `busy` has spent nothing.
+//! A request that the device's session allows is admitted when every bucket that it falls into holds enough for it;
+//! then it takes from each what it needs. A device that is told `busy` has spent nothing: the session takes back what
+//! it counted against the quota of the day.
 
 use std::collections::HashMap;
 
@@ -86,7 +86,7 @@ impl Admission {
         self.rates.device.bucket(now)
     }
 
-    /// Whether a request of `bytes` is admitted now; they are asked for only if the answer depends on them.
+    /// Whether a request that is answered with `bytes` is admitted now.
     ///
     /// # Errors
     /// How long to wait, in seconds: as long as the emptiest bucket needs, and up to as long again, so that those
@@ -96,12 +96,9 @@ impl Admission {
         now: Instant,
         device: &mut Bucket,
         pools: Pools,
-        bytes: impl FnOnce() -> u64,
+        bytes: u64,
     ) -> Result<(), u32> {
-        if self.wait_ms(now, device, pools, REQUEST_BYTES_SERVED_MAX) == 0 {
-            return Ok(());
-        }
-        let wait_ms = self.wait_ms(now, device, pools, bytes().min(REQUEST_BYTES_SERVED_MAX));
+        let wait_ms = self.wait_ms(now, device, pools, bytes);
         if wait_ms == 0 {
             return Ok(());
         }
@@ -165,7 +162,7 @@ mod tests {
     }
 
     fn admit(admission: &mut Admission, now: Instant, device: &mut Bucket, pools: Pools) -> Result<(), u32> {
-        admission.check(now, device, pools, || REQUEST_BYTES_SERVED_MAX)?;
+        admission.check(now, device, pools, REQUEST_BYTES_SERVED_MAX)?;
         admission.take(now, device, pools, REQUEST_BYTES_SERVED_MAX);
         Ok(())
     }
@@ -188,7 +185,7 @@ mod tests {
             let mut try_as = |new: bool, pools| {
                 let mut fresh = admission.device_bucket(at(0));
                 let device = if new { &mut fresh } else { &mut device };
-                admission.check(at(0), device, pools, || REQUEST_BYTES_SERVED_MAX).is_ok()
+                admission.check(at(0), device, pools, REQUEST_BYTES_SERVED_MAX).is_ok()
             };
             assert_eq!(try_as(true, here), other_device);
             assert_eq!(try_as(false, pools(2, Some(1))), other_campaign);
@@ -204,10 +201,8 @@ mod tests {
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
         admit(&mut admission, at(0), &mut device, pools(1, None)).unwrap();
-        let mut wait = || {
-            let largest = || REQUEST_BYTES_SERVED_MAX;
-            admission.check(at(0), &mut device, pools(1, None), largest).unwrap_err()
-        };
+        let mut wait =
+            || admission.check(at(0), &mut device, pools(1, None), REQUEST_BYTES_SERVED_MAX).unwrap_err();
         let waits: Vec<u32> = (0..50).map(|_| wait()).collect();
         let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*least >= 128 && *most <= 257 && most - least > 60, "{least} to {most}");
@@ -220,8 +215,8 @@ mod tests {
         let mut admission = Admission::new(rates, 7, at(0));
         let mut device = admission.device_bucket(at(0));
         admit(&mut admission, at(0), &mut device, pools(1, None)).unwrap();
-        let largest = || REQUEST_BYTES_SERVED_MAX;
-        assert_eq!(admission.check(at(0), &mut device, pools(1, None), largest), Err(RETRY_AFTER_MAX_S));
+        let refused = admission.check(at(0), &mut device, pools(1, None), REQUEST_BYTES_SERVED_MAX);
+        assert_eq!(refused, Err(RETRY_AFTER_MAX_S));
     }
 
     /// Who comes after as many as are counted apart takes the place of all: what they had taken is forgotten, and
@@ -261,9 +256,9 @@ mod tests {
         let mut device = admission.device_bucket(at(0));
         let pools = pools(1, None);
         for _ in 0..16 {
-            assert_eq!(admission.check(at(0), &mut device, pools, || 8192), Ok(()));
+            assert_eq!(admission.check(at(0), &mut device, pools, 8192), Ok(()));
             admission.take(at(0), &mut device, pools, 8192);
         }
-        assert!(admission.check(at(0), &mut device, pools, || 8192).is_err());
+        assert!(admission.check(at(0), &mut device, pools, 8192).is_err());
     }
 }

@@ -23,16 +23,21 @@ const MESSAGE_BYTES_SERVED_MAX: u64 = (CHUNK_MESSAGE_BYTES_MAX - CHUNK_HEADER_BY
 /// What a device is told to wait when the disk failed.
 const READ_RETRY_S: u32 = 30;
 
+/// A request for chunks that the session allows, as its output says.
+pub(super) struct Asked {
+    pub(super) payload: PayloadTag,
+    /// The payload's place among those of the live release.
+    pub(super) position: usize,
+    /// First chunk and count of each message.
+    pub(super) runs: Vec<(ChunkIndex, u32)>,
+    /// Payload bytes in all.
+    pub(super) bytes: u64,
+}
+
 impl Serving {
-    /// Answers a request for chunks that the session allows.
-    pub(super) fn serve_chunks(
-        &mut self,
-        fleet: &Fleet,
-        device: &DeviceId,
-        position: usize,
-        runs: Vec<(ChunkIndex, u32)>,
-        bytes: u64,
-    ) {
+    /// Answers a request for chunks that the session allows, if every rate does.
+    pub(super) fn serve_chunks(&mut self, fleet: &Fleet, device: &DeviceId, asked: Asked) {
+        let Asked { payload, position, runs, bytes } = asked;
         let Some(session) = self.sessions.find(device) else { return };
         let (Some(pools), Some(number)) = (session.view.pools(), session.view.number(position)) else {
             return;
@@ -46,6 +51,12 @@ impl Serving {
             Counters::count(&self.counters.rejected_misbehaved);
             let (code, payload) = (RefusalCode::Malformed, Some(PayloadTag::of(&row.index)));
             return self.refuse(device, Refusal { code, retry_after_s: None, payload });
+        }
+        if let Err(wait_s) = self.admission.check(self.now, &mut session.bytes, pools, bytes) {
+            session.machine.not_sent(payload, bytes);
+            Counters::count(&self.counters.busy);
+            let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s), payload: None };
+            return self.refuse(device, refusal);
         }
         session.forget_waiting(number, &runs);
         self.admission.take(self.now, &mut session.bytes, pools, bytes);

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use whimbrel_protocol::ids::{DeviceId, ShortDigest};
-use whimbrel_protocol::message::{Refusal, RefusalCode, Request};
+use whimbrel_protocol::message::Refusal;
 use whimbrel_protocol::server::{self, Reason};
 use whimbrel_protocol::topic::{self, Address, Channel};
 
+use super::chunks::Asked;
 use super::view::View;
 use super::{Event, Output, Serving};
 use crate::attach::Incoming;
@@ -29,22 +30,12 @@ impl Serving {
     }
 
     fn heard_message(&mut self, fleet: &Fleet, device: &DeviceId, channel: Channel, payload: &[u8]) {
-        let Self { sessions, admission, .. } = self;
-        let session = sessions.speak(device, self.now, admission);
+        let session = self.sessions.speak(device, self.now, &self.admission);
         session.refresh(fleet.epoch(), || View::of_device(fleet, device));
         if channel == Channel::Reports && !session.signed.take(self.now, 1) {
             return Counters::count(&self.counters.rejected_too_often);
         }
         let input = server::Input::message(&channel, payload);
-        if let (server::Input::Request(Ok(Request::Chunks(request))), Some(pools)) =
-            (&input, session.view.pools())
-            && let Err(wait_s) =
-                admission.check(self.now, &mut session.bytes, pools, || session.view.bytes_asked(request))
-        {
-            Counters::count(&self.counters.busy);
-            let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: Some(wait_s), payload: None };
-            return self.refuse(device, refusal);
-        }
         session.machine.handle_input(self.now, self.today, &session.view.borrow(), input);
         self.carry_out_all(fleet, device);
     }
@@ -75,8 +66,8 @@ impl Serving {
 
     fn carry_out(&mut self, fleet: &Fleet, device: &DeviceId, output: server::Output) {
         match output {
-            server::Output::Chunks { position, runs, bytes, .. } => {
-                self.serve_chunks(fleet, device, position, runs, bytes);
+            server::Output::Chunks { payload, position, runs, bytes } => {
+                self.serve_chunks(fleet, device, Asked { payload, position, runs, bytes });
             }
             server::Output::Page { position, page, .. } => self.serve_page(fleet, device, position, page),
             server::Output::Answer(answer) => {

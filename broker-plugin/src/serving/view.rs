@@ -2,7 +2,6 @@
 
 use whimbrel_protocol::cose::PublicKey;
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
-use whimbrel_protocol::message::ChunkRequest;
 use whimbrel_protocol::server::{DeviceView, Document, GroupDocument, Live, LivePayload, Standing};
 
 use super::admission::Pools;
@@ -100,15 +99,6 @@ impl View {
     /// The campaign whose release the device should run.
     pub(crate) fn campaign(&self) -> Option<CampaignId> {
         self.live.as_ref().map(|live| live.campaign)
-    }
-
-    /// The payload bytes that a request for chunks asks for; 0 if its payload is not live.
-    pub(crate) fn bytes_asked(&self, request: &ChunkRequest) -> u64 {
-        let mut payloads = self.live.iter().flat_map(|live| &live.payloads);
-        payloads.find(|payload| payload.tag == request.payload).map_or(0, |payload| {
-            let spans = request.runs().map(|(first, count)| payload.layout.bytes_of(first, count));
-            spans.map(|range| range.end - range.start).sum()
-        })
     }
 
     /// What the device's next request for chunks counts for.

@@ -117,7 +117,7 @@ pub enum Output {
     /// Send the envelope of this release.
     Manifest(Digest),
     /// Send these chunks, one message for each run, if admission (SPEC section 9.4) allows it; otherwise
-    /// refuse.
+    /// refuse, and say so with [`ServerSession::not_sent`](super::ServerSession::not_sent).
     Chunks {
         /// The short name of their payload, which the messages carry.
         payload: PayloadTag,

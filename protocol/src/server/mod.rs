@@ -114,6 +114,14 @@ impl ServerSession {
         self.waiting.as_ref().map(|(_, until)| *until)
     }
 
+    /// Takes back what [`Output::Chunks`] counted against the device's quota of the day, because the host did not
+    /// send the chunks. A device that is told to come back later has spent nothing.
+    pub fn not_sent(&mut self, payload: PayloadTag, bytes: u64) {
+        if let Some(served) = self.served.iter_mut().find(|served| served.payload == payload) {
+            served.bytes = served.bytes.saturating_sub(bytes);
+        }
+    }
+
     fn request(&mut self, now: Instant, today: UnixTime, view: &DeviceView<'_>, request: Request) {
         if let Standing::Accepted { .. } = view.standing {
             return match request {

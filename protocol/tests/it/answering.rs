@@ -343,6 +343,23 @@ fn messages_on_channels_that_are_not_the_devices_are_not_read() {
 }
 
 #[test]
+fn the_bytes_of_a_request_are_those_of_the_chunks_that_the_payload_has() {
+    let mut desk = Desk::new();
+    desk.payloads[0].layout = Layout::new(10, 5000).unwrap();
+    let mut asked = |first, count, wanted: Option<Vec<u8>>| {
+        let request =
+            ChunkRequest { payload: TAG, first: ChunkIndex(first), count, per_message: 1, wanted }.encode();
+        match desk.ask(&request).as_slice() {
+            [Output::Chunks { bytes, .. }] => *bytes,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(asked(1, 2, None), 2048);
+    assert_eq!(asked(3, 2, None), 1024 + 904, "the last one is shorter");
+    assert_eq!(asked(0, 4, Some(vec![0b0000_1001])), 2048, "those that are wanted");
+}
+
+#[test]
 fn a_days_quota_begins_anew_after_a_day_and_counts_what_is_cut_off_as_a_chunk() {
     let mut desk = Desk::new();
     let request = |count| {
@@ -351,6 +368,9 @@ fn a_days_quota_begins_anew_after_a_day_and_counts_what_is_cut_off_as_a_chunk() 
     let served = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Chunks { .. }));
     let over = Refusal { code: RefusalCode::OverQuota, retry_after_s: Some(3600), payload: Some(TAG) };
     for _ in 0..3 {
+        // What the host did not send costs nothing.
+        let Output::Chunks { payload, bytes, .. } = desk.ask(&request(4))[0] else { panic!() };
+        desk.session.not_sent(payload, bytes);
         assert!(served(&desk.ask(&request(4))));
     }
     assert_eq!(desk.ask(&request(1)), [rejected(Reason::OverQuota), Output::Refuse(over)]);

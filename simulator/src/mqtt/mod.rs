@@ -21,11 +21,14 @@ use rumqttc::mqttbytes::v4::{Login, SubscribeReasonCode};
 use rumqttc::mqttbytes::{self, QoS};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::control::Control;
 use crate::error::ClientError;
 use crate::meter::{Class, Classify, Ledger};
 
 use cut::cut_publish;
 use outbox::{OUTBOX_BYTES_MAX, Outbox};
+
+const CONNECTION: Class = Class::Control(Control::Connection);
 
 /// How a client presents itself, and what it takes.
 #[derive(Clone, Debug)]
@@ -113,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         // What is written and read before CONNACK has an account of its own.
         let mut before = Ledger::default();
-        client.send(&Packet::Connect(connect), Class::Control)?;
+        client.send(&Packet::Connect(connect), CONNECTION)?;
         let answer = loop {
             match poll_fn(|cx| client.poll_incoming(cx, &mut before)).await? {
                 Incoming::Part => {}
@@ -126,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         ledger.connected(before.mqtt_bytes_up);
         ledger.read(before.mqtt_bytes_down);
-        ledger.received(CONNACK_BYTES, Class::Control);
+        ledger.received(CONNACK_BYTES, CONNECTION);
         Ok((client, answer.session_present))
     }
 
@@ -173,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             })
             .collect::<Result<Vec<_>, ClientError>>()?;
         let pkid = self.next_id();
-        self.send(&Packet::Subscribe(Subscribe { pkid, filters }), Class::Control)
+        self.send(&Packet::Subscribe(Subscribe { pkid, filters }), Class::Control(Control::Subscription))
     }
 
     /// Queues a ping.
@@ -181,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ClientError::Full`].
     pub fn ping(&mut self) -> Result<(), ClientError> {
-        self.send(&Packet::PingReq, Class::Control)
+        self.send(&Packet::PingReq, Class::Control(Control::Ping))
     }
 
     /// Whether a message of usual length can be published now.
@@ -243,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ClientError`], as far as it got.
     pub async fn close(&mut self, ledger: &mut Ledger) -> Result<(), ClientError> {
-        self.send(&Packet::Disconnect, Class::Control)?;
+        self.send(&Packet::Disconnect, CONNECTION)?;
         let mut stopped = false;
         poll_fn(|cx| {
             while !self.outbox.is_empty() {
@@ -272,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Some((topic, payload)) if !payload.is_empty() => {
                 (payload.len() as u64, (self.options.classify)(topic, payload))
             }
-            _ => (0, Class::Control),
+            _ => (0, Class::Control(Control::Other)),
         };
         ledger.received_cut_short(bytes, payload_bytes, class);
         self.stream
@@ -300,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 Err(error) => {
                     // The codec takes a packet that it cannot read out of the inbox all the same.
                     let bytes = before.saturating_sub(self.inbox.len()) as u64;
-                    ledger.received_cut_short(bytes, 0, Class::Control);
+                    ledger.received_cut_short(bytes, 0, Class::Control(Control::Other));
                     return Poll::Ready(Err(ClientError::Packet(error)));
                 }
             }
@@ -350,9 +353,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             Packet::Publish(message) => {
                 match message.qos {
                     QoS::AtMostOnce => {}
-                    QoS::AtLeastOnce => {
-                        self.send(&Packet::PubAck(PubAck::new(message.pkid)), Class::Control)?
-                    }
+                    QoS::AtLeastOnce => self.send(
+                        &Packet::PubAck(PubAck::new(message.pkid)),
+                        Class::Control(Control::Acknowledgement),
+                    )?,
                     QoS::ExactlyOnce => return Err(ClientError::Unexpected("a message of QoS 2")),
                 }
                 let Publish { topic, payload, retain: retained, .. } = message;
@@ -377,7 +381,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     fn count(&self, packet: &Packet, bytes: u64, ledger: &mut Ledger) {
         let class = match packet {
             Packet::Publish(message) => (self.options.classify)(&message.topic, &message.payload),
-            _ => Class::Control,
+            Packet::ConnAck(_) => CONNECTION,
+            Packet::SubAck(_) => Class::Control(Control::Subscription),
+            Packet::PubAck(_) => Class::Control(Control::Acknowledgement),
+            Packet::PingResp => Class::Control(Control::Ping),
+            _ => Class::Control(Control::Other),
         };
         ledger.received(bytes, class);
     }

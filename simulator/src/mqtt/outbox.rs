@@ -90,6 +90,7 @@ mod tests {
     use core::task::Waker;
 
     use super::*;
+    use crate::control::Control;
     use crate::meter::Part;
 
     /// Takes so many bytes at a time.
@@ -109,6 +110,7 @@ mod tests {
         }
     }
 
+    const CONTROL: Class = Class::Control(Control::Ping);
     const DATA: Class = Class::Data { part: Part::Request, header_bytes: 0 };
 
     #[test]
@@ -116,9 +118,9 @@ mod tests {
         let mut outbox = Outbox::default();
         let mut ledger = Ledger::default();
         let mut cx = Context::from_waker(Waker::noop());
-        outbox.push(&Packet::PingReq, Class::Control).unwrap();
+        outbox.push(&Packet::PingReq, CONTROL).unwrap();
         outbox.push(&Packet::PingReq, DATA).unwrap();
-        outbox.push(&Packet::PingReq, Class::Control).unwrap();
+        outbox.push(&Packet::PingReq, CONTROL).unwrap();
         let mut booked = Vec::new();
         while !outbox.is_empty() {
             assert!(outbox.poll_write(&mut Narrow(3), &mut cx, &mut ledger).is_ready());
@@ -132,9 +134,9 @@ mod tests {
     fn a_full_outbox_takes_nothing_more_and_keeps_what_it_has() {
         let mut outbox = Outbox::default();
         for _ in 0..OUTBOX_BYTES_MAX / 2 {
-            outbox.push(&Packet::PingReq, Class::Control).unwrap();
+            outbox.push(&Packet::PingReq, CONTROL).unwrap();
         }
-        assert!(matches!(outbox.push(&Packet::PingReq, Class::Control), Err(ClientError::Full { .. })));
+        assert!(matches!(outbox.push(&Packet::PingReq, CONTROL), Err(ClientError::Full { .. })));
         assert_eq!(outbox.len(), OUTBOX_BYTES_MAX);
         assert_eq!(outbox.packets.len(), OUTBOX_BYTES_MAX / 2);
     }

@@ -55,6 +55,12 @@ impl fmt::Display for Report {
         row(f, "fetched in vain", format!("{} bytes ({share}){each}", grouped(self.refetched_bytes)))?;
         let each = self.control_bytes.checked_div(self.devices).unwrap_or(0);
         row(f, "control", format!("{} bytes, {} a device", grouped(self.control_bytes), grouped(each)))?;
+        let of = |(name, bytes): (&str, u64)| {
+            let each = bytes.checked_div(self.devices).unwrap_or(0);
+            format!("{} {}", grouped(each), name.replace('_', " "))
+        };
+        let parts: Vec<_> = self.control.each().map(of).collect();
+        row(f, "of it a device", parts.join(", "))?;
         row(
             f,
             "MQTT",

@@ -1,6 +1,7 @@
 //! What a report counts and says.
 
 use super::*;
+use crate::control::Control;
 use crate::meter::{Class, Part};
 use crate::profile::Profiles;
 
@@ -26,7 +27,7 @@ fn device(seconds: u64) -> DeviceResult {
     let mut ledger = Ledger::default();
     ledger.connected(30);
     ledger.read(4 + 402_000);
-    ledger.received(4, Class::Control);
+    ledger.received(4, Class::Control(Control::Hello));
     ledger.received(401_000, chunk);
     ledger.carried(Part::Chunks, 400_000, 0);
     ledger.received_cut_short(1_000, 980, chunk);
@@ -94,6 +95,7 @@ fn the_json_object_has_every_field_that_programs_rely_on() {
     ] {
         assert_eq!(json[field].as_u64(), Some(value), "{field}");
     }
+    assert_eq!(json["control"], serde_json::json!({ "hello": 8 }));
     assert_eq!(json["elapsed_s"].as_f64(), Some(31.5));
     assert_eq!(json["data_overhead_percent"].as_f64(), Some(0.256), "(804,000 - 1,952) / 800,000 - 1");
     assert!(!report.to_json().contains('\n'));
@@ -137,6 +139,7 @@ payload               1,200,000 bytes
 data                  1,206,000 bytes, overhead 0.26 %
 fetched in vain       2,928 bytes (0.2 %), 976 a cut
 control               12 bytes, 4 a device
+of it a device        4 hello
 MQTT                  1,206,012 bytes down, 0 up
 connections           3, 3 cut, 0 failed
 time of an update     12.0 s median, 30.0 s p95, 30.0 s longest

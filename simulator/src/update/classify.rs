@@ -1,12 +1,18 @@
 //! Which messages are the transfer and which are control, by topic and first bytes (SPEC sections 2 and 3.2).
 
+use whimbrel_protocol::cose::{Kind, Sign1};
+
+use crate::control::Control;
 use crate::meter::{Class, Part};
 
+const HELLO: u8 = 0x11;
 const CHUNK: u8 = 0x18;
 const PAGE: u8 = 0x19;
 const CHUNK_REQUEST: u8 = 0x12;
 const PAGE_REQUEST: u8 = 0x13;
 const DOCUMENT_REQUEST: u8 = 0x14;
+const STATUS: u8 = 0x15;
+const REFUSAL: u8 = 0x1a;
 /// A SUIT envelope begins with tag 107.
 pub(super) const ENVELOPE: [u8; 2] = [0xd8, 0x6b];
 
@@ -19,7 +25,23 @@ pub fn classify(topic: &str, payload: &[u8]) -> Class {
         (Some("c"), [CHUNK, rest @ ..]) => data(Part::Chunks, 3 + number_bytes(rest)),
         (Some("c"), [PAGE, rest @ ..]) => data(Part::Page, 3 + number_bytes(rest)),
         (Some("c"), payload) if payload.starts_with(&ENVELOPE) => data(Part::Manifest, 0),
-        _ => Class::Control,
+        (Some("q"), [HELLO, ..]) => Class::Control(Control::Hello),
+        (Some("q"), [STATUS, ..]) => Class::Control(Control::Status),
+        (Some("c"), [REFUSAL, ..]) => Class::Control(Control::Refusal),
+        _ => Class::Control(signed(payload)),
+    }
+}
+
+/// What a signed object says that it is.
+fn signed(object: &[u8]) -> Control {
+    match Sign1::decode(object).ok().and_then(|object| object.claimed_kind()) {
+        Some(Kind::Answer) => Control::HelloAnswer,
+        Some(Kind::Assignment) => Control::Assignment,
+        Some(Kind::Campaign) => Control::Campaign,
+        Some(Kind::Beacon) => Control::Beacon,
+        Some(Kind::Report) => Control::Report,
+        Some(Kind::Enrolment) => Control::Enrolment,
+        Some(Kind::Root) | None => Control::Other,
     }
 }
 
@@ -34,6 +56,7 @@ fn number_bytes(after_kind: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use whimbrel_protocol::cose::{SigningKey, sign_attached};
     use whimbrel_protocol::ids::{ChunkIndex, PayloadTag, ShortDigest};
     use whimbrel_protocol::message::{
         ChunkMessage, ChunkRequest, DocumentRequest, PageMessage, PageNumber, PageRequest, Refusal,
@@ -63,9 +86,12 @@ mod tests {
         let envelope = Class::Data { part: Part::Manifest, header_bytes: 0 };
         assert_eq!(classify("ota/d/d1/c", &[0xd8, 0x6b, 0xa2]), envelope);
         let refusal = Refusal { code: RefusalCode::Busy, retry_after_s: None, payload: None }.encode();
-        assert_eq!(classify("ota/d/d1/c", &refusal), Class::Control);
-        assert_eq!(classify("ota/d/d1/r", &[0xd2]), Class::Control);
-        assert_eq!(classify("ota/t", &[0xd2]), Class::Control);
-        assert_eq!(classify("ota/d/d1/c", &[]), Class::Control);
+        assert_eq!(classify("ota/d/d1/c", &refusal), Class::Control(Control::Refusal));
+        let object = sign_attached(&SigningKey::ed25519(&[7; 32]), Kind::Report, None, b"payload");
+        assert_eq!(classify("ota/d/d1/r", &object), Class::Control(Control::Report));
+        assert_eq!(classify("ota/d/d1/q", &[STATUS]), Class::Control(Control::Status));
+        assert_eq!(classify("ota/d/d1/r", &[0xd2]), Class::Control(Control::Other));
+        assert_eq!(classify("ota/t", &[0xd2]), Class::Control(Control::Other));
+        assert_eq!(classify("ota/d/d1/c", &[]), Class::Control(Control::Other));
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use whimbrel_sim::clock::Clock;
+use whimbrel_sim::control::Control;
 use whimbrel_sim::link::Link;
 use whimbrel_sim::meter::{Class, Ledger, Part};
 use whimbrel_sim::mqtt::{Client, Delivery, Event};
@@ -212,7 +213,7 @@ async fn after_a_cut_the_sums_close_and_the_cut_message_is_refetched() {
 
 #[test]
 fn the_toy_messages_are_told_apart() {
-    assert_eq!(classify("ota/d/x/c", &[]), Class::Control);
+    assert_eq!(classify("ota/d/x/c", &[]), Class::Control(Control::Other));
     assert!(matches!(classify("ota/d/x/c", &[CHUNK]), Class::Data { part: Part::Chunks, .. }));
-    assert_eq!(classify("ota/d/x/s", &[CHUNK]), Class::Control);
+    assert_eq!(classify("ota/d/x/s", &[CHUNK]), Class::Control(Control::Other));
 }

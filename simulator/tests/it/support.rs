@@ -4,6 +4,7 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use whimbrel_sim::clock::Clock;
+use whimbrel_sim::control::Control;
 use whimbrel_sim::meter::{Class, Part};
 use whimbrel_sim::mqtt::ClientOptions;
 use whimbrel_sim::profile::Rates;
@@ -24,7 +25,7 @@ pub(crate) fn classify(topic: &str, payload: &[u8]) -> Class {
         (Some("c"), Some(&CHUNK)) => Class::Data { part: Part::Chunks, header_bytes: CHUNK_HEADER_BYTES },
         (Some("c"), Some(&PAGE)) => Class::Data { part: Part::Page, header_bytes: 2 },
         (Some("q"), Some(&REQUEST)) => Class::Data { part: Part::Request, header_bytes: 0 },
-        _ => Class::Control,
+        _ => Class::Control(Control::Other),
     }
 }
 

@@ -1,5 +1,5 @@
 use whimbrel_protocol::cose::SigningKey;
-use whimbrel_protocol::ids::{CampaignId, ClassId, Digest, GroupName, PayloadTag};
+use whimbrel_protocol::ids::{CampaignId, ClassId, Digest, GroupName};
 use whimbrel_protocol::server::Standing;
 use whimbrel_protocol::testing::Fixture;
 
@@ -388,22 +388,4 @@ fn a_machine_is_woken_when_it_wants_to_be_and_once() {
     // When it has gone off, the next new is heard again.
     waits_for_a_report(&mut house, "m1", 6000);
     assert_eq!(house.sessions.next_timer(), Some(at(9000)));
-}
-
-#[test]
-fn the_bytes_of_a_request_are_those_of_the_chunks_that_the_payload_has() {
-    let mut world = World::new();
-    world.campaign(1, "all", 0);
-    let release = world.fixture.release(vec![1; 5000], 1, 10);
-    let asked = |groups: &[&str], payload, first, count, wanted: Option<Vec<u8>>| {
-        let view = world.view(&world.accepted(groups));
-        let (first, per_message) = (ChunkIndex(first), 1);
-        let request = whimbrel_protocol::message::ChunkRequest { payload, first, count, per_message, wanted };
-        view.bytes_asked(&request)
-    };
-    assert_eq!(asked(&["all"], release.tag(), 1, 2, None), 2048);
-    assert_eq!(asked(&["all"], release.tag(), 3, 2, None), 1024 + 904, "the last one is shorter");
-    assert_eq!(asked(&["all"], release.tag(), 0, 4, Some(vec![0b0000_1001])), 2048, "those that are wanted");
-    assert_eq!(asked(&["east"], release.tag(), 1, 2, None), 0, "it gets none of them");
-    assert_eq!(asked(&["all"], PayloadTag([9; 4]), 1, 2, None), 0);
 }
