@@ -14,3 +14,14 @@ pub use error::DecodeError;
 pub use map::MapReader;
 pub use read::{Item, Reader};
 pub use write::Writer;
+
+/// Bytes that the shortest form of `argument` takes in a head, after the first one.
+const fn argument_width(argument: u64) -> usize {
+    match argument {
+        0..=23 => 0,
+        24..=0xff => 1,
+        0x100..=0xffff => 2,
+        0x1_0000..=0xffff_ffff => 4,
+        _ => 8,
+    }
+}

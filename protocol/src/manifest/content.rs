@@ -115,7 +115,7 @@ impl Severable<Text> {
     /// Puts a text beside the manifest.
     #[must_use]
     pub fn sever(text: Text) -> Self {
-        Self::Severed { digest: digest_of_wrapped(&text.encode()), member: Some(text) }
+        Self::Severed { digest: digest_of_wrapped(text.bytes()), member: Some(text) }
     }
 }
 
@@ -180,7 +180,7 @@ impl Content {
         let sequence = |place: &Option<Severable<Sequence>>| {
             place.as_ref().and_then(Severable::severed).map(Sequence::encode)
         };
-        let text = self.text.as_ref().and_then(Severable::severed).map(Text::encode);
+        let text = self.text.as_ref().and_then(Severable::severed).map(|text| text.bytes().to_vec());
         [
             (manifest::PAYLOAD_FETCH, sequence(&self.payload_fetch)),
             (manifest::INSTALL, sequence(&self.install)),
@@ -228,7 +228,7 @@ impl Content {
         }
         write_severable(&mut writer, manifest::PAYLOAD_FETCH, self.payload_fetch.as_ref(), Sequence::encode);
         write_severable(&mut writer, manifest::INSTALL, self.install.as_ref(), Sequence::encode);
-        write_severable(&mut writer, manifest::TEXT, self.text.as_ref(), Text::encode);
+        write_severable(&mut writer, manifest::TEXT, self.text.as_ref(), |text| text.bytes().to_vec());
         writer.into_bytes()
     }
 
@@ -275,7 +275,7 @@ impl Content {
                 }
                 manifest::INSTALL => content.install = Some(read_severable(&mut reader, Sequence::decode)?),
                 manifest::TEXT => {
-                    content.text = Some(read_severable(&mut reader, |bytes| Ok(Text::decode(bytes)?))?);
+                    content.text = Some(read_severable(&mut reader, |bytes| Ok(Text::from_bytes(bytes)))?);
                 }
                 trust_domains::MANIFEST_COMPONENT_ID
                 | trust_domains::DEPENDENCY_RESOLUTION

@@ -162,6 +162,17 @@ impl Manifest {
             .collect()
     }
 
+    /// What people are told about the release, if the text is here. Devices never ask.
+    ///
+    /// # Errors
+    /// [`ManifestError::Malformed`].
+    pub fn languages(&self) -> Result<Vec<LanguageText>, ManifestError> {
+        match self.content.text.as_ref().and_then(Severable::get) {
+            Some(text) => Ok(text.languages()?),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn shared_values(&self) -> impl Iterator<Item = Values> {
         self.content.shared.parameter_lists().into_iter().map(Values::of)
     }
@@ -178,7 +189,7 @@ impl Manifest {
                 attach(&mut self.content.payload_fetch, key, &digest, || Sequence::decode(content))
             }
             INSTALL => attach(&mut self.content.install, key, &digest, || Sequence::decode(content)),
-            TEXT => attach(&mut self.content.text, key, &digest, || Ok(Text::decode(content)?)),
+            TEXT => attach(&mut self.content.text, key, &digest, || Ok(Text::from_bytes(content))),
             key => Err(ManifestError::MemberUnlisted { key }),
         }
     }

@@ -287,7 +287,7 @@ fn signatures_and_bytes_have_a_maximum() {
 
     // A text that leaves no room for a signature, and one that leaves no room for itself.
     let with_text = |bytes: usize| {
-        let text = Text(vec![LanguageText {
+        let text = Text::new(&[LanguageText {
             language: "en".into(),
             manifest: vec![(1, "x".repeat(bytes))],
             components: vec![],
