@@ -1,9 +1,9 @@
 //! Strict, deterministic CBOR (RFC 8949 section 4.2.1).
 //!
 //! Everything that arrives from the network goes through [`Reader`]. It accepts only shortest integers,
-//! definite lengths, ascending unique map keys, and no trailing bytes. It does not allocate, and checks every
-//! length against a limit before it relies on it. [`Writer`] makes the only encoding that the reader accepts,
-//! so that decoding an input and encoding it again gives the same bytes.
+//! definite lengths, ascending unique map keys, and no trailing bytes. It checks every length against a limit
+//! before it relies on it. [`Writer`] makes the only encoding that the reader accepts, so that decoding an
+//! input and encoding it again gives the same bytes.
 
 mod error;
 mod map;

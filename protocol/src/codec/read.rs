@@ -1,9 +1,11 @@
 //! Reads deterministic CBOR, and refuses everything else.
 
+use alloc::vec::Vec;
+
 use super::{DecodeError, MapReader, argument_width};
 use crate::limits::CBOR_DEPTH_MAX;
 
-/// Reads strict, deterministic CBOR from a byte slice without allocating.
+/// Reads strict, deterministic CBOR from a byte slice, and allocates for lists only.
 ///
 /// Strings are borrowed from the input. Each method names the field it reads, for the error.
 #[derive(Clone, Debug)]
@@ -220,6 +222,14 @@ impl<'b> Reader<'b> {
         bytes.try_into().map_err(|_| DecodeError::length(what, bytes.len() as u64, N as u64))
     }
 
+    /// Reads a byte string that wraps CBOR (`bstr .cbor`) of at most `limit` bytes, and returns a reader of it.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`].
+    pub fn wrapped(&mut self, what: &'static str, limit: usize) -> Result<Self, DecodeError> {
+        Ok(Self { input: self.bytes(what, limit)?, position: 0 })
+    }
+
     /// Reads a text string of at most `limit` bytes of UTF-8.
     ///
     /// # Errors
@@ -235,6 +245,25 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::TooLong`], checked before any item is read.
     pub fn array(&mut self, what: &'static str, limit: usize) -> Result<usize, DecodeError> {
         self.count(what, Item::Array, limit)
+    }
+
+    /// Reads an array of at most `limit` items, each with `read`.
+    ///
+    /// # Errors
+    /// As [`Reader::array`], and those of `read`.
+    pub fn list<T, E: From<DecodeError>>(
+        &mut self,
+        what: &'static str,
+        limit: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let count = self.array(what, limit)?;
+        // A loop is smaller than what `collect` makes of results.
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     /// Reads the head of an array of exactly `want` items.

@@ -9,7 +9,7 @@ use whimbrel_protocol::manifest::{
 };
 
 use crate::samples::{
-    content, ed25519_key, p256_key, release, root, sequence, sign_manifest, signed, source,
+    content, ed25519_key, p256_key, release, root, sequence, sign_manifest, signed, source, verified,
 };
 
 /// An envelope made of these parts, whatever they are.
@@ -239,6 +239,17 @@ fn the_text_can_go_and_the_signature_stays() {
     assert_ne!(before, after);
     before.strip_text();
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_text_that_nobody_can_read_is_refused_by_who_reads_it_and_not_by_a_device() {
+    let text = Text::from_bytes(&[0xff]);
+    for text in [Severable::Inline(text.clone()), Severable::<Text>::sever(text)] {
+        let envelope = verified(Content { text: Some(text), ..content() });
+        assert_eq!(envelope.manifest().walk(), Ok(()));
+        let refused = ManifestError::Malformed(DecodeError::Indefinite { at: 0 });
+        assert_eq!(envelope.manifest().languages(), Err(refused));
+    }
 }
 
 #[test]
