@@ -4,7 +4,7 @@
 ///
 /// A variant stands behind its text, in the words of `thiserror`. One that says something has a function that makes it,
 /// and code of this workspace calls that. Without the feature `details` these variants have no fields, so that the error
-/// is a byte or two, and neither what only its text would say nor the copying of it is linked: 25 KB of flash on a
+/// is a byte or two, and neither what only its text would say nor the copying of it is linked: 20 KB of flash on a
 /// Cortex-M4. Patterns with `{ .. }` fit both. A variant without such a function keeps what it has, because somebody
 /// acts on it.
 macro_rules! refusals {

@@ -107,7 +107,7 @@ impl Writer {
         self.bytes(&content.out)
     }
 
-    /// Writes the head of an item.
+    /// Writes the head of an item of the major type `major`.
     fn head(&mut self, major: u8, argument: u64) -> &mut Self {
         let bytes = argument.to_be_bytes();
         let [.., lowest] = bytes;
