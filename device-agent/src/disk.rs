@@ -163,12 +163,12 @@ impl FileDisk {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         );
         self.error = Some(file_error(&self.path(area), action)(error));
-        if full { DiskError::Full { area } } else { DiskError::Failed { area } }
+        if full { DiskError::full(area) } else { DiskError::failed(area) }
     }
 
     fn check_range(&mut self, area: Area, offset: u64, bytes: usize) -> Result<(), DiskError> {
         let (end, len) = (offset.saturating_add(bytes as u64), self.len_of(area));
-        if end > len { Err(DiskError::Range { area, len, end }) } else { Ok(()) }
+        if end > len { Err(DiskError::range(area, len, end)) } else { Ok(()) }
     }
 
     fn create(&mut self, area: Area) -> Result<(), DiskError> {

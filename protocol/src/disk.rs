@@ -4,7 +4,7 @@
 //! tests, which counts these calls and cuts the power at every one that changes something. Nothing is durable
 //! before [`Disk::flush`] of its area has returned, except what [`Disk::reserve`] has made.
 
-use thiserror::Error;
+use crate::errors::refusals;
 
 /// A region of the medium with its own address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,31 +47,32 @@ impl Area {
     ];
 }
 
-/// Why the medium did not do it.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum DiskError {
-    /// There is no room.
-    #[error("no room in {area:?}")]
-    Full {
-        /// Where.
-        area: Area,
-    },
-    /// Beyond the end of the area.
-    #[error("{area:?} has {len} bytes, {end} were addressed")]
-    Range {
-        /// Where.
-        area: Area,
-        /// Bytes of the area.
-        len: u64,
-        /// End of the bytes addressed.
-        end: u64,
-    },
-    /// The medium failed.
-    #[error("{area:?} failed")]
-    Failed {
-        /// Where.
-        area: Area,
-    },
+refusals! {
+    /// Why the medium did not do it.
+    pub enum DiskError {
+        /// There is no room.
+        ("no room in {area:?}")
+        Full = full {
+            /// Where.
+            area: Area,
+        },
+        /// Beyond the end of the area.
+        ("{area:?} has {len} bytes, {end} were addressed")
+        Range = range {
+            /// Where.
+            area: Area,
+            /// Bytes of the area.
+            len: u64,
+            /// End of the bytes addressed.
+            end: u64,
+        },
+        /// The medium failed.
+        ("{area:?} failed")
+        Failed = failed {
+            /// Where.
+            area: Area,
+        },
+    }
 }
 
 /// Random access to the areas of one medium.

@@ -2,17 +2,22 @@
 
 /// Declares an error whose variants say which field, where and how much.
 ///
-/// Each variant has a function that makes it, and code of this crate calls that. Without the feature `details` the
-/// variants have no fields, so that the error is one byte and what only its text would say is not linked: 19 KB of
-/// flash on a Cortex-M4. Patterns with `{ .. }` fit both.
+/// A variant stands behind its text, in the words of `thiserror`. One that says something has a function that makes it,
+/// and code of this workspace calls that. Without the feature `details` these variants have no fields, so that the error
+/// is a byte or two, and neither what only its text would say nor the copying of it is linked: 20 KB of flash on a
+/// Cortex-M4. Patterns with `{ .. }` fit both. A variant without such a function keeps what it has, because somebody
+/// acts on it.
 macro_rules! refusals {
     (
         $(#[$about:meta])*
         pub enum $Error:ident {
             $(
                 $(#[$doc:meta])*
-                $text:literal
-                $Variant:ident = $make:ident { $( $(#[$says:meta])* $field:ident: $kind:ty, )* },
+                ($($text:tt)*)
+                $Variant:ident
+                    $( ( $(#[$source:meta])* $Inner:ty ) )?
+                    $( { $( $(#[$keeps:meta])* $kept:ident: $Kept:ty, )* } )?
+                    $( = $make:ident { $( $(#[$says:meta])* $field:ident: $Kind:ty, )* } )?,
             )*
         }
     ) => {
@@ -22,8 +27,11 @@ macro_rules! refusals {
         pub enum $Error {
             $(
                 $(#[$doc])*
-                #[error($text)]
-                $Variant { $( $(#[$says])* $field: $kind, )* },
+                #[error($($text)*)]
+                $Variant
+                    $( ( $(#[$source])* $Inner ) )?
+                    $( { $( $(#[$keeps])* $kept: $Kept, )* } )?
+                    $( { $( $(#[$says])* $field: $Kind, )* } )?,
             )*
         }
 
@@ -33,7 +41,9 @@ macro_rules! refusals {
         pub enum $Error {
             $(
                 $(#[$doc])*
-                $Variant,
+                $Variant
+                    $( ($Inner) )?
+                    $( { $( $(#[$keeps])* $kept: $Kept, )* } )?,
             )*
         }
 
@@ -49,18 +59,20 @@ macro_rules! refusals {
 
         impl $Error {
             $(
-                $(#[$doc])*
-                #[must_use]
-                #[inline(always)]
-                pub const fn $make($( $field: $kind, )*) -> Self {
-                    #[cfg(feature = "details")]
-                    return Self::$Variant { $( $field, )* };
-                    #[cfg(not(feature = "details"))]
-                    {
-                        $( let _ = $field; )*
-                        Self::$Variant
+                $(
+                    #[doc = concat!("The error [`Self::", stringify!($Variant), "`].")]
+                    #[must_use]
+                    #[inline(always)]
+                    pub const fn $make($( $field: $Kind, )*) -> Self {
+                        #[cfg(feature = "details")]
+                        return Self::$Variant { $( $field, )* };
+                        #[cfg(not(feature = "details"))]
+                        {
+                            $( let _ = $field; )*
+                            Self::$Variant
+                        }
                     }
-                }
+                )?
             )*
         }
     };

@@ -25,15 +25,16 @@ impl Channel {
     /// The topic of this channel for one device.
     #[must_use]
     pub fn topic(&self, prefix: &Prefix, device: &DeviceId) -> String {
-        let of_device = |leaf| alloc::format!("{prefix}/d/{device}/{leaf}");
-        match self {
-            Self::Requests => of_device('q'),
-            Self::Answers => of_device('c'),
-            Self::Reports => of_device('r'),
-            Self::Assignment => of_device('s'),
-            Self::Group(group) => alloc::format!("{prefix}/g/{group}"),
-            Self::Beacon => alloc::format!("{prefix}/t"),
-        }
+        let (level, name, leaf) = match self {
+            Self::Requests => ("/d/", device.as_str(), "/q"),
+            Self::Answers => ("/d/", device.as_str(), "/c"),
+            Self::Reports => ("/d/", device.as_str(), "/r"),
+            Self::Assignment => ("/d/", device.as_str(), "/s"),
+            Self::Group(group) => ("/g/", group.as_str(), ""),
+            Self::Beacon => ("/t", "", ""),
+        };
+        // Without the formatting machinery, of which a device needs nothing else.
+        [prefix.as_str(), level, name, leaf].concat()
     }
 }
 

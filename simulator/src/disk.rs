@@ -73,7 +73,7 @@ impl Disk for SharedDisk {
     }
 
     fn reserve(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
-        let len = usize::try_from(len).map_err(|_| DiskError::Full { area })?;
+        let len = usize::try_from(len).map_err(|_| DiskError::full(area))?;
         let medium = self.area(area);
         medium.resize(medium.size().max(len));
         Ok(())
@@ -108,7 +108,7 @@ impl Disk for SharedDisk {
 }
 
 const fn beyond(area: Area, offset: u64, error: BeyondMedium) -> DiskError {
-    DiskError::Range { area, len: error.size as u64, end: offset.saturating_add(error.length as u64) }
+    DiskError::range(area, error.size as u64, offset.saturating_add(error.length as u64))
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ impl Release {
     pub fn read(envelope: &[u8], root: &Root, added: UnixTime) -> Result<Self, ReleaseError> {
         let mut envelope = Envelope::decode(envelope)?.verify(root, Accept::STRICT)?;
         let manifest = envelope.manifest();
+        // No device reads the text, so that nobody would refuse it after the service.
+        manifest.languages().map_err(VerifyError::from)?;
         manifest.walk()?;
         let missing = |what| ReleaseError::Missing { what };
         let images = manifest.images();

@@ -1,6 +1,8 @@
 //! The admin API over real HTTP: who is let in, how much is taken, what each route says.
 
 use serde_json::json;
+use whimbrel_protocol::envelope::Envelope;
+use whimbrel_protocol::manifest::{Content, Manifest, Severable, Text};
 use whimbrel_protocol::testing::Fixture;
 
 use crate::service_support::{On, Service, TOKEN, device_key, hex_key, image};
@@ -154,6 +156,13 @@ fn a_release_that_devices_would_refuse_is_refused_here() {
     let other_key = Fixture { release_key: device_key(1), ..Fixture::new() };
     let forged = other_key.release(image(10_000, 5), 5, 10);
     assert!(service.refused(422, "POST", "/v1/releases", &forged.envelope).contains("not authentic"));
+    // Devices do not read the text, so that the service is the last one that can refuse it.
+    let manifest = Envelope::decode(&release.envelope).unwrap().unverified_manifest().unwrap();
+    let text = Some(Severable::Inline(Text::from_bytes(&[0xa0])));
+    let manifest = Manifest::new(Content { text, ..manifest.content().clone() }).unwrap();
+    let mut unreadable = Envelope::unsigned(&manifest).unwrap();
+    unreadable.sign(&service.fixture.release_key).unwrap();
+    assert!(service.refused(422, "POST", "/v1/releases", unreadable.bytes()).contains("malformed: text"));
     for at in [3, 40, 120, release.envelope.len() - 3] {
         let mut changed = release.envelope.clone();
         changed[at] ^= 1;

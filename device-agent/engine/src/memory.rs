@@ -67,7 +67,7 @@ impl MemoryDisk {
 
     fn check_range(&mut self, area: Area, offset: u64, bytes: usize) -> Result<(), DiskError> {
         let (end, len) = (offset.saturating_add(bytes as u64), *self.len_of(area));
-        if end > len { Err(DiskError::Range { area, len, end }) } else { Ok(()) }
+        if end > len { Err(DiskError::range(area, len, end)) } else { Ok(()) }
     }
 
     fn put(&mut self, area: Area, offset: u64, bytes: &[u8]) {
@@ -103,7 +103,7 @@ impl Disk for MemoryDisk {
         let have = *self.len_of(area);
         let all: u64 = self.lens.iter().sum();
         if self.capacity.is_some_and(|room| (all - have).saturating_add(len.max(have)) > room) {
-            return Err(DiskError::Full { area });
+            return Err(DiskError::full(area));
         }
         *self.len_of(area) = have.max(len);
         Ok(())

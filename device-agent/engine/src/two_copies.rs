@@ -161,7 +161,7 @@ impl TwoCopies {
             self.write(disk, content)?;
         }
         disk.drop_cache(self.area)?;
-        if self.both_hold(disk, content)? { Ok(()) } else { Err(DiskError::Failed { area: self.area }) }
+        if self.both_hold(disk, content)? { Ok(()) } else { Err(DiskError::failed(self.area)) }
     }
 
     /// Whether both copies hold `content`.

@@ -1,17 +1,17 @@
 //! Reads deterministic CBOR, and refuses everything else.
 
-use minicbor::data::Type;
-use minicbor::decode::Decoder;
+use alloc::vec::Vec;
 
-use super::{DecodeError, MapReader};
+use super::{DecodeError, MapReader, argument_width};
 use crate::limits::CBOR_DEPTH_MAX;
 
-/// Reads strict, deterministic CBOR from a byte slice without allocating.
+/// Reads strict, deterministic CBOR from a byte slice, and allocates for lists only.
 ///
 /// Strings are borrowed from the input. Each method names the field it reads, for the error.
 #[derive(Clone, Debug)]
 pub struct Reader<'b> {
-    decoder: Decoder<'b>,
+    input: &'b [u8],
+    position: usize,
 }
 
 /// What kind of item comes next.
@@ -37,6 +37,12 @@ pub enum Item {
     Null,
 }
 
+pub(super) const FALSE: u8 = 0xf4;
+pub(super) const TRUE: u8 = 0xf5;
+pub(super) const NULL: u8 = 0xf6;
+/// Ends an item of indefinite length.
+const BREAK: u8 = 0xff;
+
 /// Tags of integers in byte strings (RFC 8949 section 3.4.3). They would be a second encoding of integers
 /// that fit 64 bits, and none of ours is larger.
 const BIGNUM_TAGS: [u64; 2] = [2, 3];
@@ -48,25 +54,25 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::TooLong`] before anything is parsed.
     pub fn new(what: &'static str, bytes: &'b [u8], limit: usize) -> Result<Self, DecodeError> {
         check_length(what, bytes.len() as u64, limit)?;
-        Ok(Self { decoder: Decoder::new(bytes) })
+        Ok(Self { input: bytes, position: 0 })
     }
 
     /// Offset of the next item from the start of the input.
     #[must_use]
     pub fn position(&self) -> usize {
-        self.decoder.position()
+        self.position
     }
 
     /// The whole input.
     #[must_use]
     pub fn input(&self) -> &'b [u8] {
-        self.decoder.input()
+        self.input
     }
 
     /// The bytes not yet read.
     #[must_use]
     pub fn rest(&self) -> &'b [u8] {
-        self.input().get(self.position()..).unwrap_or_default()
+        self.input.get(self.position..).unwrap_or_default()
     }
 
     /// Whether everything has been read.
@@ -80,9 +86,9 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Truncated`].
     pub fn raw(&mut self, count: usize) -> Result<&'b [u8], DecodeError> {
-        let at = self.position();
+        let at = self.position;
         let bytes = self.rest().get(..count).ok_or(DecodeError::truncated(at))?;
-        self.decoder.set_position(at + count);
+        self.position += count;
         Ok(bytes)
     }
 
@@ -103,22 +109,26 @@ impl<'b> Reader<'b> {
     /// [`DecodeError::Truncated`] at the end, [`DecodeError::Indefinite`] or [`DecodeError::Type`] for
     /// items that are never allowed (indefinite lengths, floats, `undefined`, other simple values).
     pub fn peek(&self) -> Result<Item, DecodeError> {
-        let at = self.position();
-        if self.is_at_end() {
-            return Err(DecodeError::truncated(at));
-        }
-        // The only input that fails here is a negative integer that ends after its first byte.
-        match self.decoder.datatype().map_err(|_| DecodeError::truncated(at))? {
-            Type::U8 | Type::U16 | Type::U32 | Type::U64 => Ok(Item::Uint),
-            Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => Ok(Item::Negative),
-            Type::Bytes => Ok(Item::Bytes),
-            Type::String => Ok(Item::Text),
-            Type::Array => Ok(Item::Array),
-            Type::Map => Ok(Item::Map),
-            Type::Tag => Ok(Item::Tag),
-            Type::Bool => Ok(Item::Bool),
-            Type::Null => Ok(Item::Null),
-            Type::BytesIndef | Type::StringIndef | Type::ArrayIndef | Type::MapIndef | Type::Break => {
+        let at = self.position;
+        let first = *self.rest().first().ok_or(DecodeError::truncated(at))?;
+        let item = match first >> 5 {
+            0 => Item::Uint,
+            1 => Item::Negative,
+            2 => Item::Bytes,
+            3 => Item::Text,
+            4 => Item::Array,
+            5 => Item::Map,
+            6 => Item::Tag,
+            _ => match first {
+                FALSE | TRUE => return Ok(Item::Bool),
+                NULL => return Ok(Item::Null),
+                BREAK => return Err(DecodeError::indefinite(at)),
+                _ => return Err(DecodeError::wrong_type("item", at)),
+            },
+        };
+        match first & 0x1f {
+            0..=27 => Ok(item),
+            31 if matches!(item, Item::Bytes | Item::Text | Item::Array | Item::Map) => {
                 Err(DecodeError::indefinite(at))
             }
             _ => Err(DecodeError::wrong_type("item", at)),
@@ -130,10 +140,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// Any [`DecodeError`] of a malformed head; [`DecodeError::Type`] for other items.
     pub fn uint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        let at = self.expect(what, Item::Uint)?;
-        let value = self.decoder.u64().map_err(|_| DecodeError::truncated(at))?;
-        self.shortest(at, self.position() - at, value)?;
-        Ok(value)
+        self.head(what, Item::Uint)
     }
 
     /// Reads an unsigned integer of at most `limit`.
@@ -158,15 +165,11 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// As [`Reader::uint`].
     pub fn int(&mut self, what: &'static str) -> Result<i64, DecodeError> {
-        let at = self.position();
-        if self.peek()? == Item::Uint {
-            return i64::try_from(self.uint(what)?).map_err(|_| DecodeError::value(what));
-        }
-        self.expect(what, Item::Negative)?;
-        let value = self.decoder.i64().map_err(|_| head_error(what, self.input(), at))?;
-        let argument = value.checked_add(1).map_or(0, i64::unsigned_abs);
-        self.shortest(at, self.position() - at, argument)?;
-        Ok(value)
+        let is_negative = self.peek()? == Item::Negative;
+        let argument = self.head(what, if is_negative { Item::Negative } else { Item::Uint })?;
+        let value = i64::try_from(argument).map_err(|_| DecodeError::value(what))?;
+        // -1 - n is encoded as n.
+        Ok(if is_negative { !value } else { value })
     }
 
     /// Reads `true` or `false`.
@@ -174,8 +177,10 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Type`].
     pub fn bool(&mut self, what: &'static str) -> Result<bool, DecodeError> {
-        let at = self.expect(what, Item::Bool)?;
-        self.decoder.bool().map_err(|_| DecodeError::wrong_type(what, at))
+        self.expect(what, Item::Bool)?;
+        let is_true = self.rest().first() == Some(&TRUE);
+        self.position += 1;
+        Ok(is_true)
     }
 
     /// Reads `null`.
@@ -183,8 +188,9 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Type`].
     pub fn null(&mut self, what: &'static str) -> Result<(), DecodeError> {
-        let at = self.expect(what, Item::Null)?;
-        self.decoder.null().map_err(|_| DecodeError::wrong_type(what, at))
+        self.expect(what, Item::Null)?;
+        self.position += 1;
+        Ok(())
     }
 
     /// Reads a `null` if one comes next and says whether it did.
@@ -204,9 +210,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::TooLong`] above the limit, checked on the claimed length.
     pub fn bytes(&mut self, what: &'static str, limit: usize) -> Result<&'b [u8], DecodeError> {
-        let at = self.expect(what, Item::Bytes)?;
-        self.string_head(what, at, limit)?;
-        self.decoder.bytes().map_err(|_| DecodeError::truncated(at))
+        self.string(what, Item::Bytes, limit)
     }
 
     /// Reads a byte string of exactly `N` bytes.
@@ -214,13 +218,16 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Length`] for any other length.
     pub fn byte_array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let at = self.expect(what, Item::Bytes)?;
-        let (claimed, _) = self.argument(at)?;
-        if claimed != N as u64 {
-            return Err(DecodeError::length(what, claimed, N as u64));
-        }
-        let bytes = self.bytes(what, N)?;
+        let bytes = self.bytes_of(what, N)?;
         bytes.try_into().map_err(|_| DecodeError::length(what, bytes.len() as u64, N as u64))
+    }
+
+    /// Reads a byte string that wraps CBOR (`bstr .cbor`) of at most `limit` bytes, and returns a reader of it.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`].
+    pub fn wrapped(&mut self, what: &'static str, limit: usize) -> Result<Self, DecodeError> {
+        Ok(Self { input: self.bytes(what, limit)?, position: 0 })
     }
 
     /// Reads a text string of at most `limit` bytes of UTF-8.
@@ -228,9 +235,8 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::TooLong`], [`DecodeError::Utf8`].
     pub fn text(&mut self, what: &'static str, limit: usize) -> Result<&'b str, DecodeError> {
-        let at = self.expect(what, Item::Text)?;
-        self.string_head(what, at, limit)?;
-        self.decoder.str().map_err(|_| DecodeError::utf8(at))
+        let at = self.position;
+        core::str::from_utf8(self.string(what, Item::Text, limit)?).map_err(|_| DecodeError::utf8(at))
     }
 
     /// Reads the head of an array of at most `limit` items and returns the count.
@@ -238,8 +244,26 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::TooLong`], checked before any item is read.
     pub fn array(&mut self, what: &'static str, limit: usize) -> Result<usize, DecodeError> {
-        let at = self.expect(what, Item::Array)?;
-        self.count_head(what, at, limit)
+        self.count(what, Item::Array, limit)
+    }
+
+    /// Reads an array of at most `limit` items, each with `read`.
+    ///
+    /// # Errors
+    /// As [`Reader::array`], and those of `read`.
+    pub fn list<T, E: From<DecodeError>>(
+        &mut self,
+        what: &'static str,
+        limit: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let count = self.array(what, limit)?;
+        // A loop is smaller than what `collect` makes of results.
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     /// Reads the head of an array of exactly `want` items.
@@ -247,12 +271,8 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Length`] for any other count.
     pub fn array_of(&mut self, what: &'static str, want: usize) -> Result<(), DecodeError> {
-        let at = self.expect(what, Item::Array)?;
-        let (got, _) = self.argument(at)?;
-        if got != want as u64 {
-            return Err(DecodeError::length(what, got, want as u64));
-        }
-        self.count_head(what, at, want).map(|_| ())
+        self.claims(what, Item::Array, want)?;
+        self.head(what, Item::Array).map(drop)
     }
 
     /// Reads the head of a map of at most `limit` pairs.
@@ -260,9 +280,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::TooLong`], checked before any pair is read.
     pub fn map(&mut self, what: &'static str, limit: usize) -> Result<MapReader<'b>, DecodeError> {
-        let at = self.expect(what, Item::Map)?;
-        let left = self.count_head(what, at, limit)?;
-        Ok(MapReader::new(what, left))
+        Ok(MapReader::new(what, self.count(what, Item::Map, limit)?))
     }
 
     /// Reads the tag `want`.
@@ -270,14 +288,7 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// [`DecodeError::Value`] for any other tag.
     pub fn tag(&mut self, what: &'static str, want: u64) -> Result<(), DecodeError> {
-        let at = self.expect(what, Item::Tag)?;
-        let (value, head) = self.argument(at)?;
-        self.shortest(at, head, value)?;
-        if value != want {
-            return Err(DecodeError::value(what));
-        }
-        self.decoder.set_position(at + head);
-        Ok(())
+        if self.head(what, Item::Tag)? == want { Ok(()) } else { Err(DecodeError::value(what)) }
     }
 
     /// Checks the next item with everything in it and returns its bytes.
@@ -285,14 +296,14 @@ impl<'b> Reader<'b> {
     /// # Errors
     /// Any [`DecodeError`]; [`DecodeError::Depth`] beyond [`CBOR_DEPTH_MAX`] levels.
     pub fn item(&mut self) -> Result<&'b [u8], DecodeError> {
-        let from = self.position();
+        let from = self.position;
         self.skip_nested(CBOR_DEPTH_MAX)?;
-        Ok(self.input().get(from..self.position()).unwrap_or_default())
+        Ok(self.input.get(from..self.position).unwrap_or_default())
     }
 
     /// Claimed counts need no limit here: every item takes at least a byte, or the input has ended.
     pub(super) fn skip_nested(&mut self, depth: usize) -> Result<(), DecodeError> {
-        let at = self.position();
+        let at = self.position;
         let inner = || depth.checked_sub(1).ok_or(DecodeError::depth(at, CBOR_DEPTH_MAX));
         match self.peek()? {
             Item::Uint => self.uint("item").map(|_| ()),
@@ -303,12 +314,9 @@ impl<'b> Reader<'b> {
             Item::Null => self.null("item"),
             Item::Tag => {
                 let inner = inner()?;
-                let (value, head) = self.argument(at)?;
-                self.shortest(at, head, value)?;
-                if BIGNUM_TAGS.contains(&value) {
+                if BIGNUM_TAGS.contains(&self.head("item", Item::Tag)?) {
                     return Err(DecodeError::value("tag"));
                 }
-                self.decoder.set_position(at + head);
                 self.skip_nested(inner)
             }
             Item::Array => {
@@ -329,79 +337,66 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// Checks the type of the next item and returns its offset.
-    fn expect(&self, what: &'static str, want: Item) -> Result<usize, DecodeError> {
-        let at = self.position();
-        if self.peek()? == want { Ok(at) } else { Err(DecodeError::wrong_type(what, at)) }
+    /// Checks the type of the next item.
+    fn expect(&self, what: &'static str, want: Item) -> Result<(), DecodeError> {
+        if self.peek()? == want { Ok(()) } else { Err(DecodeError::wrong_type(what, self.position)) }
     }
 
-    /// Checks a string's claimed length against `limit` and its head for the shortest form.
-    fn string_head(&self, what: &'static str, at: usize, limit: usize) -> Result<(), DecodeError> {
-        let (length, head) = self.argument(at)?;
-        self.shortest(at, head, length)?;
-        check_length(what, length, limit)?;
-        let left = self.rest().len().saturating_sub(head);
-        if length > left as u64 { Err(DecodeError::truncated(at)) } else { Ok(()) }
+    /// Reads a byte string of exactly `want` bytes.
+    fn bytes_of(&mut self, what: &'static str, want: usize) -> Result<&'b [u8], DecodeError> {
+        self.claims(what, Item::Bytes, want)?;
+        self.bytes(what, want)
     }
 
-    /// Reads the head of an array or map.
-    fn count_head(&mut self, what: &'static str, at: usize, limit: usize) -> Result<usize, DecodeError> {
-        let (count, head) = self.argument(at)?;
-        self.shortest(at, head, count)?;
+    /// Checks that the next item claims to have length `want`.
+    fn claims(&self, what: &'static str, item: Item, want: usize) -> Result<(), DecodeError> {
+        self.expect(what, item)?;
+        let (claimed, _) = self.argument()?;
+        let want = want as u64;
+        if claimed == want { Ok(()) } else { Err(DecodeError::length(what, claimed, want)) }
+    }
+
+    /// Reads a string. Its claimed length is checked before its bytes are looked for.
+    fn string(&mut self, what: &'static str, item: Item, limit: usize) -> Result<&'b [u8], DecodeError> {
+        let at = self.position;
+        let length = self.count(what, item, limit)?;
+        let bytes = self.rest().get(..length).ok_or(DecodeError::truncated(at))?;
+        self.position += length;
+        Ok(bytes)
+    }
+
+    /// Reads the head of a string, an array or a map, and returns its length.
+    fn count(&mut self, what: &'static str, item: Item, limit: usize) -> Result<usize, DecodeError> {
+        let count = self.head(what, item)?;
         check_length(what, count, limit)?;
-        let count = usize::try_from(count).map_err(|_| DecodeError::value(what))?;
-        self.decoder.set_position(at + head);
-        Ok(count)
+        usize::try_from(count).map_err(|_| DecodeError::value(what))
     }
 
-    /// The argument of the head at `at` and the head's length in bytes, whatever its major type.
-    fn argument(&self, at: usize) -> Result<(u64, usize), DecodeError> {
-        let truncated = DecodeError::truncated(at);
-        let head = self.input().get(at..).ok_or(truncated)?;
-        let (first, rest) = head.split_first().ok_or(truncated)?;
+    /// Reads the head of an item that has an argument, and returns the argument.
+    fn head(&mut self, what: &'static str, item: Item) -> Result<u64, DecodeError> {
+        self.expect(what, item)?;
+        let (argument, width) = self.argument()?;
+        if width != argument_width(argument) {
+            return Err(DecodeError::not_shortest(self.position));
+        }
+        self.position += 1 + width;
+        Ok(argument)
+    }
+
+    /// The next head's argument and how many bytes it takes after the first one, whatever the type of the item.
+    fn argument(&self) -> Result<(u64, usize), DecodeError> {
+        let truncated = DecodeError::truncated(self.position);
+        let (first, rest) = self.rest().split_first().ok_or(truncated)?;
         let width = match first & 0x1f {
-            small @ 0..=23 => return Ok((u64::from(small), 1)),
-            24 => 1,
-            25 => 2,
-            26 => 4,
-            27 => 8,
-            31 => return Err(DecodeError::indefinite(at)),
-            _ => return Err(DecodeError::wrong_type("item", at)),
+            small @ 0..=23 => return Ok((u64::from(small), 0)),
+            more => 1 << (more & 3),
         };
         let argument = rest.get(..width).ok_or(truncated)?;
-        Ok((argument.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)), 1 + width))
-    }
-
-    /// Checks that a head of `length` bytes is the shortest for its argument.
-    fn shortest(&self, at: usize, length: usize, argument: u64) -> Result<(), DecodeError> {
-        let shortest = match argument {
-            0..=23 => 1,
-            24..=0xff => 2,
-            0x100..=0xffff => 3,
-            0x1_0000..=0xffff_ffff => 5,
-            _ => 9,
-        };
-        if length == shortest { Ok(()) } else { Err(DecodeError::not_shortest(at)) }
+        Ok((argument.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)), width))
     }
 }
 
 fn check_length(what: &'static str, got: u64, limit: usize) -> Result<(), DecodeError> {
     let limit = limit as u64;
     if got > limit { Err(DecodeError::too_long(what, got, limit)) } else { Ok(()) }
-}
-
-/// A negative integer that minicbor refused: cut short, or beyond 64 bits.
-fn head_error(what: &'static str, input: &[u8], at: usize) -> DecodeError {
-    let width = match input.get(at).map(|head| head & 0x1f) {
-        Some(24) => 1,
-        Some(25) => 2,
-        Some(26) => 4,
-        Some(27) => 8,
-        _ => 0,
-    };
-    if input.len().saturating_sub(at) <= width {
-        DecodeError::truncated(at)
-    } else {
-        DecodeError::value(what)
-    }
 }

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use minicbor::encode::{Encoder, Write};
+use super::argument_width;
+use super::read::{FALSE, NULL, TRUE};
 
 /// Writes deterministic CBOR (RFC 8949 section 4.2.1) into a growing buffer.
 ///
@@ -11,18 +12,6 @@ use minicbor::encode::{Encoder, Write};
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
     out: Vec<u8>,
-}
-
-/// Lets the encoder write into the buffer.
-struct Sink<'a>(&'a mut Vec<u8>);
-
-impl Write for Sink<'_> {
-    type Error = core::convert::Infallible;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
 }
 
 impl Writer {
@@ -52,47 +41,49 @@ impl Writer {
 
     /// Writes an unsigned integer.
     pub fn uint(&mut self, value: u64) -> &mut Self {
-        self.with(|encoder| encoder.u64(value).map(drop))
+        self.head(0, value)
     }
 
     /// Writes a signed integer.
     pub fn int(&mut self, value: i64) -> &mut Self {
-        self.with(|encoder| encoder.i64(value).map(drop))
+        // -1 - n is encoded as n.
+        let (major, argument) = if value < 0 { (1, !value) } else { (0, value) };
+        self.head(major, argument.unsigned_abs())
     }
 
     /// Writes a byte string.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        self.with(|encoder| encoder.bytes(value).map(drop))
+        self.head(2, value.len() as u64).raw(value)
     }
 
     /// Writes a text string.
     pub fn text(&mut self, value: &str) -> &mut Self {
-        self.with(|encoder| encoder.str(value).map(drop))
+        self.head(3, value.len() as u64).raw(value.as_bytes())
     }
 
     /// Writes the head of an array of `count` items.
     pub fn array(&mut self, count: usize) -> &mut Self {
-        self.with(|encoder| encoder.array(count as u64).map(drop))
+        self.head(4, count as u64)
     }
 
     /// Writes the head of a map of `count` pairs, whose keys the caller writes in ascending order.
     pub fn map(&mut self, count: usize) -> &mut Self {
-        self.with(|encoder| encoder.map(count as u64).map(drop))
+        self.head(5, count as u64)
     }
 
     /// Writes a tag.
     pub fn tag(&mut self, value: u64) -> &mut Self {
-        self.with(|encoder| encoder.tag(minicbor::data::Tag::new(value)).map(drop))
+        self.head(6, value)
     }
 
     /// Writes `true` or `false`.
     pub fn bool(&mut self, value: bool) -> &mut Self {
-        self.with(|encoder| encoder.bool(value).map(drop))
+        self.raw(&[if value { TRUE } else { FALSE }])
     }
 
     /// Writes `null`.
     pub fn null(&mut self) -> &mut Self {
-        self.with(|encoder| encoder.null().map(drop))
+        self.raw(&[NULL])
     }
 
     /// Writes `value` as a byte string, or `null` if there is none.
@@ -116,14 +107,19 @@ impl Writer {
         self.bytes(&content.out)
     }
 
-    fn with(
-        &mut self,
-        write: impl FnOnce(
-            &mut Encoder<Sink<'_>>,
-        ) -> Result<(), minicbor::encode::Error<core::convert::Infallible>>,
-    ) -> &mut Self {
-        let mut encoder = Encoder::new(Sink(&mut self.out));
-        write(&mut encoder).expect("writing to memory does not fail");
-        self
+    /// Writes the head of an item of the major type `major`.
+    fn head(&mut self, major: u8, argument: u64) -> &mut Self {
+        let bytes = argument.to_be_bytes();
+        let [.., lowest] = bytes;
+        let width = argument_width(argument);
+        let info = match width {
+            0 => lowest,
+            1 => 24,
+            2 => 25,
+            4 => 26,
+            _ => 27,
+        };
+        self.out.push(major << 5 | info);
+        self.raw(bytes.get(bytes.len() - width..).unwrap_or_default())
     }
 }

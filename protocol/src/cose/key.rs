@@ -44,7 +44,7 @@ impl Algorithm {
             -9 => Ok(Self::Esp256),
             -19 => Ok(Self::Ed25519),
             -7 => Ok(Self::Es256),
-            alg => Err(SignatureError::Algorithm { alg }),
+            alg => Err(SignatureError::algorithm(alg)),
         }
     }
 }
@@ -226,7 +226,7 @@ impl PublicKey {
             (Self::Ed25519(key), Algorithm::Ed25519) => {
                 key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
             }
-            _ => return Err(SignatureError::Algorithm { alg: algorithm.number() }),
+            _ => return Err(SignatureError::algorithm(algorithm.number())),
         };
         if valid { Ok(()) } else { Err(SignatureError::Mismatch) }
     }

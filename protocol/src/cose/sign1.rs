@@ -60,7 +60,7 @@ impl<'b> Protected<'b> {
 
     pub(super) fn check_kind(&self, kind: Kind) -> Result<(), SignatureError> {
         let want = kind.number();
-        if self.kind == Some(want) { Ok(()) } else { Err(SignatureError::Kind { got: self.kind, want }) }
+        if self.kind == Some(want) { Ok(()) } else { Err(SignatureError::kind(self.kind, want)) }
     }
 }
 
@@ -137,7 +137,7 @@ impl<'b> Sign1<'b> {
     /// [`SignatureError::Algorithm`], [`SignatureError::Mismatch`].
     pub fn verify_attached(&self, kind: Kind, key: &PublicKey) -> Result<&'b [u8], SignatureError> {
         self.protected.check_kind(kind)?;
-        let payload = self.payload.ok_or(SignatureError::Payload { attached: true })?;
+        let payload = self.payload.ok_or(SignatureError::payload_attached(true))?;
         self.verify(Accept::STRICT, key, &kind.external_aad(), payload)?;
         Ok(payload)
     }
@@ -154,10 +154,10 @@ impl<'b> Sign1<'b> {
         payload: &[u8],
     ) -> Result<(), SignatureError> {
         if let Some(got) = self.protected.kind {
-            return Err(SignatureError::Kind { got: Some(got), want: 0 });
+            return Err(SignatureError::kind(Some(got), 0));
         }
         if self.payload.is_some() {
-            return Err(SignatureError::Payload { attached: false });
+            return Err(SignatureError::payload_attached(false));
         }
         self.verify(accept, key, &[], payload)
     }
@@ -171,7 +171,7 @@ impl<'b> Sign1<'b> {
     ) -> Result<(), SignatureError> {
         let algorithm = self.protected.algorithm()?;
         if !accept.allows(algorithm) {
-            return Err(SignatureError::Algorithm { alg: algorithm.number() });
+            return Err(SignatureError::algorithm(algorithm.number()));
         }
         let message = sig_structure("Signature1", &[self.protected.bytes, external_aad, payload]);
         key.verify(algorithm, &message, &self.signature)

@@ -337,10 +337,9 @@ fn list<'b, T>(
     reader: &mut Reader<'b>,
     what: &'static str,
     most: usize,
-    mut read: impl FnMut(&mut Reader<'b>) -> Result<T, DecodeError>,
+    read: impl FnMut(&mut Reader<'b>) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
-    let count = reader.array(what, most)?;
-    (0..count).map(|_| read(reader)).collect()
+    reader.list(what, most, read)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::limits::{AUTH_BLOCKS_MAX, ENVELOPE_BYTES_MAX, INTEGRATED_PAYLOADS_MAX
 use crate::manifest::consts::TAG_ENVELOPE;
 use crate::manifest::consts::envelope::{AUTHENTICATION, MANIFEST};
 use crate::manifest::consts::manifest::{INSTALL, PAYLOAD_FETCH, TEXT};
-use crate::manifest::{Manifest, ManifestError, digest_bytes, digest_of_wrapped, read_digest};
+use crate::manifest::{Manifest, ManifestError, digest_bytes, digest_of_wrapped, read_wrapped_digest};
 
 /// The envelope is well-formed, and nothing more is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Envelope<Unverified> {
         reader.tag("envelope tag", TAG_ENVELOPE)?;
         let mut map = reader.map("envelope", 5 + INTEGRATED_PAYLOADS_MAX)?;
         map.expect(&mut reader, AUTHENTICATION)?;
-        let (digest, blocks) = read_authentication(reader.bytes("authentication", ENVELOPE_BYTES_MAX)?)?;
+        let (digest, blocks) = read_authentication(reader.wrapped("authentication", ENVELOPE_BYTES_MAX)?)?;
         map.expect(&mut reader, MANIFEST)?;
         let manifest = reader.bytes("manifest", ENVELOPE_BYTES_MAX)?.to_vec();
         let mut members = Vec::new();
@@ -211,22 +211,16 @@ impl Envelope<Verified> {
     }
 }
 
-fn read_authentication(bytes: &[u8]) -> Result<(Digest, Vec<Vec<u8>>), ManifestError> {
-    let mut reader = Reader::new("authentication", bytes, ENVELOPE_BYTES_MAX)?;
+fn read_authentication(mut reader: Reader<'_>) -> Result<(Digest, Vec<Vec<u8>>), ManifestError> {
     let items = reader.array("authentication", 1 + AUTH_BLOCKS_MAX)?;
     if items == 0 {
         return Err(DecodeError::value("authentication").into());
     }
-    let digest = {
-        let bytes = reader.bytes("digest", ENVELOPE_BYTES_MAX)?;
-        let mut inner = Reader::new("digest", bytes, ENVELOPE_BYTES_MAX)?;
-        let digest = read_digest(&mut inner)?;
-        inner.finish()?;
-        digest
-    };
-    let blocks = (1..items)
-        .map(|_| reader.bytes("authentication block", SIGNED_BYTES_MAX).map(<[u8]>::to_vec))
-        .collect::<Result<_, _>>()?;
+    let digest = read_wrapped_digest(&mut reader, "digest")?;
+    let mut blocks = Vec::new();
+    for _ in 1..items {
+        blocks.push(reader.bytes("authentication block", SIGNED_BYTES_MAX)?.to_vec());
+    }
     reader.finish()?;
     Ok((digest, blocks))
 }
@@ -250,5 +244,5 @@ fn read_key(key: &[u8]) -> Result<Key, DecodeError> {
 }
 
 fn check_full(what: &'static str, got: usize, limit: usize) -> Result<(), VerifyError> {
-    if got > limit { Err(VerifyError::Full { what, got, limit }) } else { Ok(()) }
+    if got > limit { Err(VerifyError::full(what, got, limit)) } else { Ok(()) }
 }

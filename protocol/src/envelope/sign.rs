@@ -50,7 +50,7 @@ impl Envelope<Unverified> {
     pub fn attach(&mut self, block: Vec<u8>) -> Result<(), VerifyError> {
         let sign1 = Sign1::decode(&block).map_err(SignatureError::from)?;
         if sign1.unverified_payload().is_some() {
-            return Err(SignatureError::Payload { attached: false }.into());
+            return Err(SignatureError::payload_attached(false).into());
         }
         check_full("signatures", self.blocks.len() + 1, AUTH_BLOCKS_MAX)?;
         let mut blocks = self.blocks.clone();

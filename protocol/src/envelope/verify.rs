@@ -70,7 +70,7 @@ impl Envelope<Unverified> {
             _ if blocks.is_empty() => VerifyError::Unsigned,
             // No signature counts. The error says what is wrong with the first one.
             Some(error) if counted.is_empty() => error.into(),
-            _ => SignatureError::Threshold { got: counted.len(), want: threshold }.into(),
+            _ => SignatureError::threshold(counted.len(), threshold).into(),
         })
     }
 }

@@ -47,14 +47,10 @@ impl ComponentId {
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let count = reader.array("component id", COMPONENT_ID_PARTS_MAX)?;
-        if count == 0 {
-            return Err(DecodeError::value("component id"));
-        }
-        (0..count)
-            .map(|_| reader.bytes("component id part", COMPONENT_ID_PART_BYTES_MAX).map(Box::from))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let parts = reader.list("component id", COMPONENT_ID_PARTS_MAX, |reader| {
+            reader.bytes("component id part", COMPONENT_ID_PART_BYTES_MAX).map(Box::from)
+        })?;
+        if parts.is_empty() { Err(DecodeError::value("component id")) } else { Ok(Self(parts.into())) }
     }
 
     pub(super) fn encode(&self, writer: &mut Writer) {
@@ -83,9 +79,8 @@ impl fmt::Display for ComponentId {
 
 /// Reads the list of components: at least one, none twice.
 pub(super) fn read_components(reader: &mut Reader<'_>) -> Result<Vec<ComponentId>, DecodeError> {
-    let count = reader.array("components", COMPONENTS_MAX)?;
-    let mut components = Vec::with_capacity(count);
-    for _ in 0..count {
+    let mut components = Vec::new();
+    for _ in 0..reader.array("components", COMPONENTS_MAX)? {
         let id = ComponentId::decode(reader)?;
         if components.contains(&id) {
             return Err(DecodeError::value("components"));

@@ -115,7 +115,7 @@ impl Severable<Text> {
     /// Puts a text beside the manifest.
     #[must_use]
     pub fn sever(text: Text) -> Self {
-        Self::Severed { digest: digest_of_wrapped(&text.encode()), member: Some(text) }
+        Self::Severed { digest: digest_of_wrapped(text.bytes()), member: Some(text) }
     }
 }
 
@@ -170,7 +170,7 @@ impl Content {
         };
         match severable {
             None => Ok(None),
-            Some(severable) => severable.get().map(Some).ok_or(ManifestError::SectionMissing { section }),
+            Some(severable) => severable.get().map(Some).ok_or(ManifestError::section_missing(section)),
         }
     }
 
@@ -180,7 +180,7 @@ impl Content {
         let sequence = |place: &Option<Severable<Sequence>>| {
             place.as_ref().and_then(Severable::severed).map(Sequence::encode)
         };
-        let text = self.text.as_ref().and_then(Severable::severed).map(Text::encode);
+        let text = self.text.as_ref().and_then(Severable::severed).map(|text| text.bytes().to_vec());
         [
             (manifest::PAYLOAD_FETCH, sequence(&self.payload_fetch)),
             (manifest::INSTALL, sequence(&self.install)),
@@ -228,7 +228,7 @@ impl Content {
         }
         write_severable(&mut writer, manifest::PAYLOAD_FETCH, self.payload_fetch.as_ref(), Sequence::encode);
         write_severable(&mut writer, manifest::INSTALL, self.install.as_ref(), Sequence::encode);
-        write_severable(&mut writer, manifest::TEXT, self.text.as_ref(), Text::encode);
+        write_severable(&mut writer, manifest::TEXT, self.text.as_ref(), |text| text.bytes().to_vec());
         writer.into_bytes()
     }
 
@@ -244,12 +244,12 @@ impl Content {
         map.expect(&mut reader, manifest::VERSION)?;
         match reader.uint("manifest version")? {
             1 => {}
-            got => return Err(ManifestError::Version { got }),
+            got => return Err(ManifestError::version(got)),
         }
         map.expect(&mut reader, manifest::SEQUENCE_NUMBER)?;
         let sequence_number = reader.uint("sequence number")?;
         map.expect(&mut reader, manifest::COMMON)?;
-        let (components, shared) = read_common(reader.bytes("common", ENVELOPE_BYTES_MAX)?)?;
+        let (components, shared) = read_common(reader.wrapped("common", ENVELOPE_BYTES_MAX)?)?;
         let mut content = Self {
             sequence_number,
             components,
@@ -275,14 +275,14 @@ impl Content {
                 }
                 manifest::INSTALL => content.install = Some(read_severable(&mut reader, Sequence::decode)?),
                 manifest::TEXT => {
-                    content.text = Some(read_severable(&mut reader, |bytes| Ok(Text::decode(bytes)?))?);
+                    content.text = Some(read_severable(&mut reader, |bytes| Ok(Text::from_bytes(bytes)))?);
                 }
                 trust_domains::MANIFEST_COMPONENT_ID
                 | trust_domains::DEPENDENCY_RESOLUTION
                 | trust_domains::CANDIDATE_VERIFICATION
                 | trust_domains::UNINSTALL
                 | update_management::COSWID => {
-                    return Err(ManifestError::NotInProfile { feature: Feature::Member(key) });
+                    return Err(ManifestError::not_in_profile(Feature::Member(key)));
                 }
                 other => return Err(map.unknown(other).into()),
             }
@@ -310,11 +310,10 @@ fn write_severable<T>(
     }
 }
 
-fn read_common(bytes: &[u8]) -> Result<(Vec<ComponentId>, Sequence), ManifestError> {
-    let mut reader = Reader::new("common", bytes, ENVELOPE_BYTES_MAX)?;
+fn read_common(mut reader: Reader<'_>) -> Result<(Vec<ComponentId>, Sequence), ManifestError> {
     let mut map = reader.map("common", 3)?;
     if map.optional(&mut reader, trust_domains::DEPENDENCIES)? {
-        return Err(ManifestError::NotInProfile { feature: Feature::Dependencies });
+        return Err(ManifestError::not_in_profile(Feature::Dependencies));
     }
     map.expect(&mut reader, common::COMPONENTS)?;
     let components = read_components(&mut reader)?;
@@ -330,10 +329,8 @@ fn read_sequence(reader: &mut Reader<'_>) -> Result<Sequence, ManifestError> {
 }
 
 fn read_version(reader: &mut Reader<'_>) -> Result<Vec<i64>, DecodeError> {
-    let bytes = reader.bytes("version", ENVELOPE_BYTES_MAX)?;
-    let mut inner = Reader::new("version", bytes, ENVELOPE_BYTES_MAX)?;
-    let count = inner.array("version", VERSION_PARTS_MAX)?;
-    let version = (0..count).map(|_| inner.int("version")).collect::<Result<Vec<_>, _>>()?;
+    let mut inner = reader.wrapped("version", ENVELOPE_BYTES_MAX)?;
+    let version = inner.list("version", VERSION_PARTS_MAX, |inner| inner.int("version"))?;
     inner.finish()?;
     if version.is_empty() || version.iter().any(|part| *part < update_management::VERSION_PART_MIN) {
         return Err(DecodeError::value("version"));

@@ -10,6 +10,7 @@ use super::ManifestError;
 use super::consts::digest::SHA_256;
 use crate::codec::{Reader, Writer};
 use crate::ids::Digest;
+use crate::limits::ENVELOPE_BYTES_MAX;
 
 /// Writes the digest as SUIT has it.
 pub(crate) fn write_digest(writer: &mut Writer, digest: &Digest) {
@@ -31,9 +32,23 @@ pub(crate) fn read_digest(reader: &mut Reader<'_>) -> Result<Digest, ManifestErr
     reader.array_of("digest", 2)?;
     let alg = reader.int("digest algorithm")?;
     if alg != SHA_256 {
-        return Err(ManifestError::DigestAlgorithm { alg });
+        return Err(ManifestError::digest_algorithm(alg));
     }
     Ok(Digest(reader.byte_array("digest")?))
+}
+
+/// Reads a digest that a byte string wraps.
+///
+/// # Errors
+/// As [`read_digest`].
+pub(crate) fn read_wrapped_digest(
+    reader: &mut Reader<'_>,
+    what: &'static str,
+) -> Result<Digest, ManifestError> {
+    let mut inner = reader.wrapped(what, ENVELOPE_BYTES_MAX)?;
+    let digest = read_digest(&mut inner)?;
+    inner.finish()?;
+    Ok(digest)
 }
 
 /// The digest of `content` with the byte string head that wraps it in the envelope: what SUIT hashes for

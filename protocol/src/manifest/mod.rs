@@ -16,6 +16,8 @@ mod digest;
 mod error;
 mod lzma;
 mod parameter;
+#[cfg(feature = "details")]
+mod reason;
 mod run;
 mod sequence;
 mod text;
@@ -26,15 +28,17 @@ pub use build::{Image, Images, PatchSource, RUNNING_COMPONENT, ReleaseError, Rel
 pub use component::ComponentId;
 pub use content::{Content, Section, Severable};
 pub use descriptor::{Codec, Codecs, DecoderMemory, TransferDescriptor};
-pub use error::{Feature, ManifestError, ReportReason, RunError};
+pub use error::{Feature, ManifestError, RunError};
 pub use lzma::{Filter, LzmaHeader, LzmaProperties};
 pub use parameter::Parameter;
+#[cfg(feature = "details")]
+pub use reason::ReportReason;
 pub use run::{FetchPlan, Identity, Interpreter, Procedure, Step};
 pub use sequence::{Command, ComponentIndex, Condition, ReportPolicy, Sequence};
 pub use text::{LanguageText, Summary, Text};
 pub use version::{VersionError, parse_version, version_text};
 
-pub(crate) use digest::{digest_bytes, digest_of_wrapped, read_digest, write_digest};
+pub(crate) use digest::{digest_bytes, digest_of_wrapped, read_digest, read_wrapped_digest, write_digest};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -147,19 +151,30 @@ impl Manifest {
     /// The payloads that the manifest may fetch, in the order of their commands.
     #[must_use]
     pub fn payloads(&self) -> Vec<Payload> {
-        let mut described = None;
-        [&self.content.payload_fetch, &self.content.install]
-            .into_iter()
-            .flatten()
-            .filter_map(Severable::get)
-            .flat_map(Sequence::parameter_lists)
-            .map(Values::of)
-            .filter_map(|values| {
+        let (mut payloads, mut described) = (Vec::new(), None);
+        for section in [&self.content.payload_fetch, &self.content.install] {
+            let Some(sequence) = section.as_ref().and_then(Severable::get) else { continue };
+            for parameters in sequence.parameter_lists() {
+                let values = Values::of(parameters);
                 described = values.image().or(described);
-                let (uri, transfer) = (values.uri?, values.fetch_arguments?);
-                Some(Payload { uri, transfer, base: described.filter(|_| transfer.codec == Codec::Patch) })
-            })
-            .collect()
+                if let (Some(uri), Some(transfer)) = (values.uri, values.fetch_arguments) {
+                    let base = described.filter(|_| transfer.codec == Codec::Patch);
+                    payloads.push(Payload { uri, transfer, base });
+                }
+            }
+        }
+        payloads
+    }
+
+    /// What people are told about the release, if the text is here. Devices never ask.
+    ///
+    /// # Errors
+    /// [`ManifestError::Malformed`].
+    pub fn languages(&self) -> Result<Vec<LanguageText>, ManifestError> {
+        match self.content.text.as_ref().and_then(Severable::get) {
+            Some(text) => Ok(text.languages()?),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn shared_values(&self) -> impl Iterator<Item = Values> {
@@ -178,8 +193,8 @@ impl Manifest {
                 attach(&mut self.content.payload_fetch, key, &digest, || Sequence::decode(content))
             }
             INSTALL => attach(&mut self.content.install, key, &digest, || Sequence::decode(content)),
-            TEXT => attach(&mut self.content.text, key, &digest, || Ok(Text::decode(content)?)),
-            key => Err(ManifestError::MemberUnlisted { key }),
+            TEXT => attach(&mut self.content.text, key, &digest, || Ok(Text::from_bytes(content))),
+            key => Err(ManifestError::member_unlisted(key)),
         }
     }
 
@@ -202,7 +217,7 @@ fn attach<T>(
             *member = Some(decode()?);
             Ok(())
         }
-        Some(Severable::Severed { .. }) => Err(ManifestError::MemberMismatch { key }),
-        Some(Severable::Inline(_)) | None => Err(ManifestError::MemberUnlisted { key }),
+        Some(Severable::Severed { .. }) => Err(ManifestError::member_mismatch(key)),
+        Some(Severable::Inline(_)) | None => Err(ManifestError::member_unlisted(key)),
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::consts::parameter::{
     CLASS_ID, COMPONENT_SLOT, FETCH_ARGUMENTS, IMAGE_DIGEST, IMAGE_SIZE, SOFT_FAILURE, URI, VENDOR_ID,
 };
-use super::digest::{read_digest, write_digest};
+use super::digest::{read_wrapped_digest, write_digest};
 use super::{ImageId, ManifestError, TransferDescriptor};
 use crate::codec::{DecodeError, Item, Reader, Writer};
 use crate::ids::{ClassId, Digest, VendorId};
@@ -59,13 +59,7 @@ impl Parameter {
                 Self::VendorId(VendorId(reader.byte_array("vendor id")?))
             }
             CLASS_ID => Self::ClassId(ClassId(reader.byte_array("class id")?)),
-            IMAGE_DIGEST => {
-                let bytes = reader.bytes("image digest", ENVELOPE_BYTES_MAX)?;
-                let mut inner = Reader::new("image digest", bytes, ENVELOPE_BYTES_MAX)?;
-                let digest = read_digest(&mut inner)?;
-                inner.finish()?;
-                Self::ImageDigest(digest)
-            }
+            IMAGE_DIGEST => Self::ImageDigest(read_wrapped_digest(reader, "image digest")?),
             COMPONENT_SLOT => Self::ComponentSlot(reader.uint("component slot")?),
             SOFT_FAILURE => Self::SoftFailure(reader.bool("soft failure")?),
             IMAGE_SIZE => match reader.uint("image size")? {

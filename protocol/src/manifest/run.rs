@@ -200,7 +200,7 @@ impl Interpreter {
         self.state = RunState::Running;
         match (success, fetched) {
             (true, _) => {}
-            (false, true) => self.end(Err(RunError::Fetch { section: self.section })),
+            (false, true) => self.end(Err(RunError::fetch(self.section))),
             (false, false) => self.fail(RunError::Condition { section: self.section, command: IMAGE_MATCH }),
         }
     }
@@ -264,7 +264,7 @@ impl Interpreter {
                 Ok(())
             }
             Command::SetComponentIndex(ComponentIndex::List(_)) | Command::Other(..) => {
-                Err(RunError::NotExecuted { command: label })
+                Err(RunError::not_executed(label))
             }
         };
         if let Err(error) = result {
@@ -320,7 +320,7 @@ impl Interpreter {
         };
         if !plan.transfer.fits(plan.image_size) {
             let transfer_size = plan.transfer.layout.transfer_size();
-            return Err(RunError::TransferSize { transfer_size, image_size: plan.image_size });
+            return Err(RunError::transfer_size(transfer_size, plan.image_size));
         }
         self.state = RunState::Asked(Step::Fetch(plan));
         Ok(())
@@ -333,7 +333,7 @@ impl Interpreter {
         parameter: i64,
         pick: impl FnOnce(&Values) -> Option<T>,
     ) -> Result<T, RunError> {
-        self.values.get(self.component).and_then(pick).ok_or(RunError::ParameterUnset { command, parameter })
+        self.values.get(self.component).and_then(pick).ok_or(RunError::parameter_unset(command, parameter))
     }
 
     fn set(&mut self, parameter: &Parameter) {

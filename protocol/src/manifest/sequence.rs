@@ -261,14 +261,12 @@ fn read_index(reader: &mut Reader<'_>) -> Result<ComponentIndex, DecodeError> {
             false => Err(DecodeError::value("component index")),
         },
         Item::Array => {
-            let count = reader.array("component indices", COMPONENTS_MAX)?;
-            if count == 0 {
+            let list =
+                reader.list("component indices", COMPONENTS_MAX, |reader| reader.uint("component index"))?;
+            if list.is_empty() {
                 return Err(DecodeError::value("component indices"));
             }
-            (0..count)
-                .map(|_| reader.uint("component index"))
-                .collect::<Result<_, _>>()
-                .map(ComponentIndex::List)
+            Ok(ComponentIndex::List(list))
         }
         _ => reader.uint("component index").map(ComponentIndex::One),
     }

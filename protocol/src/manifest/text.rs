@@ -4,6 +4,8 @@
 //! text = { + language => { ? 1..4 => tstr, * component-id => { + 1..8 => tstr } } }
 //! ```
 //!
+//! So it stays bytes until somebody asks for its languages, and a device, which never asks, links nothing that reads it.
+//!
 //! It may hold any character, so that whoever prints it must escape what a terminal would obey.
 
 use alloc::string::String;
@@ -16,9 +18,9 @@ use super::consts::text::{
 use crate::codec::{DecodeError, Item, Reader, Writer};
 use crate::limits::{COMPONENTS_MAX, ENVELOPE_BYTES_MAX, LANGUAGE_TAG_MAX, TEXT_LANGUAGES_MAX};
 
-/// What a release is called and why it exists, in some languages.
+/// What a release is called and why it exists, in some languages: the exact bytes, which need not be of this shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(pub Vec<LanguageText>);
+pub struct Text(Vec<u8>);
 
 /// The text in one language; keys ascend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Text {
     /// The text in English about a release of `component`.
     #[must_use]
     pub fn english(component: ComponentId, summary: Summary) -> Self {
-        Self(Vec::from([LanguageText {
+        Self::new(&[LanguageText {
             language: String::from("en"),
             manifest: Vec::from([(MANIFEST_DESCRIPTION, summary.description)]),
             components: Vec::from([(
@@ -59,31 +61,43 @@ impl Text {
                     (COMPONENT_VERSION, summary.version),
                 ]),
             )]),
-        }]))
+        }])
     }
 
-    /// Reads a text that fills `bytes`.
+    /// The text in `languages`.
+    #[must_use]
+    pub fn new(languages: &[LanguageText]) -> Self {
+        let mut writer = Writer::new();
+        writer.map(languages.len());
+        languages.iter().for_each(|language| language.encode(&mut writer));
+        Self(writer.into_bytes())
+    }
+
+    /// The text that is encoded as `bytes`, which are not looked at.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// The exact bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Reads the text.
     ///
     /// # Errors
     /// Any [`DecodeError`].
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new("text", bytes, ENVELOPE_BYTES_MAX)?;
+    pub fn languages(&self) -> Result<Vec<LanguageText>, DecodeError> {
+        let mut reader = Reader::new("text", &self.0, ENVELOPE_BYTES_MAX)?;
         let mut map = reader.map("text", TEXT_LANGUAGES_MAX)?;
         let mut languages = Vec::new();
         while let Some(key) = map.next_item(&mut reader)? {
             languages.push(LanguageText::decode(read_language(key)?, &mut reader)?);
         }
         reader.finish()?;
-        if languages.is_empty() { Err(DecodeError::value("text")) } else { Ok(Self(languages)) }
-    }
-
-    /// The bytes of the text.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.map(self.0.len());
-        self.0.iter().for_each(|language| language.encode(&mut writer));
-        writer.into_bytes()
+        if languages.is_empty() { Err(DecodeError::value("text")) } else { Ok(languages) }
     }
 }
 

@@ -44,14 +44,14 @@ impl Manifest {
         // 2. Everything stands where it may stand.
         let components = content.components.len();
         if components > 1 && !has_running_image(content) {
-            return Err(ManifestError::NotExecuted { feature: Feature::Components(components) });
+            return Err(ManifestError::not_executed(Feature::Components(components)));
         }
         for (section, present) in [
             (Section::PayloadFetch, content.payload_fetch.is_some()),
             (Section::Load, content.load.is_some()),
         ] {
             if present {
-                return Err(ManifestError::NotExecuted { feature: Feature::Member(section.key()) });
+                return Err(ManifestError::not_executed(Feature::Member(section.key())));
             }
         }
         for (section, sequence) in sections() {
@@ -68,7 +68,7 @@ impl Manifest {
                 Section::Shared => {
                     for condition in [Condition::VendorIdentifier, Condition::ClassIdentifier] {
                         if !after.has(Facts::checked(condition)) {
-                            return Err(ManifestError::SharedLacks { command: condition.label() });
+                            return Err(ManifestError::shared_lacks(condition.label()));
                         }
                     }
                     shared = known;
@@ -94,7 +94,7 @@ fn check_features(sequence: &Sequence) -> Result<(), ManifestError> {
         match command {
             Command::Condition(..) | Command::Fetch(_) | Command::Invoke(_) => {}
             Command::SetComponentIndex(ComponentIndex::List(_)) => {
-                return Err(ManifestError::NotInProfile { feature: Feature::IndexList });
+                return Err(ManifestError::not_in_profile(Feature::IndexList));
             }
             Command::SetComponentIndex(ComponentIndex::One(_) | ComponentIndex::All) => {}
             Command::TryEach { branches, .. } => branches.iter().try_for_each(check_features)?,
@@ -109,7 +109,7 @@ fn check_features(sequence: &Sequence) -> Result<(), ManifestError> {
 fn check_parameter(parameter: &Parameter) -> Result<(), ManifestError> {
     match parameter {
         Parameter::Uri(uri) if uri.starts_with('#') => {
-            Err(ManifestError::NotExecuted { feature: Feature::IntegratedPayload })
+            Err(ManifestError::not_executed(Feature::IntegratedPayload))
         }
         Parameter::Other(label, _) => Err(judge_parameter(*label)),
         _ => Ok(()),
@@ -128,7 +128,7 @@ fn judge_command(label: i64) -> ManifestError {
         | update_management::MINIMUM_BATTERY
         | update_management::UPDATE_AUTHORIZED
         | update_management::VERSION
-        | update_management::WAIT => ManifestError::NotExecuted { feature },
+        | update_management::WAIT => ManifestError::not_executed(feature),
         SWAP
         | trust_domains::DEPENDENCY_INTEGRITY
         | trust_domains::IS_DEPENDENCY
@@ -136,9 +136,9 @@ fn judge_command(label: i64) -> ManifestError {
         | trust_domains::SET_PARAMETERS
         | trust_domains::UNLINK
         | update_management::OVERRIDE_MULTIPLE
-        | update_management::COPY_PARAMETERS => ManifestError::NotInProfile { feature },
-        custom if custom < CUSTOM_BELOW => ManifestError::NotInProfile { feature },
-        _ => ManifestError::Unknown { feature },
+        | update_management::COPY_PARAMETERS => ManifestError::not_in_profile(feature),
+        custom if custom < CUSTOM_BELOW => ManifestError::not_in_profile(feature),
+        _ => ManifestError::unknown(feature),
     }
 }
 
@@ -155,13 +155,13 @@ fn judge_parameter(label: i64) -> ManifestError {
         | update_management::PARAMETER_MINIMUM_BATTERY
         | update_management::PARAMETER_UPDATE_PRIORITY
         | update_management::PARAMETER_VERSION
-        | update_management::PARAMETER_WAIT_INFO => ManifestError::NotExecuted { feature },
+        | update_management::PARAMETER_WAIT_INFO => ManifestError::not_executed(feature),
         // A vendor id that is a private enterprise number and not a UUID.
         VENDOR_ID | INVOKE_ARGUMENTS | update_management::PARAMETER_COMPONENT_METADATA => {
-            ManifestError::NotInProfile { feature }
+            ManifestError::not_in_profile(feature)
         }
-        custom if custom < CUSTOM_BELOW => ManifestError::NotInProfile { feature },
-        _ => ManifestError::Unknown { feature },
+        custom if custom < CUSTOM_BELOW => ManifestError::not_in_profile(feature),
+        _ => ManifestError::unknown(feature),
     }
 }
 
@@ -186,20 +186,20 @@ fn check_places(
             _ => None,
         };
         if home.is_some_and(|home| home != section) {
-            return Err(ManifestError::Misplaced { section, command: command.label() });
+            return Err(ManifestError::misplaced(section, command.label()));
         }
         match command {
             Command::SetComponentIndex(ComponentIndex::One(index)) if *index >= components as u64 => {
-                return Err(ManifestError::IndexRange { index: *index, components });
+                return Err(ManifestError::index_range(*index, components));
             }
             Command::SetComponentIndex(ComponentIndex::All) if components > 1 => {
-                return Err(ManifestError::NotExecuted { feature: Feature::IndexAll });
+                return Err(ManifestError::not_executed(Feature::IndexAll));
             }
             Command::OverrideParameters(parameters)
                 if enclosed == Enclosed::No
                     && parameters.iter().any(|parameter| matches!(parameter, Parameter::SoftFailure(_))) =>
             {
-                return Err(ManifestError::SoftFailureOutside { section });
+                return Err(ManifestError::soft_failure_outside(section));
             }
             Command::OverrideParameters(parameters) => check_bases(parameters, components)?,
             Command::TryEach { branches, .. } => {
@@ -221,7 +221,7 @@ fn check_bases(parameters: &[Parameter], components: usize) -> Result<(), Manife
             && let Some(component) = transfer.base
             && (component != RUNNING_COMPONENT || components < 2)
         {
-            return Err(ManifestError::PatchBase { component });
+            return Err(ManifestError::patch_base(component));
         }
     }
     Ok(())
@@ -316,7 +316,7 @@ impl Known {
 
     /// The component that `command` acts on.
     fn component_of(self, section: Section, command: &Command) -> Result<usize, ManifestError> {
-        self.component.ok_or(ManifestError::IndexUnset { section, command: command.label() })
+        self.component.ok_or(ManifestError::index_unset(section, command.label()))
     }
 }
 
@@ -403,7 +403,7 @@ fn follow(section: Section, sequence: &Sequence, before: Known) -> Result<Follow
             }
             Command::Fetch(_) if known.may_be_patch.has(known.component_of(section, command)?) => {
                 if !known.facts.has(Facts::matched(usize::from(RUNNING_COMPONENT))) {
-                    return Err(ManifestError::BaseUnmatched { section });
+                    return Err(ManifestError::base_unmatched(section));
                 }
             }
             Command::SetComponentIndex(_) | Command::Fetch(_) | Command::Invoke(_) | Command::Other(..) => {}
@@ -425,12 +425,10 @@ fn check_inputs(section: Section, command: &Command, known: Known) -> Result<(),
     }
     let component = known.component_of(section, command)?;
     if writes && component != 0 {
-        return Err(ManifestError::OnlyRead { section, command: label, component });
+        return Err(ManifestError::only_read(section, label, component));
     }
     match inputs.iter().find(|parameter| !known.facts.has(Facts::set(component, **parameter))) {
-        Some(parameter) => {
-            Err(ManifestError::ParameterUnset { section, command: label, parameter: *parameter })
-        }
+        Some(parameter) => Err(ManifestError::parameter_unset(section, label, *parameter)),
         None => Ok(()),
     }
 }

@@ -279,13 +279,13 @@ impl SimDisk {
         self.operations += 1;
         self.dead = self.crash_at.is_some_and(|at| at <= self.operations);
         begin(self);
-        if self.dead { Err(DiskError::Failed { area }) } else { Ok(()) }
+        if self.dead { Err(DiskError::failed(area)) } else { Ok(()) }
     }
 
     /// Counts a call and says which fault hits it.
     fn call(&mut self, area: Area, needs_room: bool) -> Result<Option<DiskFault>, DiskError> {
         if self.dead {
-            return Err(DiskError::Failed { area });
+            return Err(DiskError::failed(area));
         }
         self.calls += 1;
         self.room_calls += u64::from(needs_room);
@@ -309,7 +309,7 @@ impl SimDisk {
 
     fn check_range(&self, area: Area, offset: u64, len: usize) -> Result<(), DiskError> {
         let (end, have) = (offset.saturating_add(len as u64), self.live.get(area).len);
-        if end > have { Err(DiskError::Range { area, len: have, end }) } else { Ok(()) }
+        if end > have { Err(DiskError::range(area, have, end)) } else { Ok(()) }
     }
 
     fn set_len(&mut self, area: Area, len: u64) {
@@ -354,14 +354,14 @@ impl SimDisk {
 
 fn error_of(fault: DiskFault, area: Area) -> DiskError {
     match fault {
-        DiskFault::Full => DiskError::Full { area },
-        DiskFault::Failed => DiskError::Failed { area },
+        DiskFault::Full => DiskError::full(area),
+        DiskFault::Failed => DiskError::failed(area),
     }
 }
 
 impl Disk for SimDisk {
     fn len(&mut self, area: Area) -> Result<u64, DiskError> {
-        if self.dead { Err(DiskError::Failed { area }) } else { Ok(self.live.get(area).len) }
+        if self.dead { Err(DiskError::failed(area)) } else { Ok(self.live.get(area).len) }
     }
 
     /// Counts as two operations: the room is allocated, then this is made durable.
@@ -375,7 +375,7 @@ impl Disk for SimDisk {
         }
         let others = Area::ALL.map(|other| if other == area { 0 } else { self.live.get(other).len });
         if self.capacity.is_some_and(|room| others.iter().sum::<u64>().saturating_add(len) > room) {
-            return Err(DiskError::Full { area });
+            return Err(DiskError::full(area));
         }
         self.note(DiskStep::Reserve(area));
         self.operate(area, |disk| disk.set_len(area, len))?;

@@ -101,7 +101,7 @@ impl Root {
         let keys = root.role(Role::Root);
         let got = signed.count(Kind::Root, keys.keys.iter())?;
         if got < keys.threshold {
-            return Err(SignatureError::Threshold { got, want: keys.threshold }.into());
+            return Err(SignatureError::threshold(got, keys.threshold).into());
         }
         Ok(root)
     }
@@ -186,8 +186,7 @@ struct NamedRole {
 }
 
 fn read_keys(reader: &mut Reader<'_>) -> Result<Vec<PublicKey>, DecodeError> {
-    let count = reader.array("root keys", ROOT_KEYS_MAX)?;
-    (0..count).map(|_| PublicKey::decode(reader)).collect()
+    reader.list("root keys", ROOT_KEYS_MAX, PublicKey::decode)
 }
 
 fn read_roles<'b>(reader: &mut Reader<'b>) -> Result<[NamedRole; 4], DecodeError> {
@@ -197,8 +196,7 @@ fn read_roles<'b>(reader: &mut Reader<'b>) -> Result<[NamedRole; 4], DecodeError
         reader.array_of("role", 3)?;
         let threshold = reader.uint("threshold")?;
         let epoch = reader.uint("epoch")?;
-        let count = reader.array("role keys", ROLE_KEYS_MAX)?;
-        let ids = (0..count).map(|_| reader.byte_array("key id").map(KeyId)).collect::<Result<_, _>>()?;
+        let ids = reader.list("role keys", ROLE_KEYS_MAX, |reader| reader.byte_array("key id").map(KeyId))?;
         Ok(NamedRole { threshold, epoch, ids })
     };
     Ok([
@@ -215,25 +213,23 @@ fn bind(keys: Vec<PublicKey>, named: [NamedRole; 4]) -> Result<[RoleKeys; 4], Tr
     for key in keys {
         let id = key.id();
         if free.iter().any(|(other, _)| *other == id) {
-            return Err(TrustError::KeyTwice { key: id });
+            return Err(TrustError::key_twice(id));
         }
         free.push((id, Some(key)));
     }
     let mut take = |role: Role, named: &NamedRole| {
         let mut keys = Vec::new();
         for id in &named.ids {
-            let (_, slot) = free
-                .iter_mut()
-                .find(|(other, _)| other == id)
-                .ok_or(TrustError::KeyMissing { role, key: *id })?;
-            keys.push(slot.take().ok_or(TrustError::KeyTwice { key: *id })?);
+            let (_, slot) =
+                free.iter_mut().find(|(other, _)| other == id).ok_or(TrustError::key_missing(role, *id))?;
+            keys.push(slot.take().ok_or(TrustError::key_twice(*id))?);
         }
         let most = if role.is_online() { 1 } else { keys.len() };
         match usize::try_from(named.threshold) {
             Ok(threshold) if (1..=most).contains(&threshold) && threshold <= keys.len() => {
                 Ok(RoleKeys { threshold, epoch: named.epoch, keys })
             }
-            _ => Err(TrustError::Threshold { role, threshold: named.threshold, keys: keys.len() }),
+            _ => Err(TrustError::threshold(role, named.threshold, keys.len())),
         }
     };
     let [root, release, campaign, beacon] = &named;
@@ -244,7 +240,7 @@ fn bind(keys: Vec<PublicKey>, named: [NamedRole; 4]) -> Result<[RoleKeys; 4], Tr
         take(Role::Beacon, beacon)?,
     ];
     match free.iter().find(|(_, key)| key.is_some()) {
-        Some((id, _)) => Err(TrustError::KeyIdle { key: *id }),
+        Some((id, _)) => Err(TrustError::key_idle(*id)),
         None => Ok(roles),
     }
 }

@@ -9,7 +9,7 @@ use whimbrel_protocol::manifest::{
 };
 
 use crate::samples::{
-    content, ed25519_key, p256_key, release, root, sequence, sign_manifest, signed, source,
+    content, ed25519_key, p256_key, release, root, sequence, sign_manifest, signed, source, verified,
 };
 
 /// An envelope made of these parts, whatever they are.
@@ -242,6 +242,17 @@ fn the_text_can_go_and_the_signature_stays() {
 }
 
 #[test]
+fn a_text_that_nobody_can_read_is_refused_by_who_reads_it_and_not_by_a_device() {
+    let text = Text::from_bytes(&[0xff]);
+    for text in [Severable::Inline(text.clone()), Severable::<Text>::sever(text)] {
+        let envelope = verified(Content { text: Some(text), ..content() });
+        assert_eq!(envelope.manifest().walk(), Ok(()));
+        let refused = ManifestError::Malformed(DecodeError::Indefinite { at: 0 });
+        assert_eq!(envelope.manifest().languages(), Err(refused));
+    }
+}
+
+#[test]
 fn other_blocks_than_cose_sign1_are_refused() {
     let key = ed25519_key(1);
     let envelope = signed(&release(), &[]);
@@ -287,7 +298,7 @@ fn signatures_and_bytes_have_a_maximum() {
 
     // A text that leaves no room for a signature, and one that leaves no room for itself.
     let with_text = |bytes: usize| {
-        let text = Text(vec![LanguageText {
+        let text = Text::new(&[LanguageText {
             language: "en".into(),
             manifest: vec![(1, "x".repeat(bytes))],
             components: vec![],

@@ -280,7 +280,8 @@ fn a_raw_payload_is_as_long_as_its_image() {
 #[test]
 fn text_is_read_only_in_its_shape() {
     let text = crate::samples::text();
-    assert_eq!(Text::decode(&text.encode()), Ok(text));
+    let read = |bytes: &[u8]| Text::from_bytes(bytes).languages();
+    assert_eq!(read(text.bytes()).map(|languages| Text::new(&languages)), Ok(text));
     let table = [
         ("a0", DecodeError::Value { what: "text" }),
         ("a1 01 a0", DecodeError::Type { what: "language tag", at: 0 }),
@@ -294,7 +295,7 @@ fn text_is_read_only_in_its_shape() {
     ];
     for (bytes, error) in table {
         let bytes_of = hex::decode(bytes.replace(' ', "")).unwrap();
-        assert_eq!(Text::decode(&bytes_of), Err(error), "{bytes}");
+        assert_eq!(read(&bytes_of), Err(error), "{bytes}");
     }
     for (tag, good) in [
         ("en", true),
@@ -307,7 +308,7 @@ fn text_is_read_only_in_its_shape() {
     ] {
         let mut writer = Writer::new();
         writer.map(1).text(tag).map(0);
-        assert_eq!(Text::decode(writer.as_bytes()).is_ok(), good, "{tag}");
+        assert_eq!(read(writer.as_bytes()).is_ok(), good, "{tag}");
     }
 }
 

@@ -110,7 +110,7 @@ fn severable<T: Clone + std::fmt::Debug>(
 
 fn texts() -> impl Strategy<Value = Text> {
     ("\\PC{0,20}", "\\PC{0,20}").prop_map(|(one, two)| {
-        Text(vec![LanguageText {
+        Text::new(&[LanguageText {
             language: "en".into(),
             manifest: vec![(1, one)],
             components: vec![(ComponentId::app(), vec![(3, two.clone()), (8, two)])],

@@ -6,7 +6,7 @@ use whimbrel_protocol::cose::{Accept, SignatureError};
 use whimbrel_protocol::envelope::{Envelope, VerifyError};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::{
-    Feature, Identity, Interpreter, Manifest, ManifestError, Procedure, Section, Severable, Step, consts,
+    Feature, Identity, Interpreter, Manifest, ManifestError, Procedure, Section, Step, consts,
 };
 
 use crate::samples::{draft_key, vector, vector_text};
@@ -171,11 +171,10 @@ fn severed_members_of_example_2_are_read_and_the_text_can_go() {
     let whole = vector("manifest-spec/example2.signed.hex");
     let mut envelope =
         Envelope::decode(&whole).unwrap().verify_with_keys(&[draft_key()], 1, Accept::WITH_ES256).unwrap();
-    let content = envelope.manifest().content();
-    assert!(content.section(Section::Install).unwrap().is_some());
-    let text = content.text.as_ref().and_then(Severable::get).unwrap();
-    assert!(text.0[0].manifest[0].1.starts_with("## Example 2:"));
-    assert_eq!(text.0[0].components[0].1[0], (3, "arm.com".into()));
+    assert!(envelope.manifest().content().section(Section::Install).unwrap().is_some());
+    let text = envelope.manifest().languages().unwrap();
+    assert!(text[0].manifest[0].1.starts_with("## Example 2:"));
+    assert_eq!(text[0].components[0].1[0], (3, "arm.com".into()));
     let digest = envelope.digest();
     envelope.strip_text();
     assert!(envelope.bytes().len() < whole.len());

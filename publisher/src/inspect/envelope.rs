@@ -5,7 +5,7 @@ use whimbrel_protocol::envelope::{Envelope, Unverified, VerifyError};
 use whimbrel_protocol::manifest::consts::text::{
     COMPONENT_VERSION, MANIFEST_DESCRIPTION, MODEL_INFO, UPDATE_DESCRIPTION, VENDOR_DOMAIN,
 };
-use whimbrel_protocol::manifest::{Manifest, Payload, Section, Severable, Text, version_text};
+use whimbrel_protocol::manifest::{Manifest, ManifestError, Payload, Section, version_text};
 use whimbrel_protocol::trust::{Role, Root};
 
 use super::document::number_name;
@@ -45,7 +45,7 @@ fn describe(envelope: &Envelope<Unverified>, root: Option<&Root>) -> Result<Fiel
         Value::Fields(fields)
     });
     fields.add("images", images.collect::<Vec<_>>());
-    fields.extend(texts(&manifest));
+    fields.extend(texts(&manifest)?);
     let components = manifest.content().components.iter().map(|id| id.to_string().into());
     fields.add("components", components.collect::<Vec<Value>>());
     fields.add("sections", sections(&manifest));
@@ -98,10 +98,10 @@ pub(super) fn describe_payload(payload: &Payload) -> Fields {
 }
 
 /// The text in its first language, if the envelope has it. Devices never act on it.
-fn texts(manifest: &Manifest) -> Fields {
-    let text: Option<&Text> = manifest.content().text.as_ref().and_then(Severable::get);
-    let Some(language) = text.and_then(|text| text.0.first()) else {
-        return Fields::new().with("text", Value::None);
+fn texts(manifest: &Manifest) -> Result<Fields, ManifestError> {
+    let languages = manifest.languages()?;
+    let Some(language) = languages.first() else {
+        return Ok(Fields::new().with("text", Value::None));
     };
     let component = language.components.first().map(|(_, texts)| texts);
     let all = language.manifest.iter().chain(component.into_iter().flatten());
@@ -119,7 +119,7 @@ fn texts(manifest: &Manifest) -> Fields {
             fields.add(name, text.as_str());
         }
     }
-    Fields::new().with("text", fields)
+    Ok(Fields::new().with("text", fields))
 }
 
 fn sections(manifest: &Manifest) -> Vec<Value> {

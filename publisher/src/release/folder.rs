@@ -48,7 +48,8 @@ impl ReleaseFolder {
         }
     }
 
-    /// The manifest. Its digest is right and devices take its commands, but nobody has checked who signed it.
+    /// The manifest. Its digest is right, its text can be read and devices take its commands, but nobody has checked
+    /// who signed it.
     ///
     /// # Errors
     /// [`ReleaseError::Envelope`], [`ReleaseError::Refused`].
@@ -58,6 +59,7 @@ impl ReleaseFolder {
         if manifest.digest() != self.envelope.claimed_digest() {
             return Err(wrong(whimbrel_protocol::envelope::VerifyError::Digest));
         }
+        manifest.languages().map_err(|source| wrong(source.into()))?;
         manifest.walk().map_err(|source| ReleaseError::Refused { path: self.path.clone(), source })?;
         Ok(manifest)
     }

@@ -60,12 +60,10 @@ pub fn verify(
     bases: &[StoredImage],
     progress: Progress<'_>,
 ) -> Result<Verification, ReleaseError> {
-    let verified = release
-        .envelope
-        .clone()
-        .verify(root, Accept::STRICT)
-        .map_err(|source| ReleaseError::Envelope { path: release.path.clone(), source })?;
+    let wrong = |source| ReleaseError::Envelope { path: release.path.clone(), source };
+    let verified = release.envelope.clone().verify(root, Accept::STRICT).map_err(wrong)?;
     let manifest = verified.manifest().clone();
+    manifest.languages().map_err(|source| wrong(source.into()))?;
     manifest.walk().map_err(|source| ReleaseError::Refused { path: release.path.clone(), source })?;
     let role = root.role(Role::Release);
     let signers = role.keys.iter().filter(|key| has_signed(&release.envelope, key));

@@ -1,6 +1,8 @@
 //! `whimbrel release sign`, `tbs`, `attach`: here and on another machine.
 
 use whimbrel_protocol::cose::SigningKey;
+use whimbrel_protocol::envelope::Envelope;
+use whimbrel_protocol::manifest::{Content, Manifest, Severable, Text};
 use whimbrel_publisher::keys::public_bytes;
 
 use crate::support::{Place, build_args, ed25519, p256, root, text};
@@ -193,6 +195,22 @@ fn nothing_but_a_release_that_devices_take_is_signed() {
     }
     let line = place.run(["release", "sign", "example4", "--key", "0.cose"]).line();
     assert!(line.contains("devices would refuse this manifest"), "{line}");
+}
+
+#[test]
+fn a_release_with_a_text_that_nobody_can_read_is_not_signed() {
+    let (place, _) = two_of_three();
+    let envelope = Envelope::decode(&place.read("r/release.suit")).unwrap();
+    let manifest = envelope.unverified_manifest().unwrap();
+    let text = Severable::<Text>::sever(Text::from_bytes(&[0xa0]));
+    let content = Content { text: Some(text), ..manifest.content().clone() };
+    let envelope = Envelope::unsigned(&Manifest::new(content).unwrap()).unwrap();
+    place.write("r/release.suit", envelope.bytes());
+    let before = place.files();
+    let line = place.run(["release", "sign", "r", "--key", "0.cose"]).line();
+    assert!(line.contains("manifest is malformed: text has a value that is not allowed"), "{line}");
+    assert!(place.files() == before);
+    assert!(place.run(["inspect", "r/release.suit"]).line().contains("manifest is malformed"));
 }
 
 #[test]

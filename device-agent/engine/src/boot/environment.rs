@@ -187,7 +187,7 @@ impl EnvironmentBoot {
         disk.drop_cache(Area::BootEnvironment)?;
         match self.load(disk)? {
             Some(found) if found == *environment => Ok(()),
-            _ => Err(DiskError::Failed { area: Area::BootEnvironment }),
+            _ => Err(DiskError::failed(Area::BootEnvironment)),
         }
     }
 

@@ -244,7 +244,7 @@ impl Apply {
     /// [`PayloadFailure`].
     pub(super) fn finish(&mut self, disk: &mut impl Disk) -> Result<Digest, PayloadFailure> {
         if self.is_broken {
-            return Err(DiskError::Failed { area: Area::Staging }.into());
+            return Err(DiskError::failed(Area::Staging).into());
         }
         if self.is_useless {
             return Err(PayloadFailure::Malformed);
@@ -270,7 +270,7 @@ impl Apply {
         bytes: &[u8],
     ) -> Result<(), DiskError> {
         if self.is_broken {
-            return Err(DiskError::Failed { area: Area::Staging });
+            return Err(DiskError::failed(Area::Staging));
         }
         let result = self.try_take(disk, first, bytes);
         self.is_broken = result.is_err();
@@ -284,7 +284,7 @@ impl Apply {
             let len = usize::try_from(self.layout.chunk_len(chunk)).unwrap_or(0);
             let Some((part, after)) = rest.split_at_checked(len).filter(|_| len > 0) else {
                 let end = self.layout.byte_range(first).start + bytes.len() as u64;
-                return Err(DiskError::Range { area: Area::Staging, len: self.layout.transfer_size(), end });
+                return Err(DiskError::range(Area::Staging, self.layout.transfer_size(), end));
             };
             if !self.held.contains(chunk) && (!self.is_useless || self.is_whole()) {
                 self.keep(disk, chunk, part)?;
@@ -306,7 +306,7 @@ impl Apply {
         }
         if !self.may_hold(chunk) {
             let end = self.layout.byte_range(chunk).end;
-            return Err(DiskError::Range { area: Area::Staging, len: self.ring_bytes, end });
+            return Err(DiskError::range(Area::Staging, self.ring_bytes, end));
         }
         let place = self.place(self.layout.byte_range(chunk).start);
         disk.write(Area::Staging, place, bytes)

@@ -64,7 +64,7 @@ impl Download {
 
 /// What a request gets that does not belong here now.
 fn out_of_turn(area: Area) -> DiskError {
-    DiskError::Failed { area }
+    DiskError::failed(area)
 }
 
 impl<D: Disk, B: BootControl> Storage<D, B> {
@@ -81,7 +81,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         }
         if !codecs().contains(opening.transfer.codec) {
             // Said like this, a patch is passed over for what the manifest names next.
-            return Err(DiskError::Full { area: Area::Staging });
+            return Err(DiskError::full(Area::Staging));
         }
         let area = match opening.transfer.codec {
             Codec::Raw => slot.area(),
@@ -115,7 +115,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         };
         let len = self.disk.len(base)?;
         if len < base_image.size {
-            return Err(DiskError::Range { area: base, len, end: base_image.size });
+            return Err(DiskError::range(base, len, base_image.size));
         }
         let image = ImageId { digest: opening.image, size: opening.image_size };
         let what = Applying { base, base_image, slot: download.slot.area(), image, memory };
@@ -255,7 +255,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         let (start, len) = (layout.byte_range(first).start, layout.transfer_size());
         let end = start.saturating_add(bytes.len() as u64);
         if end > len {
-            return Err(DiskError::Range { area: download.area, len, end });
+            return Err(DiskError::range(download.area, len, end));
         }
         match self.apply.as_mut().filter(|apply| apply.is_streaming()) {
             Some(apply) => apply.take_chunks(&mut self.disk, first, bytes),

@@ -186,7 +186,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             last.envelope.reserve(&mut disk)?;
         }
         disk.reserve(Area::Journal, JOURNAL_BYTES)?;
-        let state = boot.read(&mut disk)?.ok_or(DiskError::Failed { area: Area::BootEnvironment })?;
+        let state = boot.read(&mut disk)?.ok_or(DiskError::failed(Area::BootEnvironment))?;
         Ok(Self {
             disk,
             tries: options.tries.max(1),
@@ -352,7 +352,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
     fn save_record(&mut self, bytes: &[u8]) -> Result<(), DiskError> {
         if bytes.len() > RECORD_BYTES_MAX {
             let end = bytes.len() as u64;
-            return Err(DiskError::Range { area: Area::Record, len: RECORD_BYTES_MAX as u64, end });
+            return Err(DiskError::range(Area::Record, RECORD_BYTES_MAX as u64, end));
         }
         self.record.write(&mut self.disk, bytes)
     }

@@ -74,7 +74,7 @@ impl Pages {
     ) -> Result<(), DiskError> {
         let place = place(layout, page).filter(|(_, len)| *len == bytes.len());
         let Some((offset, _)) = place else {
-            return Err(DiskError::Range { area: Area::Index, len: 0, end: bytes.len() as u64 });
+            return Err(DiskError::range(Area::Index, 0, bytes.len() as u64));
         };
         disk.write(Area::Index, offset, bytes)?;
         self.unflushed = true;

@@ -148,11 +148,7 @@ impl Progress {
         if let Some(state) = state {
             let place = self.newest.map_or(0, |newest| 1 - newest);
             let at = self.state_at(place);
-            let range = DiskError::Range {
-                area: Area::Progress,
-                len: self.area_bytes(),
-                end: at + state.len() as u64,
-            };
+            let range = DiskError::range(Area::Progress, self.area_bytes(), at + state.len() as u64);
             if state.len() as u64 > self.state_bytes_max {
                 return Err(range);
             }
