@@ -121,7 +121,7 @@ impl DeviceSession {
     ///
     /// `root` is the pinned root, verified; `record` what was saved last (default for a new device);
     /// `envelope` the one kept with the target slot, if any; `today` the host's calendar clock or build time,
-    /// whichever is later.
+    /// whichever is later. It dates reports until the service has answered, and decides nothing.
     #[must_use]
     pub fn new(
         config: SessionConfig,
@@ -132,6 +132,7 @@ impl DeviceSession {
         now: Instant,
         today: UnixTime,
     ) -> Self {
+        let today = today.max(root.issued);
         let mut session = Self {
             documents: Documents::of(&record, root),
             work: Work::new(&record, boot, envelope),
@@ -153,6 +154,7 @@ impl DeviceSession {
             Input::Disconnected => self.disconnected(),
             Input::Message { channel, payload } => self.message(channel, payload),
             Input::Activity => self.link.heard(self.context.now),
+            Input::Foreign { bytes } => self.foreign(bytes),
             Input::WallClock(time) => self.context.raise_calendar(time),
             Input::Stored { op, result } => self.stored(op, result),
             Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),
@@ -205,6 +207,12 @@ impl DeviceSession {
             bytes_received,
             bytes_twice,
         })
+    }
+
+    /// Until when the deployment, or the order that rules, waits; `None` if it is not deferred.
+    #[must_use]
+    pub fn deferred_until(&self) -> Option<Instant> {
+        self.work.deferred_until()
     }
 
     /// The measured rate of the link in bytes per second, if there is one.
@@ -292,12 +300,14 @@ impl DeviceSession {
     }
 
     fn connected(&mut self) {
+        self.context.forget_clock();
         self.link.connected(&mut self.context);
         self.work.endings.publish_oldest_report(&mut self.context);
         self.hello();
     }
 
     fn disconnected(&mut self) {
+        self.context.forget_clock();
         self.link.disconnected(self.context.now);
         self.work.disconnected(&mut self.context);
     }
