@@ -201,7 +201,7 @@ impl Link {
     /// Counts bytes that nobody asked for, and hangs up when they get too many.
     pub(super) fn unasked(&mut self, cx: &mut Context, len: usize) {
         let before = self.unsolicited;
-        self.unsolicited += len as u64;
+        self.unsolicited = self.unsolicited.saturating_add(len as u64);
         if self.unsolicited > UNSOLICITED_BYTES_MAX && before <= UNSOLICITED_BYTES_MAX {
             cx.tell(Event::Flooded { bytes: self.unsolicited });
             cx.outputs.disconnect();

@@ -184,17 +184,25 @@ impl DeviceSession {
         self.work.state().0
     }
 
-    /// The deployment in progress, or how the last one ended; `None` if there was none yet.
+    /// The deployment in progress, the order whose start is waited for, or how the last deployment ended; `None` if
+    /// there was none yet.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         let (state, deferred, failure) = self.work.state();
         let record = self.record();
-        let (campaign, attempt) = match (&record.deployment, record.outcomes.last()) {
-            (Some(deployment), _) => (deployment.order.campaign, deployment.order.attempt),
-            (None, Some(past)) => (past.campaign, past.attempt),
-            (None, None) => return None,
+        // Nothing has begun yet, and the order that rules is waited for.
+        let awaited = self.documents.ruling(self.context.config.class).filter(|_| deferred.is_some());
+        let mut ledger = self.work.ledger(record);
+        let (campaign, attempt) = match (&record.deployment, awaited, record.outcomes.last()) {
+            (Some(deployment), ..) => (deployment.order.campaign, deployment.order.attempt),
+            (None, Some(ruling), _) => {
+                ledger = (0, 0);
+                (ruling.order.campaign, ruling.order.attempt)
+            }
+            (None, None, Some(past)) => (past.campaign, past.attempt),
+            (None, None, None) => return None,
         };
-        let (bytes_received, bytes_twice) = self.work.ledger(record);
+        let (bytes_received, bytes_twice) = ledger;
         let (chunks_held, chunks) = self.work.progress();
         Some(Status {
             campaign,

@@ -283,3 +283,26 @@ fn a_campaign_that_does_not_rule_ends_no_wait() {
     assert_eq!(pair.device.status().unwrap().deferred, Some(DeferReason::Room));
     assert_eq!(pair.device.deferred_until(), until);
 }
+
+/// People at the device and at the service see what it waits for, also if it has never done anything before.
+#[test]
+fn a_device_that_waits_for_its_start_names_the_order_that_it_waits_for() {
+    let mut pair = idle();
+    let statuses = Rc::new(RefCell::new(Vec::new()));
+    let notes = statuses.clone();
+    pair.tap = Some(Box::new(move |_, packet| {
+        if let Ok(Request::Status(status)) = Request::decode(&packet.payload) {
+            notes.borrow_mut().push(status);
+        }
+        vec![packet]
+    }));
+    let release = release(&pair, 1);
+    let first =
+        document(&pair, Wait::Window, &release, OrderOptions { campaign: 7, attempt: 3, ..options(1) });
+    pair.put_campaign(1, first);
+    pair.run(5_000, |_| false);
+    let status = pair.device.status().unwrap();
+    assert_eq!((status.campaign.0, status.attempt), ([7; 8], 3));
+    assert_eq!((status.state, status.deferred), (State::Deferred, Some(DeferReason::Window)));
+    assert_eq!(*statuses.borrow(), [status]);
+}
