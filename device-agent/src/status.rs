@@ -25,6 +25,8 @@ pub struct StatusView {
     pub state: String,
     /// While deferred: for what. After a failure: why.
     pub reason: Option<String>,
+    /// While deferred: seconds until it is looked at again.
+    pub deferred_s: Option<u64>,
     /// Parts of the payload that are here, in percent; none before its size is known.
     pub percent: Option<u64>,
     /// How the image on its way, or the last one, is carried: `raw`, `lzma`, `patch`; none before that is known.
@@ -199,6 +201,11 @@ impl StatusView {
         (self.bytes_received, self.bytes_twice) = (status.bytes_received, status.bytes_twice);
     }
 
+    /// Takes over for how long, in milliseconds, the deployment waits. A second that is begun counts.
+    pub(crate) fn wait_for(&mut self, ms: Option<u64>) {
+        self.deferred_s = ms.map(|ms| ms.div_ceil(1000));
+    }
+
     /// Takes over how far the image is on its way: `chunks` of its payload, as they were known last, and the measured
     /// `rate` in bytes per second.
     pub(crate) fn advance(&mut self, state: State, chunks: Option<Chunks>, rate: Option<u64>) {
@@ -229,7 +236,9 @@ impl StatusView {
             line("key", fingerprint.clone());
         }
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-        line("state", format!("{}{reason}", self.state));
+        let again =
+            self.deferred_s.map_or_else(String::new, |seconds| format!(", looked at again in {seconds} s"));
+        line("state", format!("{}{reason}{again}", self.state));
         if let Some(campaign) = &self.campaign {
             let attempt = self.attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
             line("campaign", format!("{campaign}{attempt}"));
@@ -369,6 +378,7 @@ mod tests {
             bytes_twice: 200,
             rate_bytes_per_s: Some(500),
             command_latency_ms: Some(80),
+            deferred_s: Some(42),
             campaign: Some(campaign_name("00")),
             attempt: Some(2),
             running: RunningView {
@@ -386,7 +396,7 @@ mod tests {
         let lines = [
             "device    d1",
             "key       ab12",
-            "state     deferred: hook",
+            "state     deferred: hook, looked at again in 42 s",
             "campaign  local, attempt 2",
             "progress  25 %",
             "payload   patch, 4000 bytes",

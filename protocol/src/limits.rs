@@ -125,6 +125,9 @@ pub const WINDOW_BYTES_MIN: u64 = 8 * 1024;
 pub const WINDOW_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that a device takes in one connection without having asked for them before it hangs up.
 pub const UNSOLICITED_BYTES_MAX: u64 = 128 * 1024;
+/// Documents that are no news and come in one connection before the bytes of more of them count as not asked for: as
+/// many as a device has retained topics, and a few more.
+pub const REPLAYS_MAX: u32 = 16;
 /// Longest wait that a refusal can ask for, in seconds.
 pub const RETRY_AFTER_MAX_S: u32 = 3600;
 /// Smallest flush group, in bytes.

@@ -43,7 +43,7 @@ impl Instant {
     }
 }
 
-/// Seconds since 1970-01-01 00:00 UTC. Only expiry checks look at it, and only as a lower bound.
+/// Seconds since 1970-01-01 00:00 UTC. Only what expires or has a start time is judged by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(u64);
 

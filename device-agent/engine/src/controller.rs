@@ -36,7 +36,12 @@ pub enum Input<'a> {
     },
     /// Bytes arrived that do not complete a message yet, on links that can tell.
     Activity,
-    /// The calendar clock was read. It is only ever a lower bound.
+    /// A message arrived on a topic that is none of the device's. Its bytes count as not asked for.
+    Foreign {
+        /// Bytes of its payload.
+        bytes: usize,
+    },
+    /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
     /// A person at the device asks to look for news now.
     Check,
@@ -182,6 +187,7 @@ impl Controller {
             }
             Input::Message { channel, payload } => SessionInput::Message { channel, payload },
             Input::Activity => SessionInput::Activity,
+            Input::Foreign { bytes } => SessionInput::Foreign { bytes },
             Input::WallClock(time) => SessionInput::WallClock(time),
             Input::Check => SessionInput::Check,
             Input::Timeout => SessionInput::Timeout,

@@ -123,12 +123,13 @@ impl Agent<'_> {
             let chunks = self.payload.and_then(|payload| payload.chunks);
             view.advance(status.state, chunks, session.rate());
         }
+        let now = self.around.clock.now();
+        view.wait_for(session.deferred_until().map(|until| until.millis_since(now)));
         let deployment = session.record().deployment.as_ref();
         view.release = deployment.map(|deployment| deployment.order.release.to_hex());
         view.rate_bytes_per_s = session.rate();
         let window = self.around.config.download.window_bytes_max;
         view.command_latency_ms = session.rate().map(|rate| window * 1000 / rate.max(1));
-        let now = self.around.clock.now();
         view.link = Some(LinkView {
             up: self.uplink.is_some(),
             for_s: now.millis_since(self.link_since) / 1000,

@@ -269,6 +269,7 @@ impl<'s> Agent<'s> {
                     None => {
                         self.around.counters.reject("foreign-topic");
                         warn!(bytes = payload.len(), reason = "foreign-topic", "message rejected");
+                        self.feed(Input::Foreign { bytes: payload.len() });
                     }
                 }
             }

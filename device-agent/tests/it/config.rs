@@ -164,6 +164,34 @@ fn a_user_name_changes_the_client_id_and_a_setting_decides_otherwise() {
     assert_eq!(client_id(&["broker.client-id-suffix=-ota"]), "m-1-ota");
 }
 
+/// `release build` reads them by the same rule: a device that reads them otherwise would match no release.
+#[test]
+fn vendor_and_class_are_read_by_the_rule_by_which_releases_name_them() {
+    let load = |from: &str, to: &str| {
+        let folder = Folder::with(&MINIMAL.replace(from, to));
+        let config = Config::load(&folder.sources()).map_err(|error| error.to_string());
+        config.map(|config| (config.device.vendor, config.device.class))
+    };
+    let id = "000102030405060708090a0b0c0d0e0f";
+    let capitals = id.to_uppercase();
+    for name in ["example.org", id, &capitals, "Example.com", "localhost", "a_b.com", &id[1..]] {
+        let read = load("example.com", name);
+        assert_eq!(read.ok().map(|(vendor, _)| vendor), VendorId::named(name), "{name}");
+    }
+    let vendor = VendorId::from_domain("example.com");
+    for name in ["meter", "Zähler 2 (NB-IoT)", id, &capitals, &id[1..], "gateway ", " gateway"] {
+        let read = load("gateway", name);
+        assert_eq!(read.ok().map(|(_, class)| class), ClassId::named(vendor, name), "{name}");
+    }
+    for (from, to, says) in [
+        ("example.com", "Example.com", "device.vendor = \"Example.com\": must be a domain in lower case"),
+        ("gateway", "gateway ", "device.class = \"gateway \": must be a name of 1 to 64 visible characters"),
+    ] {
+        let line = load(from, to).unwrap_err();
+        assert!(line.contains(says), "{line}");
+    }
+}
+
 #[test]
 fn wrong_files_get_one_line_that_names_the_place_and_what_would_be_right() {
     for (text, says) in [

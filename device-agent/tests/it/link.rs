@@ -9,6 +9,7 @@ use whimbrel_agent::clock::Clock;
 use whimbrel_agent::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
 
 use crate::broker::Mosquitto;
+use crate::rig::Device;
 
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const NOT_AUTHORIZED: [u8; 4] = [0x20, 2, 0, 5];
@@ -344,4 +345,27 @@ fn user_and_password_reach_the_broker_and_the_password_is_read_anew_each_time() 
             }
         }
     });
+}
+
+/// A broker that is not believed may send what it likes; this one would go on for ever. Nothing of it is for the device.
+#[test]
+fn the_agent_hangs_up_on_a_broker_that_sends_too_much_on_topics_that_are_none_of_the_devices() {
+    let (told, received) = std::sync::mpsc::channel();
+    let port = scripted(vec![Box::new(move |mut stream| {
+        read_packet(&mut stream);
+        stream.write_all(&CONNACK).unwrap();
+        let packet = publish_packet("ota/d/another/c", &[0; 1000]);
+        let mut sent = 0;
+        // The agent and the two ends of the connection hold some megabytes at most.
+        while sent < 100_000_000 && stream.write_all(&packet).is_ok() {
+            sent += packet.len();
+        }
+        told.send(sent).unwrap();
+    })]);
+    let mut device = Device::new(&whimbrel_protocol::testing::Fixture::new(), port);
+    device.start();
+    let sent = received.recv_timeout(Duration::from_secs(120)).unwrap();
+    assert!((128 * 1024..100_000_000).contains(&sent), "{sent}");
+    let status = device.wait_for("it hung up", |status| status["counters"]["floods"] == 1);
+    assert!(status["rejected"]["foreign-topic"].as_u64().unwrap() > 128, "{status}");
 }

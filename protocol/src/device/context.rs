@@ -20,7 +20,11 @@ use crate::topic::Channel;
 pub(super) struct Context {
     pub(super) config: SessionConfig,
     pub(super) now: Instant,
-    pub(super) calendar: Calendar,
+    /// The device's own calendar.
+    calendar: Calendar,
+    /// The service's clock, as the last answer to a hello of this connection gave it. Nothing else says what has
+    /// expired or may begin, and it ends with the connection.
+    clock: Option<Calendar>,
     pub(super) saving: Saving,
     pub(super) outputs: Outputs,
     pub(super) jitter: Jitter,
@@ -31,12 +35,12 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(config: SessionConfig, record: Record, now: Instant, today: UnixTime) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = config.seed;
-        let floor = today.max(record.time);
         Self {
             jitter: Jitter::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
             config,
             now,
-            calendar: Calendar { floor, at: now },
+            calendar: Calendar { floor: today, at: now },
+            clock: None,
             saving: Saving::new(record),
             outputs: Outputs::default(),
             nonces: 0,
@@ -70,14 +74,35 @@ impl Context {
         self.saving.save(self.now, &mut self.outputs)
     }
 
-    /// The calendar time. It may be later in truth, and is never earlier.
+    /// The calendar time that is shown to people: the service's, or else the device's own, which may be later in
+    /// truth. Nothing is decided by it.
     pub(super) fn today(&self) -> UnixTime {
-        self.calendar.today(self.now)
+        self.clock().unwrap_or_else(|| self.calendar.today(self.now))
     }
 
-    /// The service's clock, or the host's, was read.
+    /// The host's clock was read.
     pub(super) fn raise_calendar(&mut self, time: UnixTime) {
         self.calendar.raise(self.now, time);
+    }
+
+    /// The service's time, if it answered a hello in this connection.
+    pub(super) fn clock(&self) -> Option<UnixTime> {
+        self.clock.as_ref().map(|clock| clock.today(self.now))
+    }
+
+    /// When it will be `time` by the service's clock. `None` until it answers in this connection.
+    pub(super) fn when(&self, time: UnixTime) -> Option<Instant> {
+        self.clock.as_ref().map(|clock| clock.when(time))
+    }
+
+    /// The service's clock came with an answer. A later answer sets it anew, also back.
+    pub(super) const fn set_clock(&mut self, time: UnixTime) {
+        self.clock = Some(Calendar { floor: time, at: self.now });
+    }
+
+    /// The connection ended, and the service's clock with it.
+    pub(super) const fn forget_clock(&mut self) {
+        self.clock = None;
     }
 
     /// The end of a wait of `ms` milliseconds and up to a quarter more, so that devices do not keep step.
@@ -111,9 +136,9 @@ impl Context {
     }
 }
 
-/// The calendar, as a lower bound that never runs backwards.
+/// A calendar that goes on with the host's monotonic clock.
 #[derive(Debug)]
-pub(super) struct Calendar {
+struct Calendar {
     floor: UnixTime,
     at: Instant,
 }
@@ -123,6 +148,7 @@ impl Calendar {
         self.floor.plus_secs(now.millis_since(self.at) / 1000)
     }
 
+    /// A calendar that is only ever a lower bound does not run backwards.
     fn raise(&mut self, now: Instant, time: UnixTime) {
         let known = self.today(now);
         if time > known {
@@ -130,8 +156,8 @@ impl Calendar {
         }
     }
 
-    /// When it will be `time`, at the latest.
-    pub(super) fn when(&self, time: UnixTime) -> Instant {
+    /// When it will be `time`.
+    fn when(&self, time: UnixTime) -> Instant {
         let wait_s = time.as_secs().saturating_sub(self.floor.as_secs());
         self.at.plus_millis(wait_s.saturating_mul(1000))
     }

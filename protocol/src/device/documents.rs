@@ -33,7 +33,7 @@ pub(super) struct Documents {
 /// What a document that was accepted means for the link.
 #[derive(Debug)]
 pub(super) enum Taken {
-    /// Nothing: it was here before.
+    /// Nothing: it was here before. Its bytes may count as not asked for.
     Known,
     /// It answers a hello, if it has the right nonce.
     Answer(HelloAnswer),
@@ -119,7 +119,7 @@ impl Documents {
         if !is_news(cx.record(), &Scope::Assignment, &assignment.validity, payload)? {
             return Ok(Taken::Known);
         }
-        self.enter(cx, channel, Scope::Assignment, &assignment.validity, payload);
+        self.enter(cx, channel, Scope::Assignment, assignment.validity.version, payload);
         let groups = &assignment.groups;
         self.campaigns.retain(|campaign| groups.contains(&campaign.group));
         let floor = assignment.order.as_ref().map_or(0, |order| floor_of(order, cx.config.class));
@@ -155,7 +155,7 @@ impl Documents {
         if !is_news(cx.record(), &scope, &campaign.validity, payload)? {
             return Ok(Taken::Known);
         }
-        self.enter(cx, channel, scope, &campaign.validity, payload);
+        self.enter(cx, channel, scope, campaign.validity.version, payload);
         let floor = floor_of(&campaign.order, cx.config.class);
         cx.change(|record| {
             record.campaigns.retain(|(group, _)| *group != campaign.group);
@@ -179,7 +179,7 @@ impl Documents {
         if !is_news(cx.record(), &Scope::Beacon, &beacon.validity, payload)? {
             return Ok(Taken::Known);
         }
-        self.enter(cx, channel, Scope::Beacon, &beacon.validity, payload);
+        self.enter(cx, channel, Scope::Beacon, beacon.validity.version, payload);
         self.beacon_expires = Some(beacon.validity.expires);
         self.stale = false;
         let behind = self.groups().iter().any(|group| {
@@ -191,16 +191,14 @@ impl Documents {
         Ok(Taken::Beacon { ask_within_ms: ask.then_some(ANNOUNCED_MS) })
     }
 
-    /// Enters the highest version of a scope and the time that was signed with it.
-    fn enter(&self, cx: &mut Context, channel: &Channel, scope: Scope, validity: &Validity, payload: &[u8]) {
-        let &Validity { version, issued, .. } = validity;
+    /// Enters the highest version of a scope. The times in a document set no clock: a service whose clock was wrong
+    /// for a moment would otherwise have spoiled every later document, for good.
+    fn enter(&self, cx: &mut Context, channel: &Channel, scope: Scope, version: u64, payload: &[u8]) {
         let entry = ScopeVersion { scope, version, payload: Digest::of(payload).short() };
-        cx.raise_calendar(issued);
         cx.change(|record| {
             record.scopes.retain(|known| known.scope != entry.scope);
             make_room(record, self.groups());
             record.scopes.push(entry);
-            record.time = record.time.max(issued);
         });
         cx.tell(Event::DocumentTaken { channel: channel.clone(), version });
     }
@@ -213,7 +211,7 @@ impl Documents {
 
     pub(super) fn set_timers(&self, cx: &Context, timers: &mut Timers) {
         let expires = self.beacon_expires.filter(|_| !self.stale);
-        timers.set(Timer::BeaconExpiry, expires.map(|expires| cx.calendar.when(expires)));
+        timers.set(Timer::BeaconExpiry, expires.and_then(|expires| cx.when(expires)));
     }
 }
 

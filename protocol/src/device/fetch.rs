@@ -84,6 +84,16 @@ impl Downloading {
         self.paused.map(|(_, reason)| reason)
     }
 
+    /// Until when nothing is asked for.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused.map(|(until, _)| until)
+    }
+
+    /// What the pause was for does not rule any more. The next refusal waits for longer all the same.
+    pub(super) const fn end_pause(&mut self) {
+        self.paused = None;
+    }
+
     /// Bytes received, and received twice, of everything that was fetched in the deployment.
     pub(super) fn ledger(&self) -> (u64, u64) {
         let (received, twice) = self.before;

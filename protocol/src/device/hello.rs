@@ -1,6 +1,8 @@
 //! Hello: a device says what it has, and the signed answer says what is current. This file decides when to say it,
 //! compares the answer with what is held, and counts how long no answer came.
 
+use alloc::vec::Vec;
+
 use super::config::Running;
 use super::context::Context;
 use super::ending::oldest_report;
@@ -8,7 +10,7 @@ use super::event::{Event, Reason};
 use super::record::{Record, Scope};
 use crate::ids::{GroupName, Nonce};
 use crate::message::{GroupVersion, Hello, HelloAnswer};
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 use crate::version::PROTOCOL_VERSION;
 
 /// The hellos of a connection, with two counts that outlive it.
@@ -22,11 +24,18 @@ pub(super) struct Hellos {
     /// the wait before the next.
     fruitless: u32,
     /// What the last answer of this connection said is current.
-    current: Option<HelloAnswer>,
+    current: Option<Current>,
     /// Everything that the last answer named has arrived.
     in_step: bool,
     /// Milliseconds connected without an answer, before this connection.
     unanswered_ms: u64,
+}
+
+#[derive(Debug)]
+struct Current {
+    /// The version of the assignment.
+    assignment: u64,
+    groups: Vec<GroupVersion>,
 }
 
 #[derive(Debug)]
@@ -56,9 +65,9 @@ impl Hellos {
         *self = Self { fruitless: self.fruitless, unanswered_ms, ..Self::default() };
     }
 
-    /// The service's clock, if it answered in this connection.
-    pub(super) fn answered(&self) -> Option<UnixTime> {
-        self.current.as_ref().map(|answer| answer.time)
+    /// Whether the service answered in this connection.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Milliseconds connected without an answer, before this connection.
@@ -137,13 +146,13 @@ impl Hellos {
                 return Err(Reason::WrongNonce);
             }
         };
-        cx.raise_calendar(answer.time);
+        cx.set_clock(answer.time);
         cx.tell(Event::Answered { time: answer.time });
         if answer.root > root {
             cx.tell(Event::RootOutdated { held: root, current: answer.root });
         }
         self.unanswered_ms = 0;
-        self.current = Some(answer);
+        self.current = Some(Current { assignment: answer.assignment, groups: answer.groups });
         self.again_at = Some(cx.now.plus_millis(DOCUMENTS_MS));
         Ok(cx.now.millis_since(asked.at))
     }

@@ -28,7 +28,12 @@ pub enum Input<'a> {
     },
     /// Bytes arrived that do not complete a message yet. For links that can tell.
     Activity,
-    /// The calendar clock was read. Only ever a lower bound.
+    /// A message arrived on a topic that is none of the device's. Its bytes count as not asked for.
+    Foreign {
+        /// Bytes of its payload.
+        bytes: usize,
+    },
+    /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
     /// A [`StoreOp`] is done.
     Stored {

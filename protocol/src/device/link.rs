@@ -12,9 +12,9 @@ use super::timer::{Timer, Timers};
 use super::work::Refused;
 use crate::cose::{Kind, sign_attached};
 use crate::ids::GroupName;
-use crate::limits::UNSOLICITED_BYTES_MAX;
+use crate::limits::{REPLAYS_MAX, UNSOLICITED_BYTES_MAX};
 use crate::message::{Enrolment, HelloAnswer, RefusalCode};
-use crate::time::{Instant, UnixTime};
+use crate::time::Instant;
 use crate::topic::Channel;
 
 /// What is known of the connection, and of the link that carries it.
@@ -34,6 +34,8 @@ pub(super) struct Link {
     enrolled: bool,
     /// Bytes that came without having been asked for.
     unsolicited: u64,
+    /// Documents that came although they were here.
+    replays: u32,
     /// Silences since something that was asked for arrived.
     silences: u32,
 }
@@ -77,14 +79,14 @@ impl Link {
         &self.meter
     }
 
-    /// The service's clock, if it answered in this connection.
-    pub(super) fn answered(&self) -> Option<UnixTime> {
-        self.hellos.answered()
+    /// Whether the service answered a hello in this connection.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.hellos.is_answered()
     }
 
     /// Milliseconds connected without any answer, over all connections.
     pub(super) fn unanswered_ms(&self, now: Instant) -> u64 {
-        let here = self.up.filter(|_| self.answered().is_none()).map_or(0, |up| now.millis_since(up));
+        let here = self.up.filter(|_| !self.is_answered()).map_or(0, |up| now.millis_since(up));
         self.hellos.unanswered_ms() + here
     }
 
@@ -182,11 +184,24 @@ impl Link {
         self.silences = 0;
     }
 
-    /// Counts what nobody asked for, and hangs up when it gets too much.
+    /// Tells of a message that nobody asked for, and counts it.
     pub(super) fn unsolicited(&mut self, cx: &mut Context, channel: Channel, len: usize, reason: Reason) {
         cx.reject(channel, reason);
+        self.unasked(cx, len);
+    }
+
+    /// A document came that is no news. Brokers have good reasons to deliver a few of them again.
+    pub(super) fn replayed(&mut self, cx: &mut Context, channel: Channel, len: usize) {
+        self.replays = self.replays.saturating_add(1);
+        if self.replays > REPLAYS_MAX {
+            self.unsolicited(cx, channel, len, Reason::Unsolicited);
+        }
+    }
+
+    /// Counts bytes that nobody asked for, and hangs up when they get too many.
+    pub(super) fn unasked(&mut self, cx: &mut Context, len: usize) {
         let before = self.unsolicited;
-        self.unsolicited += len as u64;
+        self.unsolicited = self.unsolicited.saturating_add(len as u64);
         if self.unsolicited > UNSOLICITED_BYTES_MAX && before <= UNSOLICITED_BYTES_MAX {
             cx.tell(Event::Flooded { bytes: self.unsolicited });
             cx.outputs.disconnect();

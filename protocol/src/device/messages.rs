@@ -41,6 +41,12 @@ impl DeviceSession {
         }
     }
 
+    /// A message of `bytes` arrived on a topic that is none of the device's. The host tells people.
+    pub(super) fn foreign(&mut self, bytes: usize) {
+        self.link.heard(self.context.now);
+        self.link.unasked(&mut self.context, bytes);
+    }
+
     /// A signed object arrived on `channel`.
     fn signed(&mut self, channel: Channel, object: &[u8]) {
         if object.starts_with(&ENVELOPE_TAG) {
@@ -67,7 +73,10 @@ impl DeviceSession {
 
     fn document(&mut self, channel: &Channel, bytes: &[u8]) -> Result<(), Reason> {
         let ask_within_ms = match self.documents.take(&mut self.context, channel, bytes)? {
-            Taken::Known => None,
+            Taken::Known => {
+                self.link.replayed(&mut self.context, channel.clone(), bytes.len());
+                None
+            }
             Taken::Answer(answer) => {
                 self.hello_answer(answer)?;
                 None
@@ -90,6 +99,7 @@ impl DeviceSession {
         if let Some(report) = report {
             ending::acknowledged(&mut self.context, report);
         }
+        self.work.clock_set(self.context.now);
         self.compare();
         Ok(())
     }

@@ -121,7 +121,7 @@ impl DeviceSession {
     ///
     /// `root` is the pinned root, verified; `record` what was saved last (default for a new device);
     /// `envelope` the one kept with the target slot, if any; `today` the host's calendar clock or build time,
-    /// whichever is later.
+    /// whichever is later. It dates reports until the service has answered, and decides nothing.
     #[must_use]
     pub fn new(
         config: SessionConfig,
@@ -132,6 +132,7 @@ impl DeviceSession {
         now: Instant,
         today: UnixTime,
     ) -> Self {
+        let today = today.max(root.issued);
         let mut session = Self {
             documents: Documents::of(&record, root),
             work: Work::new(&record, boot, envelope),
@@ -153,6 +154,7 @@ impl DeviceSession {
             Input::Disconnected => self.disconnected(),
             Input::Message { channel, payload } => self.message(channel, payload),
             Input::Activity => self.link.heard(self.context.now),
+            Input::Foreign { bytes } => self.foreign(bytes),
             Input::WallClock(time) => self.context.raise_calendar(time),
             Input::Stored { op, result } => self.stored(op, result),
             Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),
@@ -182,17 +184,25 @@ impl DeviceSession {
         self.work.state().0
     }
 
-    /// The deployment in progress, or how the last one ended; `None` if there was none yet.
+    /// The deployment in progress, the order whose start is waited for, or how the last deployment ended; `None` if
+    /// there was none yet.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         let (state, deferred, failure) = self.work.state();
         let record = self.record();
-        let (campaign, attempt) = match (&record.deployment, record.outcomes.last()) {
-            (Some(deployment), _) => (deployment.order.campaign, deployment.order.attempt),
-            (None, Some(past)) => (past.campaign, past.attempt),
-            (None, None) => return None,
+        // Nothing has begun yet, and the order that rules is waited for.
+        let awaited = self.documents.ruling(self.context.config.class).filter(|_| deferred.is_some());
+        let mut ledger = self.work.ledger(record);
+        let (campaign, attempt) = match (&record.deployment, awaited, record.outcomes.last()) {
+            (Some(deployment), ..) => (deployment.order.campaign, deployment.order.attempt),
+            (None, Some(ruling), _) => {
+                ledger = (0, 0);
+                (ruling.order.campaign, ruling.order.attempt)
+            }
+            (None, None, Some(past)) => (past.campaign, past.attempt),
+            (None, None, None) => return None,
         };
-        let (bytes_received, bytes_twice) = self.work.ledger(record);
+        let (bytes_received, bytes_twice) = ledger;
         let (chunks_held, chunks) = self.work.progress();
         Some(Status {
             campaign,
@@ -205,6 +215,12 @@ impl DeviceSession {
             bytes_received,
             bytes_twice,
         })
+    }
+
+    /// Until when the deployment, or the order that rules, waits; `None` if it is not deferred.
+    #[must_use]
+    pub fn deferred_until(&self) -> Option<Instant> {
+        self.work.deferred_until()
     }
 
     /// The measured rate of the link in bytes per second, if there is one.
@@ -292,12 +308,14 @@ impl DeviceSession {
     }
 
     fn connected(&mut self) {
+        self.context.forget_clock();
         self.link.connected(&mut self.context);
         self.work.endings.publish_oldest_report(&mut self.context);
         self.hello();
     }
 
     fn disconnected(&mut self) {
+        self.context.forget_clock();
         self.link.disconnected(self.context.now);
         self.work.disconnected(&mut self.context);
     }

@@ -11,7 +11,7 @@ use super::record::{Deployment, Record, Stage};
 use super::release::Offered;
 use super::work::{Deferred, Phase, Work};
 use crate::ids::{CampaignId, ClassId, DeviceId, Digest};
-use crate::message::{CampaignState, DeferReason, FailureCode, Order};
+use crate::message::{Campaign, CampaignState, DeferReason, FailureCode, Order, Validity};
 use crate::sorted::sort_few_by_key;
 use crate::time::UnixTime;
 
@@ -23,6 +23,28 @@ pub(super) enum Wanted {
     Anew(Order),
     /// It is called off.
     No(FailureCode),
+}
+
+/// The order that rules, with what its document says besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ruling<'d> {
+    pub(super) order: &'d Order,
+    validity: &'d Validity,
+    /// It stands in the device's own assignment.
+    is_own: bool,
+}
+
+/// What a wait belongs to: the order that rules, and the document that says so. Each wait ends when something else
+/// rules. For example, a device that waits for its start within a campaign's spread begins at once if the campaign
+/// that takes its place has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Basis(Option<(CampaignId, u64, u64, Standing)>);
+
+/// Where an order stands, and whether its release may still be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    is_own: bool,
+    is_withdrawn: bool,
 }
 
 /// When a device starts within its campaign's spread (SPEC section 8.4): a number below `spread_s`, the same
@@ -37,24 +59,38 @@ fn start_offset_s(campaign: CampaignId, device: &DeviceId, spread_s: u64) -> u64
     u64::try_from(product >> 64).unwrap_or(0)
 }
 
+impl<'d> Ruling<'d> {
+    const fn of(Campaign { order, validity, .. }: &'d Campaign) -> Self {
+        Self { order, validity, is_own: false }
+    }
+}
+
 impl Documents {
     /// The orders that name this device, the ruling one first: its own assignment, then its groups by
     /// [`Order::rank`].
-    fn orders(&self, class: ClassId) -> impl Iterator<Item = (&Order, UnixTime)> {
+    fn orders(&self, class: ClassId) -> impl Iterator<Item = Ruling<'_>> {
         let own = self.assignment.iter().filter_map(|assignment| {
-            assignment.order.as_ref().map(|order| (order, assignment.validity.expires))
+            let order = assignment.order.as_ref()?;
+            Some(Ruling { order, validity: &assignment.validity, is_own: true })
         });
         let mut campaigns: Vec<_> = self.campaigns.iter().collect();
         sort_few_by_key(&mut campaigns, |campaign| {
             core::cmp::Reverse(campaign.order.rank(campaign.validity.version))
         });
-        own.chain(campaigns.into_iter().map(|campaign| (&campaign.order, campaign.validity.expires)))
-            .filter(move |(order, _)| order.class == class)
+        own.chain(campaigns.into_iter().map(Ruling::of)).filter(move |ruling| ruling.order.class == class)
     }
 
-    /// The order that rules now for devices of `class`, and when it expires.
-    pub(super) fn ruling(&self, class: ClassId) -> Option<(&Order, UnixTime)> {
-        self.orders(class).find(|(order, _)| order.state == CampaignState::Active)
+    /// The order that rules now for devices of `class`.
+    pub(super) fn ruling(&self, class: ClassId) -> Option<Ruling<'_>> {
+        self.orders(class).find(|ruling| ruling.order.state == CampaignState::Active)
+    }
+
+    /// What a wait belongs to that begins now.
+    pub(super) fn basis(&self, class: ClassId, min_sequence: u64) -> Basis {
+        Basis(self.ruling(class).map(|Ruling { order, validity, is_own }| {
+            let standing = Standing { is_own, is_withdrawn: order.sequence < min_sequence };
+            (order.campaign, order.attempt, validity.version, standing)
+        }))
     }
 
     /// Judges the deployment in progress. Nothing is called off once its trial is armed.
@@ -69,10 +105,10 @@ impl Documents {
             return Wanted::No(FailureCode::Withdrawn);
         }
         match self.ruling(class) {
-            Some((ruling, _)) if ruling == order => Wanted::Yes,
-            Some((ruling, _)) if ruling.release == order.release => Wanted::Anew(ruling.clone()),
+            Some(ruling) if ruling.order == order => Wanted::Yes,
+            Some(ruling) if ruling.order.release == order.release => Wanted::Anew(ruling.order.clone()),
             _ => {
-                let aborted = self.orders(class).any(|(other, _)| {
+                let aborted = self.orders(class).any(|Ruling { order: other, .. }| {
                     other.campaign == order.campaign && other.state == CampaignState::Aborted
                 });
                 Wanted::No(if aborted { FailureCode::Aborted } else { FailureCode::Superseded })
@@ -92,14 +128,8 @@ impl Work {
         true
     }
 
-    /// Begins the ruling order, if it may begin; `answered` is the service's clock in an answer of this connection.
-    /// `true` if another round may bring more.
-    pub(super) fn begin(
-        &mut self,
-        cx: &mut Context,
-        ruling: Option<(&Order, UnixTime)>,
-        answered: Option<UnixTime>,
-    ) -> bool {
+    /// Begins the ruling order, if it may begin. `true` if another round may bring more.
+    pub(super) fn begin(&mut self, cx: &mut Context, ruling: Option<Ruling<'_>>) -> bool {
         let stage = cx.deployment().map(|deployment| deployment.stage);
         match (stage, self.slots.boot.trial) {
             // An image runs that nobody has confirmed and that no deployment is testing: a person's, or one
@@ -121,28 +151,29 @@ impl Work {
                 return true;
             }
         }
-        let Some((order, expires)) = ruling else {
+        let Some(Ruling { order, validity, .. }) = ruling else {
             return false;
         };
         if cx.record().outcome_of(order.campaign, order.attempt).is_some() {
             return false;
         }
-        // Judged by the service's clock in an answer to our own nonce, never by a clock that a broker could hold
-        // back. Until there is one, nothing begins.
-        let Some(time) = answered else {
+        // Judged by the service's clock in an answer to our own nonce, and by no other: the device's own may be wrong
+        // by years, and a document's time may have been held back. Until there is an answer, nothing has expired and
+        // nothing begins.
+        let Some(time) = cx.clock() else {
             return false;
         };
         let running = &self.slots.boot.running;
         let ended = if running.release == Some(order.release) {
             Ended::CONFIRMED
-        } else if time.max(cx.today()) >= expires {
+        } else if time >= validity.expires {
             Ended::failed(FailureCode::Expired)
         } else if order.sequence < cx.record().min_sequence {
             Ended::failed(FailureCode::Withdrawn)
         } else if order.sequence < running.sequence {
             Ended::failed(FailureCode::Rollback)
         } else {
-            return self.start(cx, order);
+            return self.start(cx, order, time);
         };
         self.begin_deployment(cx, order);
         self.enter(cx, Break(ended));
@@ -150,10 +181,10 @@ impl Work {
     }
 
     /// Starts when this device's turn has come.
-    fn start(&mut self, cx: &mut Context, order: &Order) -> bool {
+    fn start(&mut self, cx: &mut Context, order: &Order, time: UnixTime) -> bool {
         let offset = start_offset_s(order.campaign, &cx.config.device, order.spread_s);
         let start = order.not_before.plus_secs(offset);
-        let wait_s = start.as_secs().saturating_sub(cx.today().as_secs());
+        let wait_s = start.as_secs().saturating_sub(time.as_secs());
         if wait_s > 0 && cx.config.obey_spread {
             let until = cx.now.plus_millis(wait_s.saturating_mul(1000));
             self.enter(cx, Continue(Phase::Deferred(Deferred { until, reason: DeferReason::Window })));

@@ -9,7 +9,6 @@ use crate::limits::{
     SCOPES_MAX, SIGNED_BYTES_MAX,
 };
 use crate::message::{FailureCode, Order, Outcome};
-use crate::time::UnixTime;
 
 /// Whose versions are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +92,6 @@ pub struct Past {
 pub struct Record {
     /// The pinned root, as signed.
     pub root: Vec<u8>,
-    /// The latest time that was signed by the service.
-    pub time: UnixTime,
     /// The highest version per scope.
     pub scopes: Vec<ScopeVersion>,
     /// The current assignment, as signed.
@@ -127,7 +124,7 @@ impl Record {
         let mut writer = Writer::new();
         let given_up = self.deployment.as_ref().is_some_and(|deployment| !deployment.given_up.is_empty());
         let format = if given_up { FORMAT_GIVEN_UP } else { FORMAT };
-        writer.array(11).uint(format).bytes(&self.root).uint(self.time.as_secs());
+        writer.array(10).uint(format).bytes(&self.root);
         writer.array(self.scopes.len());
         for scope in &self.scopes {
             writer.array(3);
@@ -165,13 +162,12 @@ impl Record {
     /// Any [`DecodeError`]; [`DecodeError::Version`] for a format of a later version.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let reader = &mut Reader::new("record", bytes, RECORD_BYTES_MAX)?;
-        reader.array_of("record", 11)?;
+        reader.array_of("record", 10)?;
         let format = reader.uint("record format")?;
         if ![FORMAT, FORMAT_GIVEN_UP].contains(&format) {
             return Err(DecodeError::version(u8::try_from(format).unwrap_or(u8::MAX)));
         }
         let root = reader.bytes("root", ROOT_BYTES_MAX)?.to_vec();
-        let time = UnixTime::from_secs(reader.uint("time")?);
         let scopes = list(reader, "scopes", SCOPES_MAX, |reader| {
             reader.array_of("scope version", 3)?;
             let scope = read_scope(reader)?;
@@ -209,7 +205,6 @@ impl Record {
         reader.finish()?;
         Ok(Self {
             root,
-            time,
             scopes,
             assignment,
             campaigns,

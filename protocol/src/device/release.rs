@@ -22,10 +22,15 @@ use crate::trust::Root;
 pub(super) struct Offered {
     /// When to ask again; `None` for at once.
     ask_at: Option<Instant>,
-    /// Manifests of the right digest whose signatures did not count.
-    unauthentic: u32,
     /// Times that it was asked for. Each doubles the wait before the next.
     asked: u32,
+    /// The last question still waits for the manifest that was ordered, good or bad.
+    is_awaited: bool,
+    /// Times that the manifest came as an answer and was of no use, because of something that no signature covers.
+    /// Each doubles the wait before the next question.
+    spoiled: u32,
+    /// The service refused the last question.
+    is_refused: bool,
 }
 
 /// Why an envelope is not taken.
@@ -37,8 +42,10 @@ pub(super) enum NotTaken {
     Ordered(VerifyError),
 }
 
-/// An attempt fails after this many manifests with the right digest and no valid signature.
-const UNAUTHENTIC_MAX: u32 = 3;
+/// Longest wait after an envelope whose unsigned parts are bad or missing: 6 h.
+const SPOILED_CAP_MS: u64 = 6 * 3_600_000;
+/// Questions without any answer, after which other news is not held up any more.
+const UNANSWERED_MAX: u32 = 2;
 
 impl NotTaken {
     pub(super) const fn reason(self) -> Reason {
@@ -57,32 +64,60 @@ impl Offered {
         }
         let wait = (RETRY_MS << self.asked.min(8)).min(RETRY_CAP_MS);
         self.asked += 1;
+        (self.is_awaited, self.is_refused) = (true, false);
         self.ask_at = Some(cx.after_about(wait));
         cx.request(DocumentRequest::Manifest(release.short()).encode());
     }
 
-    /// The link is gone: asks at once when there is another.
+    /// The link is gone: asks at once when there is another, unless what came was bad. Otherwise whoever spoils
+    /// envelopes and cuts links would have the device ask for one in every connection.
     pub(super) const fn disconnected(&mut self) {
-        self.ask_at = None;
+        (self.is_awaited, self.is_refused) = (false, false);
+        if !self.is_spoiled() {
+            self.ask_at = None;
+        }
     }
 
     /// The service refused. Returns how many milliseconds to wait, before jitter.
     pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>) -> u64 {
         let wait = wait_ms.unwrap_or(RETRY_MS << self.asked.min(8)).min(RETRY_CAP_MS);
-        self.ask_at = Some(cx.after_about(wait));
+        self.is_refused = true;
+        self.wait(cx, wait);
         wait
     }
 
+    /// Asks again after about `ms` milliseconds, or later if that was decided before.
+    fn wait(&mut self, cx: &mut Context, ms: u64) {
+        let at = cx.after_about(ms);
+        self.ask_at = Some(self.ask_at.map_or(at, |other| other.max(at)));
+    }
+
     /// An envelope with the right digest did not pass. Returns how that ends the deployment, if it does.
-    pub(super) fn not_passed(&mut self, error: VerifyError) -> Option<Ended> {
+    pub(super) fn not_passed(&mut self, cx: &mut Context, error: VerifyError) -> Option<Ended> {
         match error {
-            VerifyError::Manifest(error) if error.is_signed() => Some(Ended::failed(code_of(error))),
-            VerifyError::Unsigned | VerifyError::Unauthentic(_) => {
-                self.unauthentic += 1;
-                (self.unauthentic >= UNAUTHENTIC_MAX).then_some(Ended::failed(FailureCode::Unauthentic))
+            // Release keys signed the manifest, and a campaign key its digest: it stays wrong for ever.
+            VerifyError::Manifest(error) if error.is_signed() => return Some(Ended::failed(code_of(error))),
+            // Anybody on the way can have spoiled the rest. Further copies of the same answer are no reason to wait
+            // for longer.
+            _ if self.is_awaited => {
+                self.is_awaited = false;
+                let wait = (RETRY_MS << self.spoiled.min(11)).min(SPOILED_CAP_MS);
+                self.spoiled += 1;
+                self.wait(cx, wait);
             }
-            _ => None,
+            _ => {}
         }
+        None
+    }
+
+    /// Whether the manifest came as an answer and was of no use.
+    pub(super) const fn is_spoiled(&self) -> bool {
+        self.spoiled > 0
+    }
+
+    /// Whether the next question is far away, so that nothing is held up for it.
+    pub(super) const fn stands_still(&self) -> bool {
+        self.is_spoiled() || self.is_refused || self.asked > UNANSWERED_MAX
     }
 
     pub(super) const fn ask_at(&self) -> Option<Instant> {
@@ -112,28 +147,38 @@ pub(super) fn verify(
 }
 
 /// Executes a verified manifest.
-pub(super) fn execute(cx: &mut Context, slots: &Slots, envelope: Envelope<Verified>, order: &Order) -> Next {
+///
+/// # Errors
+/// If a part of it is missing that is sent beside it.
+pub(super) fn execute(
+    cx: &mut Context,
+    slots: &Slots,
+    envelope: Envelope<Verified>,
+    order: &Order,
+) -> Result<Next, NotTaken> {
     let running = &slots.boot.running;
     let sequence = envelope.manifest().sequence_number();
     if sequence != order.sequence {
         cx.reject(Channel::Answers, Reason::WrongRelease);
-        return Break(Ended::failed(FailureCode::Unauthentic));
+        return Ok(Break(Ended::failed(FailureCode::Unauthentic)));
     }
     if sequence < running.sequence {
         cx.reject(Channel::Answers, Reason::Rollback { got: sequence, known: running.sequence });
-        return Break(Ended::failed(FailureCode::Rollback));
+        return Ok(Break(Ended::failed(FailureCode::Rollback)));
     }
     // Another envelope of the release that runs, with other patches perhaps: there is nothing to install.
     let mut images = envelope.manifest().images().into_iter();
     if sequence == running.sequence && images.any(|image| running.image == Some(image.digest)) {
-        return Break(Ended::CONFIRMED);
+        return Ok(Break(Ended::CONFIRMED));
     }
     match Interpreter::new(&envelope, &slots.identity(&cx.config), Procedure::Update) {
-        Ok(interpreter) => Run::new(interpreter, envelope).step(cx, slots),
-        Err(error) => {
+        Ok(interpreter) => Ok(Run::new(interpreter, envelope).step(cx, slots)),
+        Err(error) if error.is_signed() => {
             cx.reject(Channel::Answers, Reason::WrongEnvelope(error.into()));
-            Break(Ended::failed(code_of(error)))
+            Ok(Break(Ended::failed(code_of(error))))
         }
+        // The digest of a part is signed, and that the part is sent along is not.
+        Err(error) => Err(NotTaken::Ordered(error.into())),
     }
 }
 

@@ -114,7 +114,7 @@ impl Testing {
                 Phase::Testing(Self { health, ..self })
             }
             // An answer to our nonce proves that the next update is possible.
-            Health::Good if link.answered().is_some() || cx.config.reach_limit_s == 0 => {
+            Health::Good if link.is_answered() || cx.config.reach_limit_s == 0 => {
                 Phase::Confirming(Confirming { op: cx.outputs.install(InstallOp::Confirm) })
             }
             Health::Good if link.unanswered_ms(cx.now) >= cx.config.reach_limit_s * 1000 => {

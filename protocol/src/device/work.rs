@@ -15,6 +15,7 @@ use super::fetch::{Checked, Downloading};
 use super::install::{Activating, Installing, Rebooting};
 use super::io::{Found, InstallFailure, StoreFailure};
 use super::link::Link;
+use super::orders::Basis;
 use super::patch::GivingUp;
 use super::record::Record;
 use super::release::{self, NotTaken, Offered};
@@ -36,6 +37,8 @@ pub(super) struct Work {
     pub(super) endings: Endings,
     /// The envelope of the deployment in progress, if it is at hand.
     envelope: Option<Vec<u8>>,
+    /// What ruled when the work was looked at last. Every wait of the work belongs to it.
+    basis: Basis,
 }
 
 /// The state of the work. Each transition consumes a state and makes the next one.
@@ -119,6 +122,9 @@ impl Phase {
         Some(match self {
             Self::Idle => return None,
             Self::Deferred(deferred) => (State::Deferred, Some(deferred.reason)),
+            Self::Offered(offered) if offered.is_spoiled() => {
+                (State::Deferred, Some(DeferReason::BadEnvelope))
+            }
             Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
             Self::Downloading(work) => match work.pause() {
                 Some(reason) => (State::Deferred, Some(reason)),
@@ -151,7 +157,7 @@ impl Phase {
 impl Work {
     pub(super) fn new(record: &Record, boot: BootView, envelope: Option<Vec<u8>>) -> Self {
         let (slots, endings) = (Slots::new(boot), Endings::of(record));
-        Self { phase: Phase::Idle, slots, endings, envelope }
+        Self { phase: Phase::Idle, slots, endings, envelope, basis: Basis::default() }
     }
 
     /// Goes on from what the boot control and the record say together.
@@ -192,10 +198,22 @@ impl Work {
         }
     }
 
+    /// Until when the work waits, in the states that are shown as deferred.
+    pub(super) fn deferred_until(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Deferred(deferred) => Some(deferred.until),
+            Phase::Offered(offered) if offered.is_spoiled() => offered.ask_at(),
+            Phase::Downloading(work) => work.paused_until(),
+            _ => None,
+        }
+    }
+
     /// Whether a download is going on, so that nothing else should use the link.
     pub(super) fn is_fetching(&self) -> bool {
         match &self.phase {
-            Phase::Offered(_) | Phase::Matching(_) | Phase::Preparing(_) => true,
+            Phase::Matching(_) | Phase::Preparing(_) => true,
+            // Whoever waits for long has to hear of news.
+            Phase::Offered(offered) => !offered.stands_still(),
             Phase::Downloading(work) => work.pause().is_none(),
             _ => false,
         }
@@ -246,8 +264,8 @@ impl Work {
         };
         let order = deployment.order.clone();
         let envelope = release::verify(cx, root, &order, bytes)?;
+        let next = release::execute(cx, &self.slots, envelope, &order)?;
         self.envelope = Some(bytes.to_vec());
-        let next = release::execute(cx, &self.slots, envelope, &order);
         self.enter(cx, next);
         Ok(())
     }
@@ -255,7 +273,7 @@ impl Work {
     /// The envelope that was ordered did not pass.
     pub(super) fn not_passed(&mut self, cx: &mut Context, error: VerifyError) {
         if let Phase::Offered(offered) = &mut self.phase
-            && let Some(ended) = offered.not_passed(error)
+            && let Some(ended) = offered.not_passed(cx, error)
         {
             self.enter(cx, Break(ended));
         }
@@ -276,6 +294,30 @@ impl Work {
     pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Checked {
         let unasked = Checked::unasked(len, Reason::Unsolicited);
         self.downloading().map_or(unasked, |work| work.page(cx, message, len))
+    }
+
+    /// The service's clock came with an answer: a start time that was waited for by an earlier one is looked at anew.
+    pub(super) fn clock_set(&mut self, now: Instant) {
+        if let Phase::Deferred(deferred) = &mut self.phase
+            && deferred.reason == DeferReason::Window
+        {
+            deferred.until = now;
+        }
+    }
+
+    /// Something else rules than when the wait began, if the work waits: it is looked at anew. `true` if the work has
+    /// to begin again.
+    fn end_wait(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Deferred(_) => {
+                self.phase = Phase::Idle;
+                return true;
+            }
+            Phase::Offered(offered) => *offered = Offered::default(),
+            Phase::Downloading(work) => work.end_pause(),
+            _ => {}
+        }
+        false
     }
 
     /// The service refused a request. Unsigned, so it can delay and nothing more. `None` if the refusal cannot be the
@@ -350,8 +392,12 @@ impl Work {
 
     /// Goes on as far as what is durable allows. `true` if another round may bring more.
     pub(super) fn advance(&mut self, cx: &mut Context, documents: &Documents, link: &Link) -> bool {
+        let basis = documents.basis(cx.config.class, cx.record().min_sequence);
+        if mem::replace(&mut self.basis, basis) != basis && self.end_wait() {
+            return true;
+        }
         match &mut self.phase {
-            Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class), link.answered()),
+            Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class)),
             Phase::Deferred(deferred) if deferred.until <= cx.now => {
                 self.phase = Phase::Idle;
                 return true;

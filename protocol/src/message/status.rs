@@ -110,10 +110,12 @@ pub enum DeferReason {
     Retry = 9,
     /// Room on the medium.
     Room = 10,
+    /// The release's envelope, as it was signed: the one that came has bad or missing signatures, or lacks a part.
+    BadEnvelope = 11,
 }
 
 impl DeferReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Window,
         Self::Budget,
         Self::Battery,
@@ -124,6 +126,7 @@ impl DeferReason {
         Self::Busy,
         Self::Retry,
         Self::Room,
+        Self::BadEnvelope,
     ];
 
     /// The word for it.
@@ -140,6 +143,7 @@ impl DeferReason {
             Self::Busy => "busy",
             Self::Retry => "retry",
             Self::Room => "room",
+            Self::BadEnvelope => "bad-envelope",
         }
     }
 

@@ -43,6 +43,8 @@ pub struct RamMedium {
     pub checkpoints: u64,
     /// Patches find no room, as if only the slots had room.
     pub without_staging: bool,
+    /// Writing the image fails with this while it is set.
+    pub install_fault: Option<InstallFailure>,
     /// Applying a patch fails with this while it is set.
     pub apply_fault: Option<InstallFailure>,
     /// Reading this slot fails.
@@ -389,6 +391,7 @@ impl RamMedium {
                 if same { Ok(()) } else { Err(InstallFailure::Mismatch) }
             }
             InstallOp::Install => {
+                self.install_fault.map_or(Ok(()), Err)?;
                 let opening = self.download.as_ref().map(|download| download.opening.clone());
                 let opening = opening.ok_or(InstallFailure::Failed)?;
                 if let (Some(download), false) = (&mut self.download, self.without_flush) {

@@ -18,6 +18,8 @@ pub enum Recorded {
     Message(Channel, Vec<u8>),
     /// [`Input::Activity`].
     Activity,
+    /// [`Input::Foreign`].
+    Foreign(u64),
     /// [`Input::WallClock`].
     WallClock(u64),
     /// [`Input::Check`].
@@ -48,6 +50,7 @@ impl Recorder {
             Input::Disconnected => Recorded::Disconnected,
             Input::Message { channel, payload } => Recorded::Message(channel.clone(), payload.to_vec()),
             Input::Activity => Recorded::Activity,
+            Input::Foreign { bytes } => Recorded::Foreign(*bytes as u64),
             Input::WallClock(time) => Recorded::WallClock(time.as_secs()),
             Input::Check => Recorded::Check,
             Input::Timeout => Recorded::Timeout,
@@ -74,6 +77,7 @@ impl Recorded {
             Self::Disconnected => Input::Disconnected,
             Self::Message(channel, payload) => Input::Message { channel: channel.clone(), payload },
             Self::Activity => Input::Activity,
+            Self::Foreign(bytes) => Input::Foreign { bytes: usize::try_from(*bytes).unwrap_or(usize::MAX) },
             Self::WallClock(seconds) => Input::WallClock(UnixTime::from_secs(*seconds)),
             Self::Check => Input::Check,
             Self::Timeout => Input::Timeout,
@@ -95,6 +99,10 @@ impl Recording {
                 Recorded::Activity => (3, "", &[][..]),
                 Recorded::WallClock(seconds) => {
                     writer.uint(4).text("").bytes(&seconds.to_be_bytes());
+                    continue;
+                }
+                Recorded::Foreign(bytes) => {
+                    writer.uint(7).text("").bytes(&bytes.to_be_bytes());
                     continue;
                 }
                 Recorded::Check => (5, "", &[][..]),
@@ -127,6 +135,7 @@ impl Recording {
                 4 => Recorded::WallClock(u64::from_be_bytes(payload.try_into().map_err(|_| bad)?)),
                 5 => Recorded::Check,
                 6 => Recorded::Timeout,
+                7 => Recorded::Foreign(u64::from_be_bytes(payload.try_into().map_err(|_| bad)?)),
                 _ => return Err(bad),
             };
             inputs.push((at, recorded));

@@ -333,17 +333,6 @@ fn a_release_that_runs_already_is_confirmed_without_fetching_it() {
 }
 
 #[test]
-fn a_release_signed_by_another_key_is_refused_before_a_chunk_is_requested() {
-    let mut pair = idle();
-    let stranger = SigningKey::p256(&[77; 32]).unwrap();
-    let release = pair.fixture.release_for(pair.fixture.class, &stranger, image(20_000, 1), 1, 12);
-    pair.roll_out(release, OrderOptions::default());
-    assert_eq!(pair.run_until(State::Failed, DAY), Verdict::Done, "{pair:?}");
-    assert_eq!(pair.service.reports[0].failure, Some(FailureCode::Unauthentic));
-    assert_eq!(pair.served_bytes, 0);
-}
-
-#[test]
 fn a_release_for_another_class_is_refused_before_a_chunk_is_requested() {
     let mut pair = idle();
     let other = ClassId::from_name(pair.fixture.vendor, "meter");

@@ -1,17 +1,17 @@
-//! Hellos and what their answers bring: nonces, waits, acknowledged reports, the clock.
+//! Hellos and what their answers bring: nonces, waits, acknowledged reports.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use whimbrel_protocol::cose::{Kind, Sign1};
-use whimbrel_protocol::device::{Event, Input, Output, Reason, Record};
+use whimbrel_protocol::device::{Event, Input, Reason, Record};
 use whimbrel_protocol::ids::{Digest, Nonce, ShortDigest};
 use whimbrel_protocol::limits::REPORTS_MAX;
 use whimbrel_protocol::message::{
     DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report, Request, State,
 };
-use whimbrel_protocol::testing::{Direction, Fixture, OrderOptions, Pair, PairOptions};
+use whimbrel_protocol::testing::{Direction, OrderOptions, Pair, PairOptions};
 use whimbrel_protocol::topic::Channel;
 
 use crate::by_hand::{ByHand, boot};
@@ -247,7 +247,7 @@ fn a_manifest_that_does_not_come_is_asked_for_more_and_more_rarely() {
 }
 
 /// Makes a deployment that ends at once, by an order that has expired, and reads what is reported of it.
-fn report(pair: &mut Pair, number: u8) -> Report {
+pub(crate) fn report(pair: &mut Pair, number: u8) -> Report {
     let options =
         OrderOptions { version: number.into(), campaign: number, life_s: 1, ..OrderOptions::default() };
     let campaign = pair.fixture.campaign(&release(pair, 1), options);
@@ -322,73 +322,4 @@ fn report_numbers_rise_with_every_report_also_over_restarts_and_when_older_ones_
     }
     assert_eq!(numbers, (numbers[0]..numbers[0] + 9).collect::<Vec<_>>());
     assert_eq!(pair.device.record().next_report, numbers[8] + 1);
-}
-
-/// Seconds that the device's clock is ahead of the day on which everything was signed.
-fn clock(pair: &mut Pair, number: u8) -> u64 {
-    report(pair, number).time.as_secs() - pair.fixture.issued.as_secs()
-}
-
-#[test]
-fn the_clock_never_runs_back_whatever_is_signed_with_an_earlier_time() {
-    const LATER: u64 = 1_000_000;
-    let mut pair = idle();
-    // The answers' clock goes by the link's, and is a minute ahead of what was signed.
-    let start = clock(&mut pair, 1);
-    assert!((60..70).contains(&start), "{start}");
-    let issued = pair.fixture.issued;
-    let mut later = pair.fixture.clone();
-    later.issued = issued.plus_secs(LATER);
-    assert_eq!(offer(&mut pair, Channel::Beacon, &later.beacon(1, &[], 3600)), None);
-    assert_eq!(clock(&mut pair, 2), LATER, "a document raises it");
-    // Time goes on; what lies between then and now sets nothing back.
-    pair.run(100_000, |_| false);
-    pair.feed(Input::WallClock(issued.plus_secs(LATER + 50)));
-    assert_eq!(clock(&mut pair, 3), LATER + 100);
-    pair.feed(Input::WallClock(issued));
-    let assignment = pair.fixture.assignment(2, std::slice::from_ref(&pair.fixture.group), None);
-    assert_eq!(offer(&mut pair, Channel::Assignment, &assignment), None);
-    pair.feed(Input::Check);
-    pair.run(10_000, |_| false);
-    assert!(has_answered(&pair.events.iter().map(|(_, event)| event.clone()).collect::<Vec<_>>()));
-    assert_eq!(clock(&mut pair, 4), LATER + 110, "neither the host, a document nor an answer sets it back");
-    // Nor does a restart: the record has the time of the beacon.
-    pair.power_cut();
-    let restarted = pair.now;
-    pair.run(20_000, |_| false);
-    let since = (pair.now.as_millis() - restarted.as_millis()) / 1000;
-    assert_eq!(clock(&mut pair, 5), LATER + since);
-    pair.feed(Input::WallClock(issued.plus_secs(2 * LATER)));
-    assert_eq!(clock(&mut pair, 6), 2 * LATER, "the host's clock raises it");
-}
-
-/// An answer raises the clock of the running session only. A beacon key that lies about the time would otherwise
-/// make a device take everything for expired, for good.
-#[test]
-fn an_answers_time_is_never_stored_and_a_documents_is() {
-    let mut pair = idle();
-    let issued = pair.fixture.issued;
-    pair.run(2 * 60 * MINUTE, |_| false);
-    pair.feed(Input::Check);
-    pair.run(10_000, |_| false);
-    assert!(clock(&mut pair, 1) > 7_200, "it counts while the session runs");
-    pair.kill();
-    assert_eq!(pair.device.record().time, issued);
-}
-
-/// A session starts at the host's time or that of its record, whichever is later; what has expired by then is stale.
-#[test]
-fn a_session_starts_at_the_later_of_its_record_and_the_hosts_clock() {
-    let is_stale = |record_s: u64, today_s: u64| {
-        let issued = Fixture::new().issued;
-        let record = Record { time: issued.plus_secs(record_s), ..Record::default() };
-        let mut by_hand = ByHand::on(1, record, boot(), issued.plus_secs(today_s), false);
-        let beacon = by_hand.fixture.beacon(1, &[], 3600);
-        by_hand.message(Channel::Beacon, &beacon).contains(&Output::Event(Event::Stale))
-    };
-    for (record_s, today_s, stale) in
-        [(0, 0, false), (3599, 3599, false), (3600, 0, true), (0, 3600, true), (3600, 9000, true)]
-    {
-        assert_eq!(is_stale(record_s, today_s), stale, "{record_s} {today_s}");
-    }
 }

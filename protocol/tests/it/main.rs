@@ -8,6 +8,7 @@ mod annotation;
 mod answering;
 mod by_hand;
 mod chunk_digests;
+mod clocks;
 mod codec;
 mod codecs;
 mod conversations;
@@ -37,6 +38,8 @@ mod signatures;
 mod sim_disk;
 mod suit_vectors;
 mod trust;
+mod unsigned;
+mod waits;
 mod walk;
 mod walk_patches;
 

@@ -3,7 +3,7 @@
 use whimbrel_protocol::cose::{Kind, sign_attached};
 use whimbrel_protocol::device::{Event, Input, Output, Reason, Record, Scope};
 use whimbrel_protocol::ids::{Digest, GroupName, Prefix};
-use whimbrel_protocol::limits::{SCOPES_MAX, UNSOLICITED_BYTES_MAX};
+use whimbrel_protocol::limits::{REPLAYS_MAX, SCOPES_MAX, UNSOLICITED_BYTES_MAX};
 use whimbrel_protocol::message::{Beacon, GroupVersion, Hello, Refusal, RefusalCode, State, Validity};
 use whimbrel_protocol::testing::OrderOptions;
 use whimbrel_protocol::time::Instant;
@@ -342,6 +342,45 @@ fn what_was_not_asked_for_is_counted_to_the_byte_in_each_connection() {
             "{outputs:?}"
         );
         assert!(!by_hand.message(Channel::Answers, &junk).iter().any(is_flood), "told once");
+        by_hand.feed(Input::Disconnected);
+        by_hand.feed(Input::Connected);
+    }
+}
+
+/// Bytes on topics that are none of the device's come from a broker too, and cost as much.
+#[test]
+fn bytes_on_foreign_topics_count_as_not_asked_for_to_the_byte() {
+    let mut by_hand = ByHand::in_step(1);
+    let is_flood =
+        |output: &Output| matches!(output, Output::Disconnect | Output::Event(Event::Flooded { .. }));
+    // One meter counts both.
+    by_hand.message(Channel::Answers, &[0x1f; 1000]);
+    let bytes = usize::try_from(UNSOLICITED_BYTES_MAX).unwrap() - 1000;
+    assert!(!by_hand.feed(Input::Foreign { bytes }).iter().any(is_flood));
+    let outputs = by_hand.feed(Input::Foreign { bytes: 1 });
+    let told = Event::Flooded { bytes: UNSOLICITED_BYTES_MAX + 1 };
+    assert!(outputs.contains(&Output::Event(told)) && outputs.contains(&Output::Disconnect), "{outputs:?}");
+    by_hand.feed(Input::Disconnected);
+    by_hand.feed(Input::Connected);
+    assert!(!by_hand.feed(Input::Foreign { bytes }).iter().any(is_flood), "the next connection counts anew");
+}
+
+#[test]
+fn documents_that_are_no_news_count_as_not_asked_for_after_the_first_few_of_a_connection() {
+    let mut by_hand = ByHand::in_step(1);
+    let groups = [by_hand.fixture.group.clone()];
+    let assignment = by_hand.fixture.assignment(1, &groups, None);
+    let refused = Event::Rejected { channel: Channel::Assignment, reason: Reason::Unsolicited };
+    for _ in 0..2 {
+        for _ in 0..REPLAYS_MAX {
+            assert_eq!(events(&by_hand.message(Channel::Assignment, &assignment)), []);
+        }
+        let len = assignment.len() as u64;
+        for number in 1..=UNSOLICITED_BYTES_MAX / len {
+            let outputs = by_hand.message(Channel::Assignment, &assignment);
+            assert_eq!(events(&outputs), [refused.clone()], "{number}");
+        }
+        assert!(by_hand.message(Channel::Assignment, &assignment).contains(&Output::Disconnect));
         by_hand.feed(Input::Disconnected);
         by_hand.feed(Input::Connected);
     }

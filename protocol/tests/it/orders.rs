@@ -6,9 +6,7 @@ use std::rc::Rc;
 use whimbrel_protocol::device::{Event, Input, Output, Reason};
 use whimbrel_protocol::envelope::{Envelope, Unverified};
 use whimbrel_protocol::ids::{ClassId, GroupName, PayloadTag};
-use whimbrel_protocol::manifest::{
-    Content, DecoderMemory, Manifest, Sequence, Severable, TransferDescriptor,
-};
+use whimbrel_protocol::manifest::{Content, DecoderMemory, Manifest, Severable, TransferDescriptor};
 use whimbrel_protocol::message::{
     CampaignState, DocumentRequest, FailureCode, GroupVersion, Order, Outcome, Refusal, RefusalCode, Request,
     State,
@@ -245,9 +243,8 @@ fn an_image_that_rots_on_the_medium_before_it_is_installed_is_not_started() {
     assert_eq!(pair.medium.running_image(), [0; 100]);
 }
 
-/// A manifest is named by nothing but its digest: what names a payload is about something else.
 /// A device that has asked for the manifest of its order once.
-fn offered() -> ByHand {
+pub(crate) fn offered() -> ByHand {
     let mut by_hand = ByHand::in_step(1);
     let release = by_hand.fixture.release(vec![1; 2000], 1, 10);
     let campaign = by_hand.fixture.campaign(&release, OrderOptions::default());
@@ -256,7 +253,7 @@ fn offered() -> ByHand {
     by_hand
 }
 
-fn asks_for_manifest(outputs: &[Output]) -> bool {
+pub(crate) fn asks_for_manifest(outputs: &[Output]) -> bool {
     let is_manifest = |payload: &[u8]| {
         matches!(Request::decode(payload), Ok(Request::Document(DocumentRequest::Manifest(_))))
     };
@@ -337,6 +334,7 @@ fn nothing_is_subscribed_to_while_the_manifest_is_being_fetched() {
     assert_eq!(subscriptions(&outputs).len(), 3);
 }
 
+/// A manifest is named by nothing but its digest: what names a payload is about something else.
 #[test]
 fn while_the_manifest_is_asked_for_only_a_refusal_without_a_payload_counts() {
     for (payload, waits) in [(None, true), (Some(PayloadTag([1; 4])), false)] {
@@ -369,38 +367,6 @@ fn a_manifest_that_starts_nothing_is_refused_before_its_image_is_installed() {
     pair.run_until(State::Failed, 20 * MINUTE);
     assert_eq!(ended(&pair), [(Outcome::Failed, Some(FailureCode::Unsupported))]);
     assert_eq!(pair.medium.running_image(), [0; 100]);
-}
-
-/// A release whose sequence for the installation stands beside its manifest.
-fn severed(pair: &Pair) -> Release {
-    let mut ordered = release(pair, 1);
-    let envelope = Envelope::<Unverified>::decode(&ordered.envelope).unwrap();
-    let content = envelope.unverified_manifest().unwrap().content().clone();
-    let Some(Severable::Inline(install)) = content.install else { panic!() };
-    let manifest =
-        Manifest::new(Content { install: Some(Severable::<Sequence>::sever(install)), ..content }).unwrap();
-    let envelope = sign_manifest(&manifest, &[&pair.fixture.release_key]);
-    (ordered.digest, ordered.envelope) = (envelope.claimed_digest(), envelope.bytes().to_vec());
-    ordered
-}
-
-/// The signature covers its digest and not itself: anybody on the way can spoil it, and that ends nothing.
-#[test]
-fn a_part_of_the_manifest_that_is_sent_beside_it_may_be_spoiled_on_the_way_any_number_of_times() {
-    let mut pair = idle();
-    let ordered = severed(&pair);
-    let spoiled = Rc::new(Cell::new(0));
-    let count = spoiled.clone();
-    pair.tap = Some(Box::new(move |_, mut packet| {
-        if packet.payload.starts_with(&[0xd8, 0x6b]) && count.get() < 5 {
-            count.set(count.get() + 1);
-            *packet.payload.last_mut().unwrap() ^= 1;
-        }
-        vec![packet]
-    }));
-    pair.roll_out(ordered, OrderOptions::default());
-    assert_eq!(pair.run_until(State::Confirmed, DAY), Verdict::Done, "{pair:?} {:?}", pair.events);
-    assert_eq!((spoiled.get(), ended(&pair)), (5, vec![(Outcome::Confirmed, None)]));
 }
 
 /// What was signed is wrong for ever: asking again brings the same.

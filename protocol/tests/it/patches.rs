@@ -419,8 +419,8 @@ fn patches_that_were_given_up_are_in_the_record_and_only_then_is_it_of_the_secon
     for count in 0..=8 {
         let record = record((0..count).map(patch).collect());
         let bytes = record.encode();
-        // Array of 11, then the format.
-        assert_eq!(bytes[..2], [0x8b, if count == 0 { 1 } else { 2 }]);
+        // Array of 10, then the format.
+        assert_eq!(bytes[..2], [0x8a, if count == 0 { 1 } else { 2 }]);
         assert_eq!(Record::decode(&bytes), Ok(record));
     }
     let nine = record((0..9).map(patch).collect()).encode();

@@ -114,10 +114,10 @@ pub struct BuildFlags {
     /// Images for slot 0 and slot 1, where code runs in place
     #[arg(long, num_args = 2, value_names = ["FILE", "FILE"], conflicts_with = "image")]
     pub slot_images: Option<Vec<PathBuf>>,
-    /// Domain of the devices' maker [default: the configuration's]
+    /// Domain of the devices' maker, or its id [default: the configuration's]
     #[arg(long, value_name = "DOMAIN")]
     pub vendor: Option<String>,
-    /// Class of the devices [default: the configuration's]
+    /// Class of the devices, or its id [default: the configuration's]
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
     /// Version: X.Y.Z, and -rc.N, -beta.N or -alpha.N for a pre-release

@@ -13,7 +13,7 @@ use crate::output::{Fields, Value};
 /// The first bytes of a journal sector.
 const JOURNAL_MAGIC: &[u8] = b"WJ01";
 /// The first bytes of a record: the head of an array of 11 items, then the format.
-const RECORD_HEADS: [&[u8]; 2] = [&[0x8b, 0x01], &[0x8b, 0x02]];
+const RECORD_HEADS: [&[u8]; 2] = [&[0x8a, 0x01], &[0x8a, 0x02]];
 
 /// Whether some sector of a journal begins in `bytes`.
 pub(super) fn is_journal(bytes: &[u8]) -> bool {
@@ -78,7 +78,6 @@ fn describe_record(record: &Record) -> Fields {
     let reports = record.reports.iter().map(|report| Digest::of(report).short().to_hex().into());
     Fields::new()
         .with("root_digest", Digest::of(&record.root).to_hex())
-        .with("latest_signed_time", record.time)
         .with("versions_seen", scopes.collect::<Vec<Value>>())
         .with("assignment", record.assignment.is_some())
         .with("campaigns_of_groups", campaigns.collect::<Vec<Value>>())

@@ -44,9 +44,11 @@ pub enum ImageSet {
 pub struct BuildOptions {
     /// The image or images; each 1 byte to [`IMAGE_BYTES_MAX`].
     pub images: ImageSet,
-    /// Domain of the maker of the devices, in lower case.
+    /// The maker of the devices, as [`VendorId::named`] reads it: a domain in lower case, or the id in 32 hexadecimal
+    /// digits.
     pub vendor: String,
-    /// Class of the devices, as their maker calls it: 1 to 64 visible characters.
+    /// Class of the devices, as [`ClassId::named`] reads it: what their maker calls it in 1 to 64 visible characters,
+    /// or the id in 32 hexadecimal digits.
     pub class: String,
     /// Version, as [`parse_version`](whimbrel_protocol::manifest::parse_version) gives it.
     pub version: Vec<i64>,
@@ -120,8 +122,7 @@ pub fn build(options: BuildOptions, progress: Progress<'_>) -> Result<UnsignedRe
             Vec::from([one, settings.build(other, Some(1), &[], progress)?])
         }
     };
-    let vendor = VendorId::from_domain(&options.vendor);
-    let class = ClassId::from_name(vendor, &options.class);
+    let Settings { vendor, class, .. } = settings;
     let version = version_text(&options.version);
     let description = options.description.unwrap_or_else(|| format!("{} {version}", options.class));
     let manifest = ReleaseManifest {
@@ -169,6 +170,8 @@ fn manifest_images(images: &[BuiltImage]) -> Images {
 
 /// The options that hold for every image, checked.
 struct Settings {
+    vendor: VendorId,
+    class: ClassId,
     cutting: Cutting,
     codec: CodecChoice,
     dictionary_bytes: u32,
@@ -181,16 +184,18 @@ const DESCRIPTION_BYTES_MAX: usize = 512;
 impl Settings {
     fn check(options: &BuildOptions) -> Result<Self, ReleaseError> {
         let wrong = |what, got: &str, want| Err(ReleaseError::Option { what, got: got.into(), want });
-        if !VendorId::is_domain(&options.vendor) {
+        // As devices read their configuration. A name that the two sides read in two ways would match no device.
+        let Some(vendor) = VendorId::named(&options.vendor) else {
             return wrong(
                 "vendor",
                 &options.vendor,
-                "a domain that you own, in lower case, such as example.com",
+                "a domain that you own, in lower case, such as example.com, or 32 hexadecimal digits",
             );
-        }
-        if !ClassId::is_name(&options.class) {
-            return wrong("class", &options.class, "a name of 1 to 64 visible characters");
-        }
+        };
+        let Some(class) = ClassId::named(vendor, &options.class) else {
+            let want = "a name of 1 to 64 visible characters, or 32 hexadecimal digits";
+            return wrong("class", &options.class, want);
+        };
         if options.sequence == 0 {
             return wrong("sequence", "0", "1 or more; it rises with every release of the class");
         }
@@ -210,7 +215,7 @@ impl Settings {
             return wrong("base", "with slot images", "possible: what runs is always for the other slot");
         }
         let (codec, patches) = (options.codec, options.patches.clone());
-        Ok(Self { cutting: Cutting { fixed_log2 }, codec, dictionary_bytes, patches })
+        Ok(Self { vendor, class, cutting: Cutting { fixed_log2 }, codec, dictionary_bytes, patches })
     }
 
     fn build(

@@ -208,6 +208,35 @@ fn vendor_and_class_come_from_the_configuration_where_no_flag_names_them() {
     assert!(elsewhere.run(args).line().contains("no vendor is named: give --vendor"));
 }
 
+/// A device reads its configuration by the same rule: a release that one side names otherwise matches no device.
+#[test]
+fn vendor_and_class_are_read_by_the_rule_by_which_devices_read_them() {
+    let place = Place::new();
+    place.write("image", "x");
+    let ids = |at: usize, name: &str| {
+        drop(std::fs::remove_dir_all(place.path("out")));
+        let mut args = build_args("image", "out");
+        args[at] = name;
+        let ran = place.run(args);
+        if !place.path("out").exists() {
+            assert!(ran.line().contains(" is not a "), "{name}");
+            return None;
+        }
+        let envelope = Envelope::decode(&place.read("out/release.suit")).unwrap();
+        let manifest = envelope.unverified_manifest().unwrap();
+        Some((manifest.vendor().unwrap(), manifest.class().unwrap()))
+    };
+    let id = "000102030405060708090a0b0c0d0e0f";
+    let capitals = id.to_uppercase();
+    for name in ["example.com", id, &capitals, "Example.com", "localhost", "a_b.com", &id[1..]] {
+        assert_eq!(ids(5, name).map(|(vendor, _)| vendor), VendorId::named(name), "{name}");
+    }
+    let vendor = VendorId::from_domain("meters.example");
+    for name in ["gateway", "Zähler 2 (NB-IoT)", id, &capitals, &id[1..], "gateway ", " gateway"] {
+        assert_eq!(ids(7, name).map(|(_, class)| class), ClassId::named(vendor, name), "{name}");
+    }
+}
+
 #[test]
 fn each_wrong_option_is_one_line_and_leaves_nothing_behind() {
     let place = Place::new();

@@ -132,7 +132,6 @@ fn campaign() -> Vec<u8> {
 fn record() -> Record {
     Record {
         root: trust(),
-        time: UnixTime::from_secs(NOW),
         scopes: vec![
             ScopeVersion { scope: Scope::Assignment, version: 3, payload: ShortDigest([1; 8]) },
             ScopeVersion { scope: Scope::Group(group("all")), version: 4, payload: ShortDigest([2; 8]) },

@@ -1,5 +1,6 @@
 //! Releases that a device must not take, ordered by a thief of the online keys at the broker. The device
-//! refuses each for its named reason before it asks for a chunk or an index page, and reports the reason.
+//! refuses each for its named reason before it asks for a chunk or an index page, and reports the reason. An
+//! envelope without a valid signature ends nothing: the device waits for one that has it, and says so.
 
 use e2e::agent::Agent;
 use e2e::bundle::{Recipe, Release};
@@ -11,8 +12,6 @@ use whimbrel_protocol::message::{Campaign, FailureCode, Order, Outcome, Validity
 
 /// The sequence number that the device runs when the thief comes.
 const RUNS: u64 = 5;
-/// Envelopes of the ordered digest without a valid signature that end an attempt.
-const UNAUTHENTIC_MAX: usize = 3;
 
 /// A device that runs sequence 5, and somebody with the keys that are online.
 struct Theft {
@@ -61,14 +60,12 @@ impl Theft {
     fn is_refused(&mut self, release: &Release, claimed: u64, reason: FailureCode) {
         let envelope = envelope_of(release);
         let digest: [u8; 32] = hex::decode(&release.digest).unwrap().try_into().unwrap();
-        let times = if reason == FailureCode::Unauthentic { UNAUTHENTIC_MAX } else { 1 };
-        self.sent_is_refused(&envelope, times, Digest(digest), release, claimed, reason);
+        self.sent_is_refused(&envelope, Digest(digest), release, claimed, reason);
     }
 
     fn sent_is_refused(
         &mut self,
         envelope: &[u8],
-        times: usize,
         digest: Digest,
         release: &Release,
         claimed: u64,
@@ -78,7 +75,7 @@ impl Theft {
         let slots = ["a", "b"].map(|slot| self.device.slot(slot));
         self.order(digest, release, claimed);
         if claimed >= RUNS {
-            self.send(&before, envelope, times);
+            self.send(&before, envelope, 1);
         }
         let id = self.campaign.order.campaign;
         let ended = |status: &serde_json::Value| {
@@ -99,22 +96,51 @@ impl Theft {
             (&RUNS.into(), &"none".into())
         );
         assert_eq!(["a", "b"].map(|slot| self.device.slot(slot)), slots, "nothing was stored");
+        self.nothing_was_fetched(&before);
+    }
+
+    fn nothing_was_fetched(&self, before: &Traffic) {
         let after = self.stage.proxy.traffic(self.device.id());
         let data = |traffic: &Traffic| (traffic.chunk_requests, traffic.page_requests, traffic.served_bytes);
-        assert_eq!(data(&after), data(&before), "nothing was asked for");
+        assert_eq!(data(&after), data(before), "nothing was asked for");
+    }
+
+    /// Orders the release of this digest, sends an envelope whose signatures do not count, several times, and checks
+    /// that the device waits for a better one.
+    fn is_waited_for(&mut self, envelope: &[u8], digest: Digest, release: &Release) {
+        let before = self.stage.proxy.traffic(self.device.id());
+        let slots = ["a", "b"].map(|slot| self.device.slot(slot));
+        self.order(digest, release, RUNS + 1);
+        self.send(&before, envelope, 5);
+        let id = self.campaign.order.campaign;
+        let waits = |status: &serde_json::Value| {
+            status["reason"] == "bad-envelope" && status["campaign"] == id.to_hex()
+        };
+        let status = self.device.wait_for("it waits", waits);
+        assert_eq!(status["state"], "deferred", "{status}");
+        assert!(status["deferred_s"].is_u64(), "{status}");
+        // Nothing has ended, and it asks again after a reboot.
+        let asked = self.stage.proxy.traffic(self.device.id()).document_requests;
+        self.device.reboot();
+        self.stage.proxy.wait_for_traffic(self.device.id(), |traffic| traffic.document_requests > asked);
+        let ended = last_report(&self.stage.proxy, self.device.id()).filter(|report| report.campaign == id);
+        assert!(ended.is_none(), "{ended:?}");
+        assert_eq!(["a", "b"].map(|slot| self.device.slot(slot)), slots, "nothing was stored");
+        self.nothing_was_fetched(&before);
     }
 }
 
 #[test]
-fn a_release_signed_with_another_key_is_refused_before_a_chunk_is_requested() {
-    let mut theft = Theft::begin();
-    let stranger = theft.stage.bundle.new_key("stranger.cose");
-    let release = theft.stage.bundle.release(Recipe { key: Some(stranger), ..Recipe::noise(6, 20_000) });
-    theft.is_refused(&release, 6, FailureCode::Unauthentic);
+fn a_release_signed_with_another_key_is_waited_for_and_no_chunk_is_requested() {
     // Every key has one role. The online keys cannot sign a release.
-    let online = theft.stage.bundle.path("keys/campaign.cose");
-    let release = theft.stage.bundle.release(Recipe { key: Some(online), ..Recipe::noise(7, 20_000) });
-    theft.is_refused(&release, 7, FailureCode::Unauthentic);
+    for is_online in [false, true] {
+        let mut theft = Theft::begin();
+        let bundle = &theft.stage.bundle;
+        let key = if is_online { bundle.path("keys/campaign.cose") } else { bundle.new_key("stranger.cose") };
+        let release = bundle.release(Recipe { key: Some(key), ..Recipe::noise(RUNS + 1, 20_000) });
+        let digest = Digest(hex::decode(&release.digest).unwrap().try_into().unwrap());
+        theft.is_waited_for(&envelope_of(&release), digest, &release);
+    }
 }
 
 #[test]
@@ -135,18 +161,18 @@ fn a_release_with_an_older_sequence_is_refused_before_a_chunk_is_requested() {
     // An order that says otherwise is a lie that the manifest uncovers.
     let envelope = envelope_of(&older);
     let digest = Digest(hex::decode(&older.digest).unwrap().try_into().unwrap());
-    theft.sent_is_refused(&envelope, 1, digest, &older, RUNS + 1, FailureCode::Unauthentic);
+    theft.sent_is_refused(&envelope, digest, &older, RUNS + 1, FailureCode::Unauthentic);
     // This one has the running sequence number, but another image.
     let other = theft.stage.bundle.noise_release(RUNS, 30_000);
     theft.is_refused(&other, RUNS, FailureCode::Rollback);
 }
 
 #[test]
-fn a_manifest_with_one_byte_changed_is_refused_before_a_chunk_is_requested() {
+fn a_manifest_with_one_byte_changed_is_waited_for_and_no_chunk_is_requested() {
     let mut theft = Theft::begin();
-    let release = theft.stage.bundle.noise_release(6, 20_000);
+    let release = theft.stage.bundle.noise_release(RUNS + 1, 20_000);
     let (envelope, digest) = with_one_byte_changed(&envelope_of(&release));
-    theft.sent_is_refused(&envelope, UNAUTHENTIC_MAX, digest, &release, 6, FailureCode::Unauthentic);
+    theft.is_waited_for(&envelope, digest, &release);
 }
 
 /// A broker cannot make the device take another digest. What it changes ends nothing, and is asked for again.
@@ -160,7 +186,8 @@ fn a_manifest_that_the_broker_changes_is_refused_until_it_is_right() {
     let before = stage.proxy.traffic(device.id());
     let campaign = stage.service.roll_out(&release);
     let spoilt = |status: &serde_json::Value| {
-        status["state"] == "offered" && status["rejected"].as_object().is_some_and(|map| !map.is_empty())
+        let waits = status["state"] == "offered" || status["reason"] == "bad-envelope";
+        waits && status["rejected"].as_object().is_some_and(|map| !map.is_empty())
     };
     device.wait_for("it is refused", spoilt);
     let traffic = stage.proxy.traffic(device.id());
@@ -170,7 +197,7 @@ fn a_manifest_that_the_broker_changes_is_refused_until_it_is_right() {
         (before.chunk_requests, before.page_requests)
     );
 
-    // On a new connection it asks at once.
+    // It asks again when it has waited.
     stage.proxy.set(Verb::Pass);
     stage.proxy.cut();
     stage.wait_until_updated(&device, &release, &campaign);
