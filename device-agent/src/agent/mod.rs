@@ -119,6 +119,9 @@ enum Happening {
 const JOBS_WAITING_MAX: usize = 256;
 /// How long what was begun on the medium may take when the session is to end.
 const LEAVE_MS: u64 = 10_000;
+/// The same if the process is to end: with the farewell to the broker that is shorter than
+/// [`stop::LIMIT`](whimbrel_settings::daemon::stop::LIMIT).
+const STOP_MS: u64 = 5_000;
 
 impl<'s> Agent<'s> {
     /// Starts a session on the medium of `home`.
@@ -304,7 +307,8 @@ impl<'s> Agent<'s> {
             return;
         }
         debug!(?exit, "session ends");
-        let until = self.around.clock.now().plus_millis(LEAVE_MS);
+        let limit_ms = if matches!(exit, Exit::Stop) { STOP_MS } else { LEAVE_MS };
+        let until = self.around.clock.now().plus_millis(limit_ms);
         self.leaving = Some(Leaving { exit, until, saved: false });
         self.feed(Input::Disconnected);
     }
