@@ -79,6 +79,8 @@ pub(crate) struct Agent<'s> {
     /// Since when the link is as it is, and what was wrong last.
     link_since: Instant,
     link_error: Option<String>,
+    /// The service said that its operator has not accepted this device yet, and nothing else since.
+    awaits_acceptance: bool,
     /// Operations that wait for hooks.
     gates: BTreeMap<Question, (OpId, Gate)>,
     /// Gates at which no hook could be asked: they are answered in the next round.
@@ -152,6 +154,7 @@ impl<'s> Agent<'s> {
             uplink: None,
             link_since: now,
             link_error: None,
+            awaits_acceptance: false,
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
             reboot: None,
@@ -216,7 +219,8 @@ impl<'s> Agent<'s> {
     fn deadline(&self) -> Option<Instant> {
         let checks = self.checks.iter().map(Check::until);
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
-        [self.controller.poll_timeout(), leaving].into_iter().flatten().chain(checks).min()
+        let log = self.around.counters.log_due_at();
+        [self.controller.poll_timeout(), leaving, log].into_iter().flatten().chain(checks).min()
     }
 
     fn take(&mut self, happening: Happening) {
@@ -231,6 +235,7 @@ impl<'s> Agent<'s> {
             Happening::Time => {
                 self.feed(Input::Timeout);
                 self.end_checks();
+                self.around.counters.log_due(self.around.clock.now());
             }
         }
     }
@@ -261,6 +266,7 @@ impl<'s> Agent<'s> {
                 self.feed(Input::Connected);
             }
             LinkEvent::Message { topic, payload } => {
+                self.around.counters.message_bytes = payload.len();
                 let config = &self.around.config;
                 let address = topic::parse(&config.broker.prefix, &topic).filter(|address| {
                     address.device.as_ref().is_none_or(|device| *device == config.device.id)
@@ -269,11 +275,9 @@ impl<'s> Agent<'s> {
                     Some(address) => {
                         self.feed(Input::Message { channel: address.channel, payload: &payload });
                     }
-                    None => {
-                        self.around.counters.reject("foreign-topic");
-                        warn!(bytes = payload.len(), reason = "foreign-topic", "message rejected");
-                    }
+                    None => self.around.counters.foreign(self.around.clock.now()),
                 }
+                self.around.counters.message_bytes = 0;
             }
             LinkEvent::NotSubscribed { count } => {
                 self.around.counters.count("subscriptions-refused");
