@@ -3,7 +3,6 @@
 use whimbrel_engine::{Gate, Input, Job, Verdict};
 use whimbrel_protocol::disk::{Area, Disk as _};
 use whimbrel_protocol::message::{DeferReason, State};
-use whimbrel_protocol::time::Instant;
 
 use crate::host::Host;
 
@@ -30,6 +29,13 @@ fn without_room() -> Host {
     host
 }
 
+/// So much time passes.
+fn pass(host: &mut Host, ms: u64) {
+    let end = host.now.plus_millis(ms);
+    host.run(ms);
+    host.now = host.now.max(end);
+}
+
 fn assert_waits_for(host: &Host, reason: DeferReason) {
     let status = host.device.session().status().unwrap();
     assert_eq!((status.state, status.deferred), (State::Deferred, Some(reason)));
@@ -39,11 +45,10 @@ fn assert_waits_for(host: &Host, reason: DeferReason) {
 fn a_device_without_room_goes_on_within_a_minute_of_there_being_some() {
     for seconds in [0, 90, 400] {
         let mut host = without_room();
-        host.run(seconds * 1000);
-        host.now = host.now.max(Instant::from_millis(seconds * 1000));
+        pass(&mut host, seconds * 1000);
         assert_waits_for(&host, DeferReason::Room);
         make_room(&mut host);
-        host.run(MINUTE_MS);
+        pass(&mut host, MINUTE_MS);
         assert!(host.rebooting.is_some(), "{seconds}: {:?}", host.events);
     }
 }
@@ -52,7 +57,7 @@ fn a_device_without_room_goes_on_within_a_minute_of_there_being_some() {
 fn a_look_for_room_is_no_attempt() {
     let mut host = without_room();
     let (asked, events) = (host.asked.len(), host.events.len());
-    host.run(9 * MINUTE_MS);
+    pass(&mut host, 9 * MINUTE_MS);
     assert_eq!((host.asked.len(), host.events.len()), (asked, events));
     assert_waits_for(&host, DeferReason::Room);
 }
@@ -62,9 +67,9 @@ fn a_device_that_cannot_look_tries_everything_every_ten_minutes() {
     let mut host = without_room();
     host.slow = |job| matches!(job, Job::FindRoom);
     make_room(&mut host);
-    host.run(9 * MINUTE_MS);
+    pass(&mut host, 9 * MINUTE_MS);
     assert_waits_for(&host, DeferReason::Room);
-    host.run(4 * MINUTE_MS);
+    pass(&mut host, 4 * MINUTE_MS);
     assert!(host.rebooting.is_some(), "{:?}", host.events);
 }
 
@@ -86,7 +91,7 @@ fn a_device_whose_hooks_say_not_now_asks_them_every_minute_and_at_a_check() {
     host.run(1000);
     assert_waits_for(&host, DeferReason::Retry);
     let asked = host.asked.len();
-    host.run(5 * MINUTE_MS);
+    pass(&mut host, 5 * MINUTE_MS);
     assert!((3..=5).contains(&(host.asked.len() - asked)), "{}", host.asked.len() - asked);
     host.says = |_| Verdict::Good;
     host.feed(Input::Check);
