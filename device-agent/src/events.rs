@@ -35,7 +35,7 @@ impl Counters {
     }
 
     /// Whether to log this now. What others can bring about at will is logged once a minute, by [`Counters::log_due`].
-    fn is_news(&mut self, now: Instant, what: What) -> bool {
+    pub(crate) fn is_news(&mut self, now: Instant, what: What) -> bool {
         let bytes = self.message_bytes as u64;
         self.limiter.is_news(now, what, bytes)
     }
@@ -49,7 +49,13 @@ impl Counters {
     pub(crate) fn log_due(&mut self, now: Instant) {
         for ([what, kind, reason], Tally { times, bytes, .. }) in self.limiter.due(now) {
             if what == REJECTED {
-                warn!(channel = kind, reason, messages = times, bytes, "more messages rejected within a minute");
+                warn!(
+                    channel = kind,
+                    reason,
+                    messages = times,
+                    bytes,
+                    "more messages rejected within a minute"
+                );
             } else {
                 info!(what, kind, reason, times, "happened again within a minute");
             }

@@ -93,7 +93,10 @@ mod tests {
         assert!(!limiter.is_news(Instant::from_millis(6_000), REFUSED, 0));
         assert_eq!(limiter.next(), Some(Instant::from_millis(60_000)));
         assert_eq!(due(&mut limiter, 64_999), []);
-        assert!(limiter.is_news(Instant::from_millis(64_999), REJECTED, 20), "it has not happened for a minute");
+        assert!(
+            limiter.is_news(Instant::from_millis(64_999), REJECTED, 20),
+            "it has not happened for a minute"
+        );
         assert_eq!(due(&mut limiter, 65_000), [(REFUSED, 1, 0)]);
         assert_eq!(due(&mut limiter, 200_000), []);
         assert_eq!(limiter.next(), None);

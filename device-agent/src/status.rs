@@ -181,7 +181,8 @@ impl StatusView {
             if let (State::Downloading, Some((chunks, bytes))) = (state, kept) {
                 // The record does not have the running download; the journal does.
                 let given_up = &deployment.given_up;
-                view.bytes_received = bytes.0 + given_up.iter().map(|patch| patch.bytes_received).sum::<u64>();
+                view.bytes_received =
+                    bytes.0 + given_up.iter().map(|patch| patch.bytes_received).sum::<u64>();
                 view.bytes_twice = bytes.1 + given_up.iter().map(|patch| patch.bytes_twice).sum::<u64>();
                 view.advance(state, Some(chunks), None);
             } else {

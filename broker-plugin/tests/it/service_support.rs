@@ -144,7 +144,9 @@ impl Service {
         let sink = Arc::clone(&log);
         let stderr = child.stderr.take();
         std::thread::spawn(move || {
-            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok)) {
+            for line in
+                stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok))
+            {
                 let mut log = sink.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');

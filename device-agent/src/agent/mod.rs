@@ -281,10 +281,12 @@ impl<'s> Agent<'s> {
             }
             LinkEvent::NotSubscribed { count } => {
                 self.around.counters.count("subscriptions-refused");
-                error!(
-                    count,
-                    "the broker refuses subscriptions: its rules must let this device have its topics"
-                );
+                if self.around.counters.is_news(self.around.clock.now(), ["subscriptions refused", "", ""]) {
+                    error!(
+                        count,
+                        "the broker refuses subscriptions: its rules must let this device have its topics"
+                    );
+                }
             }
             LinkEvent::Down(error) => self.link_down(&error),
         }

@@ -52,7 +52,10 @@ fn a_stopped_agent_says_what_it_holds() {
     assert_eq!(device.terminate(), Some(0));
     let status = device.status();
     assert_eq!((&status["daemon"], &status["state"]), (&false.into(), &"downloading".into()));
-    assert_eq!((&status["percent"], &status["payload_bytes"]), (&(served() * 100 / (200 * 1024)).into(), &(200 * 1024).into()));
+    assert_eq!(
+        (&status["percent"], &status["payload_bytes"]),
+        (&(served() * 100 / (200 * 1024)).into(), &(200 * 1024).into())
+    );
     assert_eq!((&status["bytes_received"], &status["bytes_twice"]), (&served().into(), &0.into()));
     let words = device.run(&["status"]).stdout;
     assert!(words.contains("state     downloading, stopped\n"), "{words}");

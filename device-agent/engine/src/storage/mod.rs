@@ -30,7 +30,8 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 use whimbrel_protocol::device::{
-    BootView, Checkpoint, Found, Input, InstallFailure, InstallOp, Record, Running, StoreFailure, StoreOp, Trial,
+    BootView, Checkpoint, Found, Input, InstallFailure, InstallOp, Record, Running, StoreFailure, StoreOp,
+    Trial,
 };
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::{Digest, OpId};
