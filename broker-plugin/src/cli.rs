@@ -52,7 +52,9 @@ const EXAMPLES: &str = "Examples:
   whimbreld --config fleet/whimbrel.toml --set broker.listen=0.0.0.0:1883
   whimbreld config show --config fleet/whimbrel.toml
 
-Log lines go to standard error; WHIMBREL_LOG sets how much is logged (error, warn, info, debug, trace).";
+Log lines go to standard error; WHIMBREL_LOG sets how much is logged (error, warn, info, debug, trace).
+Exit status: 0 told to stop, 1 cannot start or go on, 70 the embedded broker died, 75 told to stop by SIGTERM or SIGINT
+and not ended within 10 s.";
 
 /// The file where no other is named.
 pub(crate) const CONFIG_FILE: &str = "whimbrel.toml";

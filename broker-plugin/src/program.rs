@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
+use whimbrel_settings::daemon::{log, stop};
 
 use crate::attach::LinkError;
 use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
@@ -17,7 +18,8 @@ use crate::config::{Config, ConfigError, Sources, default_file, values};
 use crate::run::{Ready, ServiceError, check, run};
 
 /// Runs `whimbreld` with these arguments, the program's name first. Status 0: it was told to stop; 1: it could
-/// not start or not go on, and said why in one line on standard error; 70: the embedded broker died.
+/// not start or not go on, and said why in one line on standard error; 70: the embedded broker died; 75: it was told
+/// to stop and did not within ten seconds.
 pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -79,9 +81,16 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         }
         Some(Command::Config { what: ConfigCommand::Default }) | None => {}
     }
-    start_log();
-    let config = Config::load(&sources)?;
     let system = |what| move |source| Failure::System { what, source };
+    start_log();
+    let (tell, told) = oneshot::channel();
+    let is_told = move || {
+        tracing::info!("told to stop");
+        // Nobody listens any more if the service has ended by itself.
+        let _unheard = tell.send(());
+    };
+    stop::on_signal("whimbreld", is_told).map_err(system("wait for signals"))?;
+    let config = Config::load(&sources)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("whimbrel-worker")
@@ -89,19 +98,15 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         .build()
         .map_err(system("start the runtime"))?;
     let ended = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
         let shutdown = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let _told = told.await;
         };
         let json = cli.ready_json;
         run(config, |ready| announce(ready, json), shutdown).await.map_err(Failure::Service)
     });
     // Threads that still read the disk are not waited for.
     runtime.shutdown_background();
+    log::finish();
     ended
 }
 
@@ -121,10 +126,11 @@ fn log_filter(wanted: Option<&str>) -> String {
 }
 
 fn start_log() {
+    log::take_panics();
     let filter = EnvFilter::new(log_filter(std::env::var("WHIMBREL_LOG").ok().as_deref()));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| log::Stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A program that is us and something else besides may have started one.
     let _started_already = log.try_init();
@@ -149,8 +155,9 @@ fn announce(ready: Ready, json: bool) {
             mqtt.map_or("devices through the broker".to_owned(), |mqtt| format!("devices at mqtt://{mqtt}"));
         format!("whimbreld serves {devices}, operators at http://{}", ready.admin)
     };
-    // Whoever started us may not listen.
-    let _unheard = print(&format!("{line}\n"));
+    // Whoever started us may not listen, and may not even read: that must not keep the service from its work.
+    let say = move || drop(print(&format!("{line}\n")));
+    let _no_thread = std::thread::Builder::new().name("ready-line".to_owned()).spawn(say);
 }
 
 fn print(text: &str) -> Result<(), Failure> {
@@ -160,7 +167,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn complain(line: &str) {
-    let _unheard = writeln!(std::io::stderr(), "whimbreld: {line}");
+    log::say(&format!("whimbreld: {line}"));
 }
 
 /// Help and version as asked for; anything else in one line.

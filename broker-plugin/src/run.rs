@@ -92,10 +92,12 @@ fn cause(error: &FrontError) -> String {
 
 /// Requests of operators that wait for the service.
 const REQUESTS: usize = 64;
+// The limits of a stop: together they are shorter than `whimbrel_settings::daemon::stop::LIMIT`.
 /// Requests of operators that have begun may take this long when the service stops.
-const ADMIN_LIMIT: Duration = Duration::from_secs(5);
-/// What was handed to the store has to be stored within this when the service stops.
-const STORE_LIMIT: Duration = Duration::from_secs(30);
+const ADMIN_LIMIT: Duration = Duration::from_secs(3);
+/// What was handed to the store has to be stored within this when the service stops. What is not was acknowledged to
+/// nobody.
+const STORE_LIMIT: Duration = Duration::from_secs(4);
 
 /// Runs the service until `shutdown` is ready. `ready` is called once, when devices and operators are served.
 ///

@@ -14,7 +14,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed, \
+    75 the daemon was told to stop and did not within 10 s.";
 
 /// What every command takes.
 #[derive(Debug, Args)]

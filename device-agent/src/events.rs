@@ -1,10 +1,15 @@
-//! What people learn of what happens: log lines with fixed words, and counters.
+//! What people learn of what happens: log lines with fixed words, and counters. What a broker or whoever speaks through
+//! it can bring about at will is a line a minute at most for each reason.
 
 use alloc::collections::BTreeMap;
 
 use tracing::{debug, error, info, warn};
 use whimbrel_protocol::device::{Event, StoreFailure};
+use whimbrel_protocol::message::RefusalCode;
+use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
+
+use crate::limiter::{Limiter, Tally, What};
 
 /// Counts since the daemon started. Names are stable and few: none comes from the network.
 #[derive(Debug, Default)]
@@ -13,7 +18,12 @@ pub(crate) struct Counters {
     pub(crate) rejected: BTreeMap<&'static str, u64>,
     /// Everything else.
     pub(crate) other: BTreeMap<&'static str, u64>,
+    /// Bytes of the message that is being handled.
+    pub(crate) message_bytes: usize,
+    limiter: Limiter,
 }
+
+const REJECTED: &str = "message rejected";
 
 impl Counters {
     pub(crate) fn count(&mut self, name: &'static str) {
@@ -24,16 +34,58 @@ impl Counters {
         *self.rejected.entry(name).or_default() += 1;
     }
 
+    /// Whether to log this now. What others can bring about at will is logged once a minute, by [`Counters::log_due`].
+    pub(crate) fn is_news(&mut self, now: Instant, what: What) -> bool {
+        let bytes = self.message_bytes as u64;
+        self.limiter.is_news(now, what, bytes)
+    }
+
+    /// When [`Counters::log_due`] has something to say.
+    pub(crate) fn log_due_at(&self) -> Option<Instant> {
+        self.limiter.next()
+    }
+
+    /// Logs what has happened again and again, a line for each reason.
+    pub(crate) fn log_due(&mut self, now: Instant) {
+        for ([what, kind, reason], Tally { times, bytes, .. }) in self.limiter.due(now) {
+            if what == REJECTED {
+                warn!(
+                    channel = kind,
+                    reason,
+                    messages = times,
+                    bytes,
+                    "more messages rejected within a minute"
+                );
+            } else {
+                info!(what, kind, reason, times, "happened again within a minute");
+            }
+        }
+    }
+
+    /// Counts a message on a topic that is none of this device's.
+    pub(crate) fn foreign(&mut self, now: Instant) {
+        const REASON: &str = "foreign-topic";
+        self.reject(REASON);
+        if self.is_news(now, [REJECTED, "", REASON]) {
+            warn!(bytes = self.message_bytes, reason = REASON, "message rejected");
+        }
+    }
+
     /// Logs and counts an event of the session.
-    pub(crate) fn log(&mut self, event: &Event) {
+    pub(crate) fn log(&mut self, now: Instant, event: &Event) {
         match event {
             Event::StateChanged { state, deferred, failure } => {
                 let reason = deferred.map(|reason| reason.name()).or(failure.map(|code| code.name()));
-                info!(state = state.name(), reason, "state changed");
+                // A busy service makes a device wait and go on, again and again.
+                if self.is_news(now, ["state changed", state.name(), reason.unwrap_or_default()]) {
+                    info!(state = state.name(), reason, "state changed");
+                }
             }
             Event::Rejected { channel, reason } => {
                 self.reject(reason.name());
-                warn!(channel = channel_name(channel), reason = reason.name(), detail = ?reason, "message rejected");
+                if self.is_news(now, [REJECTED, channel_name(channel), reason.name()]) {
+                    warn!(channel = channel_name(channel), reason = reason.name(), detail = ?reason, "message rejected");
+                }
             }
             Event::Answered { time } => {
                 self.count("answers");
@@ -41,7 +93,14 @@ impl Counters {
             }
             Event::Refused { code, retry_after_s } => {
                 self.count("refusals");
-                info!(reason = ?code, retry_after_s, "service refused");
+                if self.is_news(now, ["service refused", "", code.name()]) {
+                    match code {
+                        RefusalCode::Pending => {
+                            info!(retry_after_s, "waiting for acceptance by the service's operator");
+                        }
+                        _ => info!(reason = code.name(), retry_after_s, "service refused"),
+                    }
+                }
             }
             Event::DocumentTaken { channel, version } => {
                 info!(channel = channel_name(channel), version, "document taken");
@@ -53,7 +112,9 @@ impl Counters {
             Event::ReportAcknowledged { report } => info!(%report, "report acknowledged"),
             Event::Silent { chunks } => {
                 self.count("silences");
-                warn!(chunks, "nothing came for too long");
+                if self.is_news(now, ["nothing came for too long", "", ""]) {
+                    warn!(chunks, "nothing came for too long");
+                }
             }
             Event::PatchFailed { payload, why } => {
                 self.count("patch-failures");

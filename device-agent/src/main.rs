@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 use whimbrel_agent::commands::{self, Who};
 use whimbrel_agent::config::{self, Config, Sources};
@@ -18,6 +18,7 @@ use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
 use whimbrel_agent::home::{Home, LOCK_PAUSE, LOCK_TRIES, boot};
 use whimbrel_agent::identity;
+use whimbrel_settings::daemon::{log, stop};
 
 use cli::{Cli, Command, ConfigCommand, Global};
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // One line: each cause says what its effect does not.
-            eprintln!("whimbrel-agent: {error:#}");
+            log::say(&format!("whimbrel-agent: {error:#}"));
             ExitCode::from(Exit::Error.code())
         }
     }
@@ -50,7 +51,7 @@ fn refuse_flags(error: &clap::Error) -> ExitCode {
         .map(|line| line.trim().trim_start_matches("error: "))
         .filter(|line| !line.is_empty())
         .collect();
-    eprintln!("whimbrel-agent: {} (see whimbrel-agent --help)", lines.join(" "));
+    log::say(&format!("whimbrel-agent: {} (see whimbrel-agent --help)", lines.join(" ")));
     ExitCode::from(Exit::Error.code())
 }
 
@@ -60,7 +61,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let daemon = matches!(command, Command::Daemon);
     start_log(global.log.as_deref().unwrap_or(if daemon { "info" } else { "error" }))?;
     let request = match command {
-        Command::Daemon => return run_daemon(Config::load(&sources)?),
+        Command::Daemon => return run_daemon(&sources),
         Command::Boot => {
             print(&boot(&config::storage(&sources)?)?.display().to_string())?;
             return Ok(Exit::Done.code());
@@ -105,36 +106,33 @@ fn sources(global: &Global) -> Sources {
 fn start_log(level: &str) -> anyhow::Result<()> {
     let wrong = || format!("--log {level}: must be off, error, warn, info, debug or trace");
     let level: LevelFilter = level.parse().ok().with_context(wrong)?;
+    log::take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| log::Stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     Ok(())
 }
 
-fn run_daemon(config: Config) -> anyhow::Result<u8> {
+fn run_daemon(sources: &Sources) -> anyhow::Result<u8> {
+    let (stop, stopped) = watch::channel(false);
+    // Kept here too: its end would be taken for the signal.
+    let told = stop.clone();
+    let tell = move || {
+        info!("told to stop");
+        told.send_replace(true);
+    };
+    stop::on_signal("whimbrel-agent", tell).context("cannot listen for SIGTERM")?;
+    let config = Config::load(sources)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            // Nobody listens any more where the daemon has ended by itself.
-            let _ = stop.send(true);
-            // Keeps the sender: its end would be taken for the signal.
-            core::future::pending::<()>().await;
-        });
-        anyhow::Ok(daemon::run(config, stopped).await?)
-    })?;
+    let ended = runtime.block_on(daemon::run(config, stopped));
+    drop(stop);
     // The storage thread may still be writing an image: as with a power cut, nothing has to wait for it.
     runtime.shutdown_background();
-    Ok(match ended {
+    log::finish();
+    Ok(match ended? {
         Ended::Stopped => Exit::Done.code(),
         Ended::RebootNeeded => Exit::Reboot.code(),
     })

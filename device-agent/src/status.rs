@@ -21,7 +21,8 @@ pub struct StatusView {
     pub fingerprint: Option<String>,
     /// Whether the daemon runs.
     pub daemon: bool,
-    /// `idle`, `offered`, `deferred`, `downloading`, ...
+    /// `idle`, `offered`, `deferred`, `downloading`, ..., or [`WAITS_FOR_ACCEPTANCE`]. Of a daemon that does not run: what it
+    /// goes on with.
     pub state: String,
     /// While deferred: for what. After a failure: why.
     pub reason: Option<String>,
@@ -35,7 +36,7 @@ pub struct StatusView {
     pub payload_bytes: Option<u64>,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
-    /// Payload bytes that were asked for more than once and received.
+    /// Of these, the bytes of what had come before.
     pub bytes_twice: u64,
     /// Measured rate of the link, in bytes per second.
     pub rate_bytes_per_s: Option<u64>,
@@ -60,6 +61,9 @@ pub struct StatusView {
     /// Other things counted since the daemon started.
     pub counters: BTreeMap<String, u64>,
 }
+
+/// The state of a device without a deployment that the service's operator has not accepted yet.
+pub const WAITS_FOR_ACCEPTANCE: &str = "waiting for acceptance";
 
 /// The image that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +179,17 @@ impl StatusView {
             view.attempt = Some(deployment.order.attempt);
             view.release = Some(deployment.order.release.to_hex());
             (view.bytes_received, view.bytes_twice) = (deployment.bytes_received, deployment.bytes_twice);
+            let kept = inventory.payload.as_ref().and_then(|payload| kept_of(home, payload));
+            if let (State::Downloading, Some((chunks, bytes))) = (state, kept) {
+                // The record does not have the running download; the journal does.
+                let given_up = &deployment.given_up;
+                view.bytes_received =
+                    bytes.0 + given_up.iter().map(|patch| patch.bytes_received).sum::<u64>();
+                view.bytes_twice = bytes.1 + given_up.iter().map(|patch| patch.bytes_twice).sum::<u64>();
+                view.advance(state, Some(chunks), None);
+            } else {
+                view.advance(state, None, None);
+            }
             return view;
         }
         let last = record.outcomes.last();
@@ -238,7 +253,8 @@ impl StatusView {
         let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
         let again =
             self.deferred_s.map_or_else(String::new, |seconds| format!(", looked at again in {seconds} s"));
-        line("state", format!("{}{reason}{again}", self.state));
+        let stopped = if self.link.is_none() && self.release.is_some() { ", stopped" } else { "" };
+        line("state", format!("{}{reason}{again}{stopped}", self.state));
         if let Some(campaign) = &self.campaign {
             let attempt = self.attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
             line("campaign", format!("{campaign}{attempt}"));
@@ -279,6 +295,14 @@ impl StatusView {
         }
         text
     }
+}
+
+/// What the journal has of a payload: its chunks, and the bytes received and received twice.
+fn kept_of(home: &mut Home, payload: &TransferDescriptor) -> Option<(Chunks, (u64, u64))> {
+    let kept = home.storage.checkpoint_of(&payload.index_digest)?;
+    let (all, bytes) = (payload.layout.chunk_count(), payload.layout.chunk_size());
+    let held = u32::try_from(kept.claims(all).len()).unwrap_or(u32::MAX);
+    Some((Chunks { held, all, bytes }, (kept.bytes_received, kept.bytes_twice)))
 }
 
 /// Installations by hand have no campaign of their own.

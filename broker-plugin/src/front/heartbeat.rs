@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 
 use rumqttd::local::{LinkError, LinkRx};
 use rumqttd::protocol::{Packet, PingReq};
+use whimbrel_settings::daemon::log;
 
 use super::error::FrontError;
 use super::link::{Link, RouterHandle, is_pong};
@@ -48,7 +49,7 @@ pub type OnRouterDeath = Box<dyn FnOnce(RouterDeath) + Send>;
 /// Ends the process with a message and exit status 70 (EX_SOFTWARE of sysexits.h): nothing can be served any more.
 pub fn end_process(death: RouterDeath) {
     tracing::error!(reason = %death, "router is dead");
-    eprintln!("whimbreld: {death}; nothing can be served any more, ending with status 70");
+    log::say(&format!("whimbreld: {death}; nothing can be served any more, ending with status 70"));
     std::process::exit(70);
 }
 

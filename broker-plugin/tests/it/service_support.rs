@@ -130,14 +130,23 @@ impl Service {
 
     /// Starts the program and waits until it serves.
     pub(crate) fn launch(&mut self) {
+        self.launch_logging_to(Stdio::piped());
+    }
+
+    /// The same with `stderr` as its standard error.
+    pub(crate) fn launch_logging_to(&mut self, stderr: Stdio) {
         let mut command = self.command();
         command.arg("--ready-json").env("WHIMBREL_LOG", "whimbrel_service=debug,warn");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        // Otherwise the test would hold the other end of it, too.
+        drop(command);
         let log = Arc::new(Mutex::new(String::new()));
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let sink = Arc::clone(&log);
+        let stderr = child.stderr.take();
         std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
+            for line in
+                stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok))
+            {
                 let mut log = sink.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');

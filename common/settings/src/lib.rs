@@ -42,8 +42,11 @@
 //! A variable is the prefix, the table, two underscores and the key: `EXAMPLE__BROKER__KEEPALIVE=30s`. Checks that
 //! relate two settings stand in the program, which refuses one of them with [`Values::refuse`].
 
+//! What programs that run for years need besides, to log and to end, is in [`daemon`].
+
 extern crate alloc;
 
+pub mod daemon;
 mod error;
 mod file;
 mod layers;

@@ -13,6 +13,7 @@ use whimbrel_protocol::device::{
 };
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::manifest::TransferDescriptor;
+use whimbrel_protocol::message::{DeferReason, State};
 use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::topic::Channel;
 
@@ -43,7 +44,7 @@ pub enum Input<'a> {
     },
     /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
-    /// A person at the device asks to look for news now.
+    /// A person at the device asks to look for news now, and to try what waits for the medium or for the host.
     Check,
     /// The time of `poll_timeout` has come.
     Timeout,
@@ -143,7 +144,22 @@ pub struct Controller {
     held_back: Vec<Output>,
     /// The host did not let a download begin: the session takes that for a failure of the medium and tells of one.
     declined: bool,
+    /// While the session waits for room: when the medium is looked at.
+    look: Look,
 }
+
+/// When the medium is looked at for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Nobody waits for room.
+    Never,
+    At(Instant),
+    /// It is being looked at.
+    Now,
+}
+
+/// From one look for room to the next. The session begins again by itself after ten minutes, whatever a look says.
+const LOOK_EVERY_MS: u64 = 60_000;
 
 /// What waits for the host's verdict.
 #[derive(Debug)]
@@ -169,6 +185,7 @@ impl Controller {
             note: None,
             held_back: Vec::new(),
             declined: false,
+            look: Look::Never,
         };
         controller.take_outputs();
         controller
@@ -201,11 +218,15 @@ impl Controller {
             },
             Input::Done(done) => {
                 self.count_done(done);
-                done.as_input()
+                match done.as_input() {
+                    Some(answer) => answer,
+                    None => return self.plan_look(now),
+                }
             }
         };
         self.session.handle_input(now, input);
         self.take_outputs();
+        self.plan_look(now);
         // The session tells of it at once, or it no longer waits for that verdict.
         self.declined = false;
     }
@@ -223,7 +244,11 @@ impl Controller {
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.session.poll_timeout()
+        let look = match self.look {
+            Look::At(at) => Some(at),
+            Look::Never | Look::Now => None,
+        };
+        self.session.poll_timeout().into_iter().chain(look).min()
     }
 
     /// The session, to look at.
@@ -236,6 +261,21 @@ impl Controller {
     #[must_use]
     pub fn pending(&self) -> Pending {
         self.pending
+    }
+
+    /// Has the medium looked at once a minute, as long as the session waits for room.
+    fn plan_look(&mut self, now: Instant) {
+        let waits = self.session.state() == State::Deferred
+            && self.session.status().is_some_and(|status| status.deferred == Some(DeferReason::Room));
+        match self.look {
+            _ if !waits => self.look = Look::Never,
+            Look::Never => self.look = Look::At(now.plus_millis(LOOK_EVERY_MS)),
+            Look::At(at) if at <= now => {
+                self.look = Look::Now;
+                self.work(Job::FindRoom);
+            }
+            Look::At(_) | Look::Now => {}
+        }
     }
 
     fn take_outputs(&mut self) {
@@ -283,7 +323,7 @@ impl Controller {
 
     fn work(&mut self, job: Job) {
         match job {
-            Job::Store(..) => self.pending.stores += 1,
+            Job::Store(..) | Job::FindRoom => self.pending.stores += 1,
             Job::Install(..) => self.pending.installs += 1,
         }
         self.effects.push_back(Effect::Work(job));
@@ -304,12 +344,14 @@ impl Controller {
     }
 
     fn count_done(&mut self, done: &Done) {
-        if done.is_store() {
-            self.pending.stores = self.pending.stores.saturating_sub(1);
-        } else {
-            self.pending.installs = self.pending.installs.saturating_sub(1);
+        match done {
+            Done::Installed(..) => self.pending.installs = self.pending.installs.saturating_sub(1),
+            Done::Stored(..) | Done::Looked(_) => self.pending.stores = self.pending.stores.saturating_sub(1),
         }
-        if self.note == Some(done.op()) {
+        if matches!(done, Done::Looked(_)) {
+            self.look = Look::Never;
+        }
+        if self.note.is_some() && self.note == done.op() {
             self.note = None;
             self.release_messages();
         }
@@ -325,7 +367,7 @@ impl Controller {
                 self.work(job);
                 None
             }
-            (Gated::Job(Job::Store(..)), Verdict::Later | Verdict::Bad) => {
+            (Gated::Job(Job::Store(..) | Job::FindRoom), Verdict::Later | Verdict::Bad) => {
                 self.declined = true;
                 Some(SessionInput::Opened { op, result: Err(StoreFailure::Failed) })
             }

@@ -31,6 +31,11 @@ impl MemoryDisk {
         Self { capacity: Some(bytes), ..Self::default() }
     }
 
+    /// From now on there is room for `bytes` in all areas together, or without limit; what is there stays.
+    pub fn set_capacity(&mut self, bytes: Option<u64>) {
+        self.capacity = bytes;
+    }
+
     /// Bytes that were written to it so far.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {

@@ -8,7 +8,7 @@ use whimbrel_protocol::time::Instant;
 use super::{Agent, Exit};
 use crate::control::{self, Asked, Reply, Request};
 use crate::events::channel_name;
-use crate::status::{LinkView, StatusView};
+use crate::status::{LinkView, StatusView, WAITS_FOR_ACCEPTANCE};
 
 /// Somebody waits for the service's answer.
 #[derive(Debug)]
@@ -52,14 +52,18 @@ impl Agent<'_> {
         drop(reply.send(answer));
     }
 
+    /// What waits for the medium or for hooks is tried at once, also without a connection.
     fn begin_check(&mut self, reply: oneshot::Sender<Reply>) {
+        if self.checks.len() >= CHECKS_MAX {
+            return drop(reply.send(Reply::error(&"too many wait for an answer already")));
+        }
+        if self.uplink.is_some() {
+            let until = self.around.clock.now().plus_millis(ANSWER_MS);
+            self.checks.push(Check { reply, until, answered: false, news: Vec::new() });
+            return self.feed(Input::Check);
+        }
+        self.feed(Input::Check);
         let refusal = match &self.link_error {
-            _ if self.checks.len() >= CHECKS_MAX => "too many wait for an answer already".to_owned(),
-            _ if self.uplink.is_some() => {
-                let until = self.around.clock.now().plus_millis(ANSWER_MS);
-                self.checks.push(Check { reply, until, answered: false, news: Vec::new() });
-                return self.feed(Input::Check);
-            }
             Some(error) => format!("not connected to the broker: {error}"),
             None => "not connected to the broker yet".to_owned(),
         };
@@ -126,6 +130,10 @@ impl Agent<'_> {
         let now = self.around.clock.now();
         view.wait_for(session.deferred_until().map(|until| until.millis_since(now)));
         let deployment = session.record().deployment.as_ref();
+        if self.awaits_acceptance && deployment.is_none() {
+            WAITS_FOR_ACCEPTANCE.clone_into(&mut view.state);
+            view.reason = None;
+        }
         view.release = deployment.map(|deployment| deployment.order.release.to_hex());
         view.rate_bytes_per_s = session.rate();
         let window = self.around.config.download.window_bytes_max;

@@ -79,6 +79,8 @@ pub(crate) struct Agent<'s> {
     /// Since when the link is as it is, and what was wrong last.
     link_since: Instant,
     link_error: Option<String>,
+    /// The service said that its operator has not accepted this device yet, and nothing else since.
+    awaits_acceptance: bool,
     /// Operations that wait for hooks.
     gates: BTreeMap<Question, (OpId, Gate)>,
     /// Gates at which no hook could be asked: they are answered in the next round.
@@ -119,6 +121,9 @@ enum Happening {
 const JOBS_WAITING_MAX: usize = 256;
 /// How long what was begun on the medium may take when the session is to end.
 const LEAVE_MS: u64 = 10_000;
+/// The same if the process is to end: with the farewell to the broker that is shorter than
+/// [`stop::LIMIT`](whimbrel_settings::daemon::stop::LIMIT).
+const STOP_MS: u64 = 5_000;
 
 impl<'s> Agent<'s> {
     /// Starts a session on the medium of `home`.
@@ -149,6 +154,7 @@ impl<'s> Agent<'s> {
             uplink: None,
             link_since: now,
             link_error: None,
+            awaits_acceptance: false,
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
             reboot: None,
@@ -213,7 +219,8 @@ impl<'s> Agent<'s> {
     fn deadline(&self) -> Option<Instant> {
         let checks = self.checks.iter().map(Check::until);
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
-        [self.controller.poll_timeout(), leaving].into_iter().flatten().chain(checks).min()
+        let log = self.around.counters.log_due_at();
+        [self.controller.poll_timeout(), leaving, log].into_iter().flatten().chain(checks).min()
     }
 
     fn take(&mut self, happening: Happening) {
@@ -228,6 +235,7 @@ impl<'s> Agent<'s> {
             Happening::Time => {
                 self.feed(Input::Timeout);
                 self.end_checks();
+                self.around.counters.log_due(self.around.clock.now());
             }
         }
     }
@@ -258,6 +266,7 @@ impl<'s> Agent<'s> {
                 self.feed(Input::Connected);
             }
             LinkEvent::Message { topic, payload } => {
+                self.around.counters.message_bytes = payload.len();
                 let config = &self.around.config;
                 let address = topic::parse(&config.broker.prefix, &topic).filter(|address| {
                     address.device.as_ref().is_none_or(|device| *device == config.device.id)
@@ -267,18 +276,20 @@ impl<'s> Agent<'s> {
                         self.feed(Input::Message { channel: address.channel, payload: &payload });
                     }
                     None => {
-                        self.around.counters.reject("foreign-topic");
-                        warn!(bytes = payload.len(), reason = "foreign-topic", "message rejected");
+                        self.around.counters.foreign(self.around.clock.now());
                         self.feed(Input::Foreign { bytes: payload.len() });
                     }
                 }
+                self.around.counters.message_bytes = 0;
             }
             LinkEvent::NotSubscribed { count } => {
                 self.around.counters.count("subscriptions-refused");
-                error!(
-                    count,
-                    "the broker refuses subscriptions: its rules must let this device have its topics"
-                );
+                if self.around.counters.is_news(self.around.clock.now(), ["subscriptions refused", "", ""]) {
+                    error!(
+                        count,
+                        "the broker refuses subscriptions: its rules must let this device have its topics"
+                    );
+                }
             }
             LinkEvent::Down(error) => self.link_down(&error),
         }
@@ -305,7 +316,8 @@ impl<'s> Agent<'s> {
             return;
         }
         debug!(?exit, "session ends");
-        let until = self.around.clock.now().plus_millis(LEAVE_MS);
+        let limit_ms = if matches!(exit, Exit::Stop) { STOP_MS } else { LEAVE_MS };
+        let until = self.around.clock.now().plus_millis(limit_ms);
         self.leaving = Some(Leaving { exit, until, saved: false });
         self.feed(Input::Disconnected);
     }

@@ -4,7 +4,7 @@ use tracing::{debug, error, warn};
 use whimbrel_engine::{Effect, Gate, Input, Output};
 use whimbrel_protocol::device::Event;
 use whimbrel_protocol::ids::{Digest, OpId};
-use whimbrel_protocol::message::State;
+use whimbrel_protocol::message::{RefusalCode, State};
 use whimbrel_protocol::topic::Channel;
 
 use super::Agent;
@@ -130,8 +130,17 @@ impl Agent<'_> {
     }
 
     fn handle_event(&mut self, event: &Event) {
-        self.around.counters.log(event);
+        self.around.counters.log(self.around.clock.now(), event);
         self.add_news(event);
+        match event {
+            Event::Refused { code: RefusalCode::Pending, .. } => self.awaits_acceptance = true,
+            Event::Answered { .. } => self.awaits_acceptance = false,
+            // Something answers hello with more than a refusal, even if it is none that is believed.
+            Event::Rejected { channel: Channel::Answers, reason } if reason.name() == "unauthentic" => {
+                self.awaits_acceptance = false;
+            }
+            _ => {}
+        }
         if let Event::StateChanged { state, deferred, failure } = event {
             let reason = deferred.map(|reason| reason.name()).or(failure.map(|code| code.name()));
             self.enter(*state, reason);

@@ -9,6 +9,7 @@ mod control;
 mod files_made;
 mod hooks;
 mod link;
+mod logs;
 mod power_cut;
 mod power_cut_boot;
 mod power_cut_device;

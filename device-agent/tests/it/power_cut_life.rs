@@ -203,7 +203,7 @@ impl<'w, D: Medium, B: Control> Life<'w, D, B> {
                 self.world.confirming = true;
                 confirms = true;
             }
-            Job::Install(..) => {}
+            Job::Install(..) | Job::FindRoom => {}
         }
         match self.device.carry_out(job) {
             Done::Stored(_, StoreAnswer::Stored(Ok(()))) if is_checkpoint => self.world.unflushed = 0,

@@ -216,6 +216,11 @@ impl Device {
     /// Starts the daemon; its log goes to a file.
     pub(crate) fn start(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.start_logging_to(log);
+    }
+
+    /// Starts the daemon with something else as its standard error.
+    pub(crate) fn start_logging_to(&mut self, log: impl Into<Stdio>) {
         let mut command = self.command(&["daemon", "--log", "debug"]);
         self.agent = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }

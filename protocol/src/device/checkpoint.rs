@@ -25,7 +25,7 @@ pub struct Checkpoint {
     pub asked: ChunkIndex,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
-    /// Payload bytes that were asked for more than once and received.
+    /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
 }
 

@@ -38,9 +38,13 @@ pub(super) struct Download {
     asked: u32,
     /// Chunks from the first missing one on that may be asked for.
     reach: u32,
-    /// Chunks that were asked for more than once.
-    again: SortedSet<u32>,
-    /// Something that was asked for was lost since the last note: it will be asked for again.
+    /// Chunks below this one were asked for by an earlier run. Those that it did not leave may have come to it.
+    asked_before: u32,
+    /// Chunks that came in this run and are missing all the same: they were wrong, or the medium did not keep them.
+    came: SortedSet<u32>,
+    /// Chunks that counted as lost last. What was sent of them may still come, besides what is sent again.
+    lost: SortedSet<u32>,
+    /// An earlier run may have left holes, which nobody has noted as asked for again.
     holes_to_note: bool,
     /// Chunk writes that the medium has not confirmed yet.
     writes: VecDeque<(OpId, Range<u32>)>,
@@ -48,7 +52,7 @@ pub(super) struct Download {
     unflushed: u64,
     /// Payload bytes received, with everything received twice.
     pub(super) bytes_received: u64,
-    /// Payload bytes that were asked for more than once and received.
+    /// Of these, the bytes of chunks that had come before, as far as that is known.
     pub(super) bytes_twice: u64,
 }
 
@@ -106,7 +110,9 @@ impl Download {
             page_asked: None,
             asked: found.asked.0,
             reach: found.reach.clamp(1, JOURNAL_CHUNKS),
-            again: SortedSet::default(),
+            asked_before: found.asked.0,
+            came: SortedSet::default(),
+            lost: SortedSet::default(),
             holes_to_note: true,
             writes: VecDeque::new(),
             unflushed: 0,
@@ -142,9 +148,11 @@ impl Download {
     /// Forgets what was asked for: the link is gone, or nothing came. Returns how many chunks will be asked for again.
     pub(super) fn forget_outstanding(&mut self) -> u32 {
         self.page_asked = None;
-        let lost = core::mem::take(&mut self.outstanding).len();
-        self.holes_to_note |= lost > 0;
-        u32::try_from(lost).unwrap_or(u32::MAX)
+        if !self.outstanding.is_empty() {
+            self.lost = core::mem::take(&mut self.outstanding);
+            return u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
+        }
+        0
     }
 
     /// Everything is verified and the medium has confirmed every write.
@@ -225,9 +233,6 @@ impl Download {
         let repeats = core::mem::take(&mut self.holes_to_note) && first < self.asked;
         let again = repeats.then_some(ChunkIndex(self.asked));
         let fresh = (last >= self.asked).then_some(ChunkIndex(last + 1));
-        for chunk in chosen.iter().copied().filter(|chunk| *chunk < self.asked) {
-            self.again.insert(chunk);
-        }
         self.asked = self.asked.max(last + 1);
         chosen.iter().for_each(|chunk| self.outstanding.insert(*chunk));
         let request = ChunkRequest {
@@ -342,6 +347,7 @@ impl Download {
     /// Checks one chunk and enters it into the ledger.
     fn check(&mut self, chunk: ChunkIndex, bytes: &[u8]) -> Result<(), Reason> {
         if !self.outstanding.contains(chunk.0) {
+            self.count_second(chunk, bytes.len() as u64);
             return Err(Reason::Unsolicited);
         }
         let page = self.pages.get(Layout::page_of(chunk)).ok_or(Reason::Unsolicited)?;
@@ -349,19 +355,30 @@ impl Download {
         let right = page.chunk_digest(chunk).is_some_and(|want| want == digest);
         self.outstanding.remove(chunk.0);
         self.bytes_received += bytes.len() as u64;
-        if self.again.contains(chunk.0) {
+        if chunk.0 < self.asked_before || self.came.contains(chunk.0) {
             self.bytes_twice += bytes.len() as u64;
         }
         if !right {
+            self.came.insert(chunk.0);
             return Err(Reason::WrongChunk(chunk));
         }
-        self.again.remove(chunk.0);
+        self.came.remove(chunk.0);
         self.held.insert(chunk);
         let page = Layout::page_of(chunk);
         if self.is_page_done(page) {
             self.pages.remove(page);
         }
         Ok(())
+    }
+
+    /// A chunk came that is not waited for. If it counted as lost and has come since, this is the other answer to the
+    /// two requests for it; what was asked for once and comes twice is somebody's replay, and costs the ledger nothing.
+    fn count_second(&mut self, chunk: ChunkIndex, len: u64) {
+        if self.lost.contains(chunk.0) && self.held.contains(chunk) {
+            self.lost.remove(chunk.0);
+            self.bytes_received += len;
+            self.bytes_twice += len;
+        }
     }
 
     /// Accepted chunks of `len` bytes were handed to the medium.
@@ -387,6 +404,7 @@ impl Download {
         if !good {
             range.for_each(|chunk| {
                 self.held.remove(ChunkIndex(chunk));
+                self.came.insert(chunk);
             });
         }
         true

@@ -63,7 +63,9 @@ pub enum Input<'a> {
         /// Whether it worked.
         result: Result<(), InstallFailure>,
     },
-    /// Somebody at the device asks to look for news now.
+    /// The host has looked at its medium: there is room again for what had none. A wait for room ends.
+    RoomFound,
+    /// Somebody at the device asks to look for news now. What waits for the medium or the host is tried at once, too.
     Check,
     /// The time of [`DeviceSession::poll_timeout`](super::DeviceSession::poll_timeout) has come.
     Timeout,

@@ -160,8 +160,9 @@ impl DeviceSession {
             Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),
             Input::Loaded { op, bytes } => self.work.loaded(op, bytes),
             Input::Installed { op, result } => self.work.installed(&mut self.context, op, result),
-            Input::Check if self.link.is_up() => self.hello(),
-            Input::Check | Input::Timeout => {}
+            Input::RoomFound => self.work.try_again(self.context.now),
+            Input::Check => self.check(),
+            Input::Timeout => {}
         }
         self.settle();
     }
@@ -328,6 +329,14 @@ impl DeviceSession {
             groups: self.documents.groups(),
         };
         self.link.hello(&mut self.context, &introduction);
+    }
+
+    /// Somebody is at the device: what it waits for by itself is tried, and the service is asked.
+    fn check(&mut self) {
+        self.work.try_again(self.context.now);
+        if self.link.is_up() {
+            self.hello();
+        }
     }
 
     /// A report that has just become durable goes out, and hello asks whether it arrived.

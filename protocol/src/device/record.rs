@@ -56,7 +56,7 @@ pub struct Deployment {
     pub arms: u64,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
-    /// Payload bytes that were asked for more than once and received.
+    /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
     /// Patches that did not become the image, oldest first: none of them is fetched again. At most
     /// [`PATCHES_MAX`].
@@ -70,7 +70,7 @@ pub struct GivenUp {
     pub payload: PayloadTag,
     /// Bytes of it that were received.
     pub bytes_received: u64,
-    /// Bytes of it that were asked for more than once and received.
+    /// Of these, the bytes of what had come before.
     pub bytes_twice: u64,
 }
 

@@ -99,7 +99,7 @@ pub(super) struct Refused {
     pub(super) ask_within_ms: Option<u64>,
 }
 
-/// How long to wait for room on the medium.
+/// How long to wait for room on the medium, if the host cannot tell when there is some.
 const ROOM_MS: u64 = 600_000;
 /// How long to wait after a failure for now, doubled each time up to the cap.
 pub(super) const RETRY_MS: u64 = 15_000;
@@ -345,6 +345,15 @@ impl Work {
             Phase::Offered(offered) => offered.disconnected(),
             Phase::Downloading(work) => work.disconnected(cx),
             _ => {}
+        }
+    }
+
+    /// What the medium or the host could not do may be possible now: a wait for that ends.
+    pub(super) fn try_again(&mut self, now: Instant) {
+        if let Phase::Deferred(deferred) = &mut self.phase
+            && matches!(deferred.reason, DeferReason::Room | DeferReason::Retry)
+        {
+            deferred.until = now;
         }
     }
 

@@ -178,7 +178,7 @@ pub struct Status {
     pub chunks: u32,
     /// Payload bytes received; bytes that were received twice count twice.
     pub bytes_received: u64,
-    /// Payload bytes that were asked for more than once and received.
+    /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
 }
 

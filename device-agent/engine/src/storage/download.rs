@@ -92,7 +92,9 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         self.apply = None;
         let download = Download { opening, slot, area };
         self.apply = self.prepare(&download)?;
-        self.make_room(&download.needs(self.apply.as_ref()))?;
+        self.lacks = download.needs(self.apply.as_ref());
+        self.make_room()?;
+        self.lacks.clear();
         // What was noted of another payload's way into the slot will not hold any more.
         Progress::forget_others(&mut self.disk, self.apply.is_some().then(|| download.owner()))?;
         self.boot.protect(&mut self.disk, self.confirmed, slot)?;
@@ -122,10 +124,16 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         Ok(Apply::new(what, download.layout(), download.owner(), &self.patch))
     }
 
-    /// Room in all areas or in none.
-    fn make_room(&mut self, needs: &[(Area, u64)]) -> Result<(), DiskError> {
-        let mut before = Vec::with_capacity(needs.len());
-        for &(area, len) in needs {
+    /// Whether there is room by now for the payload that had none. It is taken, so that nobody else takes it before the
+    /// payload is opened again. `false` if nothing is known to lack room.
+    pub(super) fn find_room(&mut self) -> bool {
+        !self.lacks.is_empty() && self.make_room().is_ok()
+    }
+
+    /// Room in all areas that lack some, or in none.
+    fn make_room(&mut self) -> Result<(), DiskError> {
+        let mut before = Vec::with_capacity(self.lacks.len());
+        for &(area, len) in &self.lacks {
             before.push((area, self.disk.len(area)?));
             if let Err(error) = self.disk.reserve(area, len) {
                 for &(area, len) in before.iter().rev() {

@@ -14,6 +14,8 @@ pub enum Job {
     Store(OpId, StoreOp),
     /// Something to do with images or the boot control. It may take long.
     Install(OpId, InstallOp),
+    /// Look whether there is room by now for the payload that had none, and take it.
+    FindRoom,
 }
 
 /// What became of a [`Job`].
@@ -23,14 +25,17 @@ pub enum Done {
     Stored(OpId, StoreAnswer),
     /// Of [`Job::Install`].
     Installed(OpId, Result<(), InstallFailure>),
+    /// Of [`Job::FindRoom`]: whether there is room now.
+    Looked(bool),
 }
 
 impl Done {
-    /// The operation.
+    /// The operation of the session, if it was one.
     #[must_use]
-    pub const fn op(&self) -> OpId {
+    pub const fn op(&self) -> Option<OpId> {
         match self {
-            Self::Stored(op, _) | Self::Installed(op, _) => *op,
+            Self::Stored(op, _) | Self::Installed(op, _) => Some(*op),
+            Self::Looked(_) => None,
         }
     }
 
@@ -50,15 +55,13 @@ impl Done {
         )
     }
 
-    pub(crate) const fn is_store(&self) -> bool {
-        matches!(self, Self::Stored(..))
-    }
-
-    /// The answer as the session takes it.
-    pub(crate) fn as_input(&self) -> Input<'_> {
+    /// The answer as the session takes it; `None` if it says nothing new.
+    pub(crate) fn as_input(&self) -> Option<Input<'_>> {
         match self {
-            Self::Stored(op, answer) => answer.as_input(*op),
-            Self::Installed(op, result) => Input::Installed { op: *op, result: *result },
+            Self::Stored(op, answer) => Some(answer.as_input(*op)),
+            Self::Installed(op, result) => Some(Input::Installed { op: *op, result: *result }),
+            Self::Looked(true) => Some(Input::RoomFound),
+            Self::Looked(false) => None,
         }
     }
 }
@@ -69,6 +72,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
         match job {
             Job::Store(op, what) => Done::Stored(op, self.carry_out(what)),
             Job::Install(op, what) => Done::Installed(op, self.install(what)),
+            Job::FindRoom => Done::Looked(self.find_room()),
         }
     }
 }

@@ -30,7 +30,8 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 use whimbrel_protocol::device::{
-    BootView, Found, Input, InstallFailure, InstallOp, Record, Running, StoreFailure, StoreOp, Trial,
+    BootView, Checkpoint, Found, Input, InstallFailure, InstallOp, Record, Running, StoreFailure, StoreOp,
+    Trial,
 };
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::{Digest, OpId};
@@ -80,6 +81,8 @@ pub struct Storage<D, B = EnvironmentBoot> {
     /// The slot that is started when nothing else is said.
     confirmed: Slot,
     download: Option<Download>,
+    /// What the payload needs that was opened last and had no room.
+    lacks: Vec<(Area, u64)>,
     /// The patch that is being downloaded or applied.
     apply: Option<Apply>,
     /// What the target slot holds, if that was read from the medium since it was last written to.
@@ -199,6 +202,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             running: options.running.unwrap_or_else(|| running_according_to(&state)),
             confirmed: state.confirmed,
             download: None,
+            lacks: Vec::new(),
             apply: None,
             verified: None,
         })
@@ -258,6 +262,12 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
     /// The index digest of the payload that was on its way last, if that is still known.
     pub fn last_payload(&mut self) -> Option<Digest> {
         Pages::owner(&mut self.disk)
+    }
+
+    /// The newest checkpoint of the payload with this index digest: what a download of it goes on with. Nothing of it is
+    /// verified before it does.
+    pub fn checkpoint_of(&mut self, index: &Digest) -> Option<Checkpoint> {
+        self.journal.load(&mut self.disk, index)
     }
 
     /// Tells what the verified envelope of `slot` says of the image in it. To be called for both slots after
@@ -325,6 +335,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             StoreOp::NoteAsked(asked) => self.note_asked(asked),
             StoreOp::SaveCheckpoint(checkpoint) => self.save_checkpoint(checkpoint),
             StoreOp::Close => {
+                self.lacks.clear();
                 self.download = None;
                 self.apply = None;
                 Ok(())

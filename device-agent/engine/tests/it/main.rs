@@ -7,3 +7,4 @@ mod gates;
 mod host;
 mod starting;
 mod updates;
+mod waits;

@@ -1,0 +1,84 @@
+//! What becomes of the daemon if nobody takes its log, and of one that hangs.
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
+use whimbrel_protocol::testing::Fixture;
+
+use crate::rig::Device;
+
+/// A pipe that is full; as long as the reader is kept, a write waits for ever.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+fn closed_pipe() -> PipeWriter {
+    io::pipe().unwrap().1
+}
+
+/// A disk without room.
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// A FIFO, and what opens its other end as soon as somebody reads it. Nothing is ever written.
+fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// The daemon answers with this as its standard error, and ends well when it is told to.
+fn serves_and_ends(log: impl Into<Stdio>) {
+    // Nobody listens there: it has something to log several times a second.
+    let mut device = Device::new(&Fixture::new(), 1);
+    device.start_logging_to(log);
+    device.wait_for("it has failed to connect", |status| {
+        status["daemon"] == true && status["link"]["last_error"].is_string()
+    });
+    assert_eq!(device.terminate(), Some(0), "it ends by itself");
+}
+
+#[test]
+fn a_closed_log_pipe_does_not_end_the_agent() {
+    serves_and_ends(closed_pipe());
+}
+
+#[test]
+fn a_full_log_pipe_that_nobody_reads_does_not_stop_the_agent() {
+    let (reader, writer) = full_pipe();
+    serves_and_ends(writer);
+    drop(reader);
+}
+
+#[test]
+fn a_log_on_a_full_disk_does_not_end_the_agent() {
+    serves_and_ends(full_disk());
+}
+
+#[test]
+fn a_command_whose_errors_nobody_reads_fails_as_it_should() {
+    let device = Device::new(&Fixture::new(), 1);
+    let mut command = device.command(&["check"]);
+    assert_eq!(command.stderr(closed_pipe()).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn an_agent_that_hangs_ends_ten_seconds_after_sigterm_with_a_status_of_its_own_and_says_so() {
+    let mut device = Device::new(&Fixture::new(), 1);
+    fs::remove_file(device.path("agent.toml")).unwrap();
+    fifo(&device.path("agent.toml"));
+    device.start();
+    // Waits until the agent reads its configuration, which never comes.
+    let silent = File::options().write(true).open(device.path("agent.toml")).unwrap();
+    assert_eq!(device.terminate(), Some(75));
+    assert!(device.log().contains("has not ended within 10 s of SIGTERM, ends now with status 75"));
+    drop(silent);
+}
