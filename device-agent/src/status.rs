@@ -9,6 +9,7 @@ use whimbrel_protocol::device::{BootView, Stage, Trial};
 use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{State, Status};
 
+use crate::events::messages_lost;
 use crate::home::{Home, slot_name};
 use crate::identity;
 
@@ -87,6 +88,22 @@ pub struct LinkView {
     pub for_s: u64,
     /// Why the last one ended or did not come about.
     pub last_error: Option<String>,
+    /// For how many seconds nobody has answered, once two hellos in a row were in vain.
+    pub no_answer_s: Option<u64>,
+    /// Larger messages of chunks do not arrive, in bytes; none if nothing shows such a limit.
+    pub messages_above: Option<u32>,
+    /// Topics that this connection goes without: the broker refuses them, or closes the connection at them.
+    pub left_out: Vec<String>,
+}
+
+impl LinkView {
+    /// What is wrong with it, in words.
+    fn troubles(&self) -> Vec<String> {
+        let no_answer = self.no_answer_s.map(|seconds| format!("no answer for {seconds} s"));
+        let left_out =
+            (!self.left_out.is_empty()).then(|| format!("not subscribed to {}", self.left_out.join(", ")));
+        [no_answer, self.messages_above.map(messages_lost), left_out].into_iter().flatten().collect()
+    }
 }
 
 /// Chunks of the payload that is on its way.
@@ -260,6 +277,9 @@ impl StatusView {
             }
             None => line("daemon", "not running".to_owned()),
         }
+        for trouble in self.link.iter().flat_map(LinkView::troubles) {
+            line("", trouble);
+        }
         if self.reports_waiting > 0 {
             line("reports", format!("{} not acknowledged yet", self.reports_waiting));
         }
@@ -356,7 +376,8 @@ mod tests {
 
     #[test]
     fn the_status_in_words_has_a_line_for_all_that_is_known() {
-        let link = LinkView { up: false, for_s: 9, last_error: Some("timed out".to_owned()) };
+        let link =
+            LinkView { up: false, for_s: 9, last_error: Some("timed out".to_owned()), ..LinkView::default() };
         let view = StatusView {
             device: "d1".to_owned(),
             fingerprint: Some("ab12".to_owned()),

@@ -30,7 +30,7 @@ use crate::error::AgentError;
 use crate::events::Counters;
 use crate::home::{Home, Medium};
 use crate::hooks::{HookQueue, Progress, Question, Verdict};
-use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use crate::mqtt::{BrokerLimits, Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
 use crate::worker::{Answer, Worker};
 
@@ -48,6 +48,8 @@ pub(crate) struct Surroundings {
     pub(crate) hooks: HookQueue,
     pub(crate) progress: Progress,
     pub(crate) counters: Counters,
+    /// What brokers were found to carry.
+    pub(crate) limits: BrokerLimits,
     /// Changes to `true` when the process is to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Agent<'s> {
     /// Since when the link is as it is, and what was wrong last.
     link_since: Instant,
     link_error: Option<String>,
+    /// Topics of this connection that are not subscribed to: the broker refuses them, or closes the connection.
+    left_out: Vec<String>,
     /// Operations that wait for hooks.
     gates: BTreeMap<Question, (OpId, Gate)>,
     /// Gates at which no hook could be asked: they are answered in the next round.
@@ -149,6 +153,7 @@ impl<'s> Agent<'s> {
             uplink: None,
             link_since: now,
             link_error: None,
+            left_out: Vec::new(),
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
             reboot: None,
@@ -253,6 +258,7 @@ impl<'s> Agent<'s> {
                 info!("connected");
                 self.around.counters.count("connections");
                 self.uplink = Some(uplink);
+                self.left_out.clear();
                 self.link_since = self.around.clock.now();
                 self.feed(Input::WallClock(self.around.clock.today()));
                 self.feed(Input::Connected);
@@ -272,12 +278,13 @@ impl<'s> Agent<'s> {
                     }
                 }
             }
-            LinkEvent::NotSubscribed { count } => {
+            LinkEvent::NotSubscribed { topics } => {
                 self.around.counters.count("subscriptions-refused");
                 error!(
-                    count,
+                    topics = topics.join(", "),
                     "the broker refuses subscriptions: its rules must let this device have its topics"
                 );
+                self.left_out.extend(topics);
             }
             LinkEvent::Down(error) => self.link_down(&error),
         }

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use whimbrel_agent::clock::Clock;
-use whimbrel_agent::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use whimbrel_agent::mqtt::{Filter, Link, LinkError, LinkEvent, LinkSettings, Uplink};
 
 use crate::broker::Mosquitto;
 
@@ -34,6 +34,10 @@ fn on_runtime<T>(what: impl Future<Output = T>) -> T {
         // Only keeps a broken test from hanging.
         tokio::time::timeout(Duration::from_secs(120), what).await.expect("it takes too long")
     })
+}
+
+fn filter(topic: &str, at_least_once: bool) -> Filter {
+    Filter { topic: topic.to_owned(), at_least_once, needed: false }
 }
 
 async fn up(link: &mut Link) -> Uplink {
@@ -114,7 +118,7 @@ fn messages_travel_both_ways() {
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let uplink = up(&mut link).await;
-        uplink.subscribe(vec![("a".to_owned(), false), ("b".to_owned(), true)]).unwrap();
+        uplink.subscribe(vec![filter("a", false), filter("b", true)]).unwrap();
         uplink.publish("a".to_owned(), vec![1], false).unwrap();
         uplink.publish("b".to_owned(), vec![2], true).unwrap();
         let mut got = vec![message(&mut link).await, message(&mut link).await];
@@ -129,14 +133,14 @@ fn a_broker_that_comes_back_is_found_and_nothing_is_subscribed_there_by_itself()
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let first = up(&mut link).await;
-        first.subscribe(vec![("news".to_owned(), true)]).unwrap();
+        first.subscribe(vec![filter("news", true)]).unwrap();
         broker.kill();
         assert!(matches!(down(&mut link).await, LinkError::Lost(_)));
         assert!(broker.resume());
         let second = up(&mut link).await;
         // What is sent on the old connection does not come out of the new one.
         let _ = first.publish("news".to_owned(), b"old".to_vec(), true);
-        second.subscribe(vec![("news".to_owned(), true)]).unwrap();
+        second.subscribe(vec![filter("news", true)]).unwrap();
         second.publish("news".to_owned(), b"new".to_vec(), true).unwrap();
         assert_eq!(message(&mut link).await.1, b"new");
     });
@@ -175,7 +179,7 @@ fn a_packet_above_the_limit_ends_the_connection_and_the_next_one_works() {
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let uplink = up(&mut link).await;
-        uplink.subscribe(vec![("news".to_owned(), false)]).unwrap();
+        uplink.subscribe(vec![filter("news", false)]).unwrap();
         uplink.publish("news".to_owned(), b"subscribed".to_vec(), false).unwrap();
         message(&mut link).await;
         let other = publisher(broker.port).await;
@@ -216,7 +220,7 @@ fn hanging_up_ends_the_connection_and_another_follows() {
         let second = up(&mut link).await;
         // The old one can't hang the new one up.
         first.hang_up();
-        second.subscribe(vec![("x".to_owned(), false)]).unwrap();
+        second.subscribe(vec![filter("x", false)]).unwrap();
         second.publish("x".to_owned(), vec![1], false).unwrap();
         message(&mut link).await;
     });

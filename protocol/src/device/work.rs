@@ -14,7 +14,7 @@ use super::event::Reason;
 use super::fetch::{Checked, Downloading};
 use super::install::{Activating, Installing, Rebooting};
 use super::io::{Found, InstallFailure, StoreFailure};
-use super::link::Link;
+use super::link::{Link, Silence};
 use super::patch::GivingUp;
 use super::record::Record;
 use super::release::{self, NotTaken, Offered};
@@ -120,7 +120,7 @@ impl Phase {
             Self::Idle => return None,
             Self::Deferred(deferred) => (State::Deferred, Some(deferred.reason)),
             Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
-            Self::Downloading(work) => match work.pause() {
+            Self::Downloading(work) => match work.paused_for() {
                 Some(reason) => (State::Deferred, Some(reason)),
                 None if work.download().is_complete() => (State::Downloaded, None),
                 None => (State::Downloading, None),
@@ -196,7 +196,7 @@ impl Work {
     pub(super) fn is_fetching(&self) -> bool {
         match &self.phase {
             Phase::Offered(_) | Phase::Matching(_) | Phase::Preparing(_) => true,
-            Phase::Downloading(work) => work.pause().is_none(),
+            Phase::Downloading(work) => work.paused_for().is_none(),
             _ => false,
         }
     }
@@ -306,9 +306,16 @@ impl Work {
         }
     }
 
-    /// Nothing came for too long. Returns how many chunks count as lost.
-    pub(super) fn silent(&mut self) -> u32 {
-        self.downloading().map_or(0, Downloading::forget_outstanding)
+    /// Nothing came for too long: what was asked for counts as lost.
+    pub(super) fn silent(&mut self, cx: &Context, link: &Link) -> Option<Silence> {
+        self.downloading().map(|work| work.silent(cx, link))
+    }
+
+    /// What is asked for does not arrive: it is asked for more and more rarely.
+    pub(super) fn pause_download(&mut self, cx: &mut Context) {
+        if let Some(work) = self.downloading() {
+            work.pause(cx);
+        }
     }
 
     /// A write or a checkpoint is done.

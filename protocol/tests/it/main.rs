@@ -37,6 +37,7 @@ mod signatures;
 mod sim_disk;
 mod suit_vectors;
 mod trust;
+mod waits;
 mod walk;
 mod walk_patches;
 
