@@ -14,6 +14,7 @@ mod events;
 pub mod home;
 pub mod hooks;
 pub mod identity;
+mod link_view;
 pub mod mqtt;
 mod outcome;
 pub mod standalone;

@@ -9,9 +9,9 @@ use whimbrel_protocol::device::{BootView, Stage, Trial};
 use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{State, Status};
 
-use crate::events::messages_lost;
 use crate::home::{Home, slot_name};
 use crate::identity;
+pub use crate::link_view::LinkView;
 
 /// Everything about this device's updates, as `status --json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,33 +77,6 @@ pub struct RunningView {
     pub slot_file: String,
     /// `none`, `armed` (starts next), `running` (not confirmed yet), `failed`.
     pub trial: String,
-}
-
-/// The connection to the broker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkView {
-    /// Whether there is one.
-    pub up: bool,
-    /// For how long it has been so, in seconds.
-    pub for_s: u64,
-    /// Why the last one ended or did not come about.
-    pub last_error: Option<String>,
-    /// For how many seconds nobody has answered, once two hellos in a row were in vain.
-    pub no_answer_s: Option<u64>,
-    /// Larger messages of chunks do not arrive, in bytes; none if nothing shows such a limit.
-    pub messages_above: Option<u32>,
-    /// Topics that this connection goes without: the broker refuses them, or closes the connection at them.
-    pub left_out: Vec<String>,
-}
-
-impl LinkView {
-    /// What is wrong with it, in words.
-    fn troubles(&self) -> Vec<String> {
-        let no_answer = self.no_answer_s.map(|seconds| format!("no answer for {seconds} s"));
-        let left_out =
-            (!self.left_out.is_empty()).then(|| format!("not subscribed to {}", self.left_out.join(", ")));
-        [no_answer, self.messages_above.map(messages_lost), left_out].into_iter().flatten().collect()
-    }
 }
 
 /// Chunks of the payload that is on its way.

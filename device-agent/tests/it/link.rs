@@ -349,3 +349,55 @@ fn user_and_password_reach_the_broker_and_the_password_is_read_anew_each_time() 
         }
     });
 }
+
+/// Closes the connection at a SUBSCRIBE that names `bad`, as some brokers do where a device may not subscribe.
+fn touchy() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            read_packet(&mut stream);
+            stream.write_all(&CONNACK).unwrap();
+            loop {
+                let packet = read_packet(&mut stream);
+                if packet.windows(3).any(|part| part == b"bad") {
+                    break;
+                }
+                // Each filter of the test is a letter: length, name and QoS have 4 bytes.
+                let filters = (packet.len() - 4) / 4;
+                let mut answer = vec![0x90, 2 + filters as u8, packet[2], packet[3]];
+                answer.resize(4 + filters, 1);
+                stream.write_all(&answer).unwrap();
+                if packet.windows(1).any(|part| part == b"z") {
+                    stream.write_all(&publish_packet("z", b"subscribed")).unwrap();
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_link_that_is_closed_at_a_topic_says_so_and_goes_on_without_it() {
+    let port = touchy();
+    on_runtime(async {
+        let mut link = Link::start(settings(port), Clock::start());
+        let mut errors = Vec::new();
+        let left_out = loop {
+            let uplink = up(&mut link).await;
+            let topics = ["a", "bad", "z"].map(|topic| filter(topic, true));
+            let left_out = uplink.subscribe(topics.to_vec()).unwrap();
+            if !left_out.is_empty() {
+                break left_out;
+            }
+            errors.push(down(&mut link).await.to_string());
+        };
+        assert_eq!(left_out, ["bad"]);
+        assert_eq!(message(&mut link).await.1, b"subscribed");
+        let closed_at = ["a, bad, z", "bad", "bad"];
+        assert_eq!(errors.len(), closed_at.len(), "{errors:?}");
+        for (error, topics) in errors.iter().zip(closed_at) {
+            assert!(error.starts_with(&format!("closed when we subscribed to {topics}: ")), "{error}");
+        }
+    });
+}
