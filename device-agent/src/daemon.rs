@@ -18,6 +18,7 @@ use crate::events::Counters;
 use crate::home::{Home, LOCK_PAUSE, LOCK_TRIES, slot_name};
 use crate::hooks::{HookQueue, Hooks, Progress};
 use crate::identity::load_or_make_key;
+use crate::mqtt::BrokerLimits;
 use crate::status::StatusView;
 
 /// Why the daemon ended.
@@ -46,6 +47,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
         hooks: HookQueue::start(hooks),
         progress: Progress::default(),
         counters: Counters::default(),
+        limits: BrokerLimits::load(&config.storage.data),
         stop,
         fingerprint: key.public().fingerprint(),
         config,
@@ -77,6 +79,9 @@ impl Daemon {
         loop {
             let inventory = home.inventory()?;
             let session = session_config(&self.around.config, &self.key, random()?);
+            let address = self.around.config.broker.url.address();
+            let message_limit = self.around.limits.get(&address, self.around.clock.today());
+            let session = SessionConfig { message_limit, ..session };
             let link_seed = u64::from_le_bytes(random()?);
             let agent = Agent::start(&mut self.around, home, inventory, session, link_seed)?;
             let (exit, storage) = agent.run().await?;

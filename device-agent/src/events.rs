@@ -116,6 +116,13 @@ impl Counters {
                     warn!(chunks, "nothing came for too long");
                 }
             }
+            // Where it asked and where it listens, the agent logs, which knows the topics.
+            Event::Unanswered { .. } => self.count("unanswered"),
+            Event::MessagesLost { above_bytes } => {
+                self.count("messages-lost");
+                warn!("{}", messages_lost(*above_bytes));
+            }
+            Event::MessageLimit { bytes } => info!(bytes, "larger messages are tried"),
             Event::PatchFailed { payload, why } => {
                 self.count("patch-failures");
                 warn!(%payload, reason = why.name(), detail = ?why, "patch not used");
@@ -142,6 +149,11 @@ impl Counters {
             }
         }
     }
+}
+
+/// What is said if large messages do not arrive, in `status` and in the log.
+pub(crate) fn messages_lost(above_bytes: u32) -> String {
+    format!("messages above {above_bytes} bytes do not arrive: the broker's limit?")
 }
 
 /// A channel in one word; groups by their kind only, since their names come from outside.

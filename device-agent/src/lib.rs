@@ -15,6 +15,7 @@ pub mod home;
 pub mod hooks;
 pub mod identity;
 mod limiter;
+mod link_view;
 pub mod mqtt;
 mod outcome;
 pub mod standalone;

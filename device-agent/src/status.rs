@@ -11,6 +11,7 @@ use whimbrel_protocol::message::{State, Status};
 
 use crate::home::{Home, slot_name};
 use crate::identity;
+pub use crate::link_view::LinkView;
 
 /// Everything about this device's updates, as `status --json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,17 +83,6 @@ pub struct RunningView {
     pub slot_file: String,
     /// `none`, `armed` (starts next), `running` (not confirmed yet), `failed`.
     pub trial: String,
-}
-
-/// The connection to the broker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkView {
-    /// Whether there is one.
-    pub up: bool,
-    /// For how long it has been so, in seconds.
-    pub for_s: u64,
-    /// Why the last one ended or did not come about.
-    pub last_error: Option<String>,
 }
 
 /// Chunks of the payload that is on its way.
@@ -285,6 +275,9 @@ impl StatusView {
             }
             None => line("daemon", "not running".to_owned()),
         }
+        for trouble in self.link.iter().flat_map(LinkView::troubles) {
+            line("", trouble);
+        }
         if self.reports_waiting > 0 {
             line("reports", format!("{} not acknowledged yet", self.reports_waiting));
         }
@@ -389,7 +382,8 @@ mod tests {
 
     #[test]
     fn the_status_in_words_has_a_line_for_all_that_is_known() {
-        let link = LinkView { up: false, for_s: 9, last_error: Some("timed out".to_owned()) };
+        let link =
+            LinkView { up: false, for_s: 9, last_error: Some("timed out".to_owned()), ..LinkView::default() };
         let view = StatusView {
             device: "d1".to_owned(),
             fingerprint: Some("ab12".to_owned()),

@@ -57,6 +57,11 @@ impl<K> Default for SortedSet<K> {
 }
 
 impl<K: Copy + Ord> SortedSet<K> {
+    /// In ascending order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = K> {
+        self.0.0.iter().map(|(key, ())| *key)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.0.len()
     }

@@ -14,6 +14,8 @@ pub struct Mosquitto {
     process: Process,
     address: SocketAddr,
     folder: tempfile::TempDir,
+    /// Lines of its configuration beyond the usual.
+    settings: &'static str,
 }
 
 /// An address with a port that is free now.
@@ -27,20 +29,26 @@ impl Mosquitto {
     /// Starts one without access rules, as some brokers behind a firewall are.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, with `settings` of mosquitto.
+    #[must_use]
+    pub fn start_with(settings: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = free_address();
-        let process = Self::run(&folder, address);
-        let mut broker = Self { process, address, folder };
+        let process = Self::run(&folder, address, settings);
+        let mut broker = Self { process, address, folder, settings };
         broker.wait();
         broker
     }
 
-    fn run(folder: &tempfile::TempDir, address: SocketAddr) -> Process {
+    fn run(folder: &tempfile::TempDir, address: SocketAddr, settings: &str) -> Process {
         let path = folder.path().join("mosquitto.conf");
         let mut file = std::fs::File::create(&path).expect("a config file");
         writeln!(
             file,
-            "listener {} {}\nallow_anonymous true\npersistence false",
+            "listener {} {}\nallow_anonymous true\npersistence false\n{settings}",
             address.port(),
             address.ip()
         )
@@ -76,7 +84,7 @@ impl Mosquitto {
 
     /// Starts it again on the same address.
     pub fn restart(&mut self) {
-        self.process = Self::run(&self.folder, self.address);
+        self.process = Self::run(&self.folder, self.address, self.settings);
         self.wait();
     }
 }

@@ -47,7 +47,12 @@ impl Stage {
     /// The same, with settings of the service.
     #[must_use]
     pub fn attached_with(bundle: Bundle, sets: &[&str]) -> Self {
-        let broker = Mosquitto::start();
+        Self::attached_to(Mosquitto::start(), bundle, sets)
+    }
+
+    /// Starts a service that is a client of `broker`.
+    #[must_use]
+    pub fn attached_to(broker: Mosquitto, bundle: Bundle, sets: &[&str]) -> Self {
         let service = Service::attached(&bundle, broker.address(), sets);
         Self { proxy: Proxy::start(broker.address()), service, broker: Some(broker), bundle }
     }

@@ -30,7 +30,7 @@ use crate::error::AgentError;
 use crate::events::Counters;
 use crate::home::{Home, Medium};
 use crate::hooks::{HookQueue, Progress, Question, Verdict};
-use crate::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use crate::mqtt::{BrokerLimits, Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
 use crate::worker::{Answer, Worker};
 
@@ -48,6 +48,8 @@ pub(crate) struct Surroundings {
     pub(crate) hooks: HookQueue,
     pub(crate) progress: Progress,
     pub(crate) counters: Counters,
+    /// What brokers were found to carry.
+    pub(crate) limits: BrokerLimits,
     /// Changes to `true` when the process is to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -81,6 +83,8 @@ pub(crate) struct Agent<'s> {
     link_error: Option<String>,
     /// The service said that its operator has not accepted this device yet, and nothing else since.
     awaits_acceptance: bool,
+    /// Topics of this connection that are not subscribed to: the broker refuses them, or closes the connection.
+    left_out: Vec<String>,
     /// Operations that wait for hooks.
     gates: BTreeMap<Question, (OpId, Gate)>,
     /// Gates at which no hook could be asked: they are answered in the next round.
@@ -155,6 +159,7 @@ impl<'s> Agent<'s> {
             link_since: now,
             link_error: None,
             awaits_acceptance: false,
+            left_out: Vec::new(),
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
             reboot: None,
@@ -261,6 +266,7 @@ impl<'s> Agent<'s> {
                 info!("connected");
                 self.around.counters.count("connections");
                 self.uplink = Some(uplink);
+                self.left_out.clear();
                 self.link_since = self.around.clock.now();
                 self.feed(Input::WallClock(self.around.clock.today()));
                 self.feed(Input::Connected);
@@ -282,14 +288,15 @@ impl<'s> Agent<'s> {
                 }
                 self.around.counters.message_bytes = 0;
             }
-            LinkEvent::NotSubscribed { count } => {
+            LinkEvent::NotSubscribed { topics } => {
                 self.around.counters.count("subscriptions-refused");
                 if self.around.counters.is_news(self.around.clock.now(), ["subscriptions refused", "", ""]) {
                     error!(
-                        count,
+                        topics = topics.join(", "),
                         "the broker refuses subscriptions: its rules must let this device have its topics"
                     );
                 }
+                self.left_out.extend(topics);
             }
             LinkEvent::Down(error) => self.link_down(&error),
         }

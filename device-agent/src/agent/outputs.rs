@@ -9,6 +9,7 @@ use whimbrel_protocol::topic::Channel;
 
 use super::Agent;
 use crate::hooks::{Edge, HookContext, Moment, Verdict};
+use crate::mqtt::Filter;
 use crate::status::Chunks;
 
 /// What is known of the payload that is on its way.
@@ -50,10 +51,37 @@ impl Agent<'_> {
 
     fn subscribe(&mut self, channels: &[Channel]) -> bool {
         // What is retained must not be lost; answers are asked for again.
-        let filters =
-            channels.iter().map(|channel| (self.topic(channel), *channel != Channel::Answers)).collect();
+        let filter = |channel: &Channel| {
+            let needed = *channel == Channel::Answers;
+            Filter { topic: self.topic(channel), at_least_once: !needed, needed }
+        };
+        let filters = channels.iter().map(filter).collect();
         let sent = self.uplink.as_ref().map(|uplink| uplink.subscribe(filters));
+        if let Some(Ok(left_out)) = &sent
+            && !left_out.is_empty()
+        {
+            warn!(
+                topics = left_out.join(", "),
+                "not subscribed to: the broker closed the connection at each; news comes with the answers to hellos"
+            );
+            self.left_out.extend(left_out.iter().cloned());
+        }
         self.is_stuck(sent)
+    }
+
+    /// Logs that nobody answers, with where the device asks and where it listens: one of the two is wrong, perhaps.
+    fn warn_unanswered(&self, hellos: u32) {
+        let [asks, listens] = [Channel::Requests, Channel::Answers].map(|channel| self.topic(&channel));
+        warn!(hellos, "no answer: hellos go to {asks} and answers are awaited on {listens}");
+    }
+
+    /// Keeps what was found out about the broker for later sessions.
+    fn keep_message_limit(&mut self) {
+        let limit = self.controller.session().message_limit();
+        let (today, address) = (self.around.clock.today(), self.around.config.broker.url.address());
+        if let Err(error) = self.around.limits.set(&address, limit, today) {
+            warn!(reason = %error, "what the broker carries cannot be kept: it is found out again after a restart");
+        }
     }
 
     fn topic(&self, channel: &Channel) -> String {
@@ -62,7 +90,7 @@ impl Agent<'_> {
     }
 
     /// Whether the link takes nothing any more. It is given up then.
-    fn is_stuck<E>(&self, sent: Option<Result<(), E>>) -> bool {
+    fn is_stuck<T, E>(&self, sent: Option<Result<T, E>>) -> bool {
         let is_stuck = matches!(sent, Some(Err(_)));
         if is_stuck {
             warn!("the broker takes nothing any more");
@@ -139,6 +167,8 @@ impl Agent<'_> {
             Event::Rejected { channel: Channel::Answers, reason } if reason.name() == "unauthentic" => {
                 self.awaits_acceptance = false;
             }
+            Event::Unanswered { hellos } => self.warn_unanswered(*hellos),
+            Event::MessagesLost { .. } | Event::MessageLimit { .. } => self.keep_message_limit(),
             _ => {}
         }
         if let Event::StateChanged { state, deferred, failure } = event {

@@ -32,6 +32,12 @@ pub enum Reboot {
 }
 
 impl Url {
+    /// Host and port, as people write them.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let form = "must be mqtt://[user@]host[:port]";
         if text.starts_with("mqtts://") || text.starts_with("ssl://") {

@@ -25,6 +25,14 @@ pub enum LinkError {
     /// The network or the broker ended it.
     #[error("{0}")]
     Lost(String),
+    /// The broker ended it between SUBSCRIBE and SUBACK.
+    #[error("closed when we subscribed to {}: {why}", topics.join(", "))]
+    Subscribing {
+        /// What we subscribed to.
+        topics: Vec<String>,
+        /// What the network said.
+        why: String,
+    },
     /// We ended it.
     #[error("hung up")]
     HungUp,
@@ -40,6 +48,7 @@ impl LinkError {
             Self::Oversized { .. } => "oversized",
             Self::Timeout => "timeout",
             Self::Lost(_) => "lost",
+            Self::Subscribing { .. } => "subscribing",
             Self::HungUp => "hung-up",
         }
     }

@@ -7,11 +7,12 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, QoS, SubscribeFilter,
-    SubscribeReasonCode,
+    AsyncClient, Event, EventLoop, Incoming, MqttOptions, NetworkOptions, Outgoing, QoS, SubAck,
+    SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -20,6 +21,7 @@ use whimbrel_settings::Secret;
 
 use super::LinkError;
 use super::reconnect::Reconnect;
+use super::subscriptions::{Filter, Subscriptions, Suspects};
 use crate::clock::Clock;
 use crate::config::Config;
 
@@ -37,8 +39,8 @@ pub enum LinkEvent {
     },
     /// The broker refused subscriptions.
     NotSubscribed {
-        /// How many.
-        count: usize,
+        /// Their topics.
+        topics: Vec<String>,
     },
     /// There is no connection, or none any more. Another attempt follows.
     Down(LinkError),
@@ -173,6 +175,8 @@ impl Drop for Link {
 pub struct Uplink {
     client: AsyncClient,
     hang_up: Arc<Notify>,
+    subscriptions: Arc<Mutex<Subscriptions>>,
+    clock: Clock,
 }
 
 /// The broker has taken nothing for so long that the queue is full: the connection is as good as gone.
@@ -189,15 +193,43 @@ impl Uplink {
         self.client.try_publish(topic, qos, false, payload).map_err(|_| Stuck)
     }
 
-    /// Queues one SUBSCRIBE for all of `filters`; the flag asks for QoS 1.
+    /// Subscribes to `filters`, a few with each packet, and one by one those at which this broker closed a connection
+    /// before. Gives the topics that are left out, because it did so again and again.
     ///
     /// # Errors
     /// [`Stuck`] where the queue is full.
-    pub fn subscribe(&self, filters: Vec<(String, bool)>) -> Result<(), Stuck> {
-        let filters = filters.into_iter().map(|(topic, at_least_once)| {
+    pub fn subscribe(&self, filters: Vec<Filter>) -> Result<Vec<String>, Stuck> {
+        // Held until the packets are queued, so that they go out in the order in which they are counted.
+        let mut subscriptions = self.subscriptions();
+        let (packets, left_out) = subscriptions.add(filters, self.clock.now());
+        packets.into_iter().try_for_each(|packet| self.send_subscribe(packet))?;
+        Ok(left_out)
+    }
+
+    fn send_subscribe(&self, packet: Vec<Filter>) -> Result<(), Stuck> {
+        let filters = packet.into_iter().map(|Filter { topic, at_least_once, .. }| {
             SubscribeFilter::new(topic, if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce })
         });
         self.client.try_subscribe_many(filters).map_err(|_| Stuck)
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broker acknowledged a SUBSCRIBE: sends the next one. Gives the topics that it refused.
+    fn acknowledged(&self, acknowledgement: &SubAck) -> Vec<String> {
+        let mut subscriptions = self.subscriptions();
+        let (topics, next) = subscriptions.acknowledged(acknowledgement.pkid);
+        if let Some(packet) = next
+            && self.send_subscribe(packet).is_err()
+        {
+            self.hang_up();
+        }
+        let codes = acknowledgement.return_codes.iter();
+        let refused =
+            topics.into_iter().zip(codes).filter(|(_, code)| **code == SubscribeReasonCode::Failure);
+        refused.map(|(topic, _)| topic).collect()
     }
 
     /// Ends this connection at once. The next one follows after the usual wait.
@@ -208,6 +240,7 @@ impl Uplink {
 
 async fn keep_up(settings: LinkSettings, clock: Clock, events: mpsc::Sender<LinkEvent>) {
     let mut reconnect = Reconnect::new(settings.seed, settings.reconnect_base, settings.reconnect_cap);
+    let mut suspects = Suspects::default();
     loop {
         clock.sleep(reconnect.next_wait()).await;
         let mut up_since = None;
@@ -215,11 +248,22 @@ async fn keep_up(settings: LinkSettings, clock: Clock, events: mpsc::Sender<Link
             Ok(options) => {
                 let (client, mut event_loop) = AsyncClient::new(options, REQUESTS_MAX);
                 event_loop.set_network_options(settings.network());
-                let uplink = Uplink { client, hang_up: Arc::new(Notify::new()) };
-                tokio::select! {
+                let subscriptions = Arc::new(Mutex::new(Subscriptions::of(suspects.clone())));
+                let uplink = Uplink { client, hang_up: Arc::new(Notify::new()), subscriptions, clock };
+                let error = tokio::select! {
                     error = hold(&mut event_loop, &uplink, &events, clock, &mut up_since) => error,
                     () = uplink.hang_up.notified() => Some(LinkError::HungUp),
-                }
+                };
+                let mut subscriptions = uplink.subscriptions();
+                let error = error.map(|error| match error {
+                    LinkError::Lost(why) => match subscriptions.closed(clock.now()) {
+                        Some(topics) => LinkError::Subscribing { topics, why },
+                        None => LinkError::Lost(why),
+                    },
+                    other => other,
+                });
+                suspects = subscriptions.suspects();
+                error
             }
             Err(error) => Some(error),
         };
@@ -269,11 +313,15 @@ async fn deliver(event: Event, uplink: &Uplink, events: &mpsc::Sender<LinkEvent>
             LinkEvent::Message { topic: publish.topic, payload: publish.payload }
         }
         Event::Incoming(Incoming::SubAck(acknowledgement)) => {
-            let failed = |code: &&SubscribeReasonCode| matches!(code, SubscribeReasonCode::Failure);
-            match acknowledgement.return_codes.iter().filter(failed).count() {
-                0 => return Some(()),
-                count => LinkEvent::NotSubscribed { count },
+            let topics = uplink.acknowledged(&acknowledgement);
+            if topics.is_empty() {
+                return Some(());
             }
+            LinkEvent::NotSubscribed { topics }
+        }
+        Event::Outgoing(Outgoing::Subscribe(id)) => {
+            uplink.subscriptions().sent(id);
+            return Some(());
         }
         Event::Incoming(_) | Event::Outgoing(_) => return Some(()),
     };

@@ -5,8 +5,12 @@
 //! is the session's business.
 
 mod error;
+mod limits;
 mod link;
 mod reconnect;
+mod subscriptions;
 
 pub use error::LinkError;
+pub use limits::{BrokerLimits, FILE as LIMITS_FILE};
 pub use link::{Link, LinkEvent, LinkSettings, Stuck, Uplink};
+pub use subscriptions::Filter;

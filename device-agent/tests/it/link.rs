@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use whimbrel_agent::clock::Clock;
-use whimbrel_agent::mqtt::{Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use whimbrel_agent::mqtt::{Filter, Link, LinkError, LinkEvent, LinkSettings, Uplink};
 
 use crate::broker::Mosquitto;
 use crate::rig::Device;
@@ -35,6 +35,10 @@ fn on_runtime<T>(what: impl Future<Output = T>) -> T {
         // Only keeps a broken test from hanging.
         tokio::time::timeout(Duration::from_secs(120), what).await.expect("it takes too long")
     })
+}
+
+fn filter(topic: &str, at_least_once: bool) -> Filter {
+    Filter { topic: topic.to_owned(), at_least_once, needed: false }
 }
 
 async fn up(link: &mut Link) -> Uplink {
@@ -115,7 +119,7 @@ fn messages_travel_both_ways() {
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let uplink = up(&mut link).await;
-        uplink.subscribe(vec![("a".to_owned(), false), ("b".to_owned(), true)]).unwrap();
+        uplink.subscribe(vec![filter("a", false), filter("b", true)]).unwrap();
         uplink.publish("a".to_owned(), vec![1], false).unwrap();
         uplink.publish("b".to_owned(), vec![2], true).unwrap();
         let mut got = vec![message(&mut link).await, message(&mut link).await];
@@ -130,14 +134,14 @@ fn a_broker_that_comes_back_is_found_and_nothing_is_subscribed_there_by_itself()
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let first = up(&mut link).await;
-        first.subscribe(vec![("news".to_owned(), true)]).unwrap();
+        first.subscribe(vec![filter("news", true)]).unwrap();
         broker.kill();
         assert!(matches!(down(&mut link).await, LinkError::Lost(_)));
         assert!(broker.resume());
         let second = up(&mut link).await;
         // What is sent on the old connection does not come out of the new one.
         let _ = first.publish("news".to_owned(), b"old".to_vec(), true);
-        second.subscribe(vec![("news".to_owned(), true)]).unwrap();
+        second.subscribe(vec![filter("news", true)]).unwrap();
         second.publish("news".to_owned(), b"new".to_vec(), true).unwrap();
         assert_eq!(message(&mut link).await.1, b"new");
     });
@@ -176,7 +180,7 @@ fn a_packet_above_the_limit_ends_the_connection_and_the_next_one_works() {
     on_runtime(async {
         let mut link = Link::start(settings(broker.port), Clock::start());
         let uplink = up(&mut link).await;
-        uplink.subscribe(vec![("news".to_owned(), false)]).unwrap();
+        uplink.subscribe(vec![filter("news", false)]).unwrap();
         uplink.publish("news".to_owned(), b"subscribed".to_vec(), false).unwrap();
         message(&mut link).await;
         let other = publisher(broker.port).await;
@@ -217,7 +221,7 @@ fn hanging_up_ends_the_connection_and_another_follows() {
         let second = up(&mut link).await;
         // The old one can't hang the new one up.
         first.hang_up();
-        second.subscribe(vec![("x".to_owned(), false)]).unwrap();
+        second.subscribe(vec![filter("x", false)]).unwrap();
         second.publish("x".to_owned(), vec![1], false).unwrap();
         message(&mut link).await;
     });
@@ -368,4 +372,56 @@ fn the_agent_hangs_up_on_a_broker_that_sends_too_much_on_topics_that_are_none_of
     assert!((128 * 1024..100_000_000).contains(&sent), "{sent}");
     let status = device.wait_for("it hung up", |status| status["counters"]["floods"] == 1);
     assert!(status["rejected"]["foreign-topic"].as_u64().unwrap() > 128, "{status}");
+}
+
+/// Closes the connection at a SUBSCRIBE that names `bad`, as some brokers do where a device may not subscribe.
+fn touchy() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            read_packet(&mut stream);
+            stream.write_all(&CONNACK).unwrap();
+            loop {
+                let packet = read_packet(&mut stream);
+                if packet.windows(3).any(|part| part == b"bad") {
+                    break;
+                }
+                // Each filter of the test is a letter: length, name and QoS have 4 bytes.
+                let filters = (packet.len() - 4) / 4;
+                let mut answer = vec![0x90, 2 + filters as u8, packet[2], packet[3]];
+                answer.resize(4 + filters, 1);
+                stream.write_all(&answer).unwrap();
+                if packet.windows(1).any(|part| part == b"z") {
+                    stream.write_all(&publish_packet("z", b"subscribed")).unwrap();
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_link_that_is_closed_at_a_topic_says_so_and_goes_on_without_it() {
+    let port = touchy();
+    on_runtime(async {
+        let mut link = Link::start(settings(port), Clock::start());
+        let mut errors = Vec::new();
+        let left_out = loop {
+            let uplink = up(&mut link).await;
+            let topics = ["a", "bad", "z"].map(|topic| filter(topic, true));
+            let left_out = uplink.subscribe(topics.to_vec()).unwrap();
+            if !left_out.is_empty() {
+                break left_out;
+            }
+            errors.push(down(&mut link).await.to_string());
+        };
+        assert_eq!(left_out, ["bad"]);
+        assert_eq!(message(&mut link).await.1, b"subscribed");
+        let closed_at = ["a, bad, z", "bad", "bad"];
+        assert_eq!(errors.len(), closed_at.len(), "{errors:?}");
+        for (error, topics) in errors.iter().zip(closed_at) {
+            assert!(error.starts_with(&format!("closed when we subscribed to {topics}: ")), "{error}");
+        }
+    });
 }

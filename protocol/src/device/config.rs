@@ -1,5 +1,6 @@
 //! What a session is told about its device.
 
+use super::carry::MessageLimit;
 use crate::cose::SigningKey;
 use crate::ids::{ClassId, DeviceId, Digest, Prefix, VendorId};
 use crate::limits::{CHUNK_MESSAGE_BYTES_MAX, WINDOW_BYTES_MAX};
@@ -22,6 +23,8 @@ pub struct SessionConfig {
     pub seed: [u8; 32],
     /// Largest message to ask for, in bytes, header included. 4 KiB to 64 KiB.
     pub message_bytes_max: usize,
+    /// What an earlier session found out about the broker that it was connected to, if it is the same.
+    pub message_limit: Option<MessageLimit>,
     /// Largest window, in bytes; smaller ones let commands through sooner.
     pub window_bytes_max: u64,
     /// How long the link usually holds, in seconds: with the rate it makes the message size.
@@ -55,6 +58,7 @@ impl SessionConfig {
             key,
             seed,
             message_bytes_max: (32 * 1024 + 64).min(CHUNK_MESSAGE_BYTES_MAX),
+            message_limit: None,
             window_bytes_max: WINDOW_BYTES_MAX,
             mean_time_between_losses_s: 3600,
             sees_activity: false,

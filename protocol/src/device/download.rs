@@ -10,7 +10,10 @@ use super::io::Found;
 use super::meter::Sizing;
 use crate::chunk::{ChunkSalt, ChunkSet, Layout, Page, PageList};
 use crate::ids::{ChunkIndex, Digest, OpId, PayloadTag};
-use crate::limits::{FLUSH_BYTES_MAX, FLUSH_BYTES_MIN, JOURNAL_CHUNKS, REQUEST_CHUNKS_MAX};
+use crate::limits::{
+    CHUNK_DIGEST_BYTES, FLUSH_BYTES_MAX, FLUSH_BYTES_MIN, JOURNAL_CHUNKS, PAGE_DIGEST_BYTES,
+    REQUEST_CHUNKS_MAX,
+};
 use crate::manifest::TransferDescriptor;
 use crate::message::{ChunkMessage, ChunkRequest, PageMessage, PageNumber};
 use crate::sorted::{SortedMap, SortedSet};
@@ -143,6 +146,26 @@ impl Download {
         let chunks = u64::try_from(self.outstanding.len()).unwrap_or(u64::MAX);
         let pages = if self.page_asked.is_some() { 4096 } else { 0 };
         chunks.saturating_mul(self.layout.chunk_size()) + pages
+    }
+
+    /// Chunks of the longest message that is under way, if messages have up to `per_message` of them; with the bytes
+    /// of the index page that is under way, 0 if there is none.
+    pub(super) fn longest_outstanding(&self, per_message: u32) -> (u32, u64) {
+        let (mut longest, mut run, mut next) = (0, 0, None);
+        for chunk in self.outstanding.iter() {
+            // Messages end at holes and at multiples of their size.
+            run = if next == Some(chunk) && chunk % per_message.max(1) != 0 { run + 1 } else { 1 };
+            next = Some(chunk + 1);
+            longest = longest.max(run);
+        }
+        let page_bytes = self.page_asked.map_or(0, |page| match page {
+            PageNumber::List => u64::from(self.layout.page_count()) * PAGE_DIGEST_BYTES as u64,
+            PageNumber::Page(number) => {
+                let chunks = self.layout.page_chunks(number);
+                u64::from(chunks.end - chunks.start) * CHUNK_DIGEST_BYTES as u64
+            }
+        });
+        (longest, page_bytes)
     }
 
     /// Forgets what was asked for: the link is gone, or nothing came. Returns how many chunks will be asked for again.

@@ -68,6 +68,21 @@ pub enum Event {
         /// Chunks that were outstanding.
         chunks: u32,
     },
+    /// Hellos in a row were neither answered nor refused.
+    Unanswered {
+        /// How many.
+        hellos: u32,
+    },
+    /// Chunks did not arrive although hellos were answered: smaller messages are asked for, if there are any.
+    MessagesLost {
+        /// Messages of more bytes do not arrive.
+        above_bytes: u32,
+    },
+    /// Larger messages are asked for than before: they arrived, or the last try is a day ago.
+    MessageLimit {
+        /// Bytes of the largest; `None` for no limit but the device's own.
+        bytes: Option<u32>,
+    },
     /// A patch is not used; what the manifest says next is tried.
     PatchFailed {
         /// Which payload.

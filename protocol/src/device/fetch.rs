@@ -3,13 +3,15 @@
 
 use alloc::boxed::Box;
 
+use super::carry::Missed;
 use super::config::SessionConfig;
 use super::context::Context;
 use super::download::{Accepted, Ask, Download};
 use super::event::Reason;
+use super::hello::REFUSED_MS_MIN;
 use super::install::Installing;
 use super::io::{InstallOp, StoreFailure, StoreOp};
-use super::link::{Arrival, ArrivalKind, Link};
+use super::link::{Arrival, ArrivalKind, Link, Silence};
 use super::meter::Terms;
 use super::run::Fetch;
 use super::timer::{Timer, Timers};
@@ -37,8 +39,20 @@ pub(super) struct Downloading {
     asked_at: Instant,
     /// When a request went out while nothing else was under way. Its answer measures the round trip.
     probe: Option<Instant>,
-    /// Pauses in a row. Each is twice as long as the one before, unless the service says how long it is.
+    /// Pauses in a row. Each is at least twice as long as the one before.
     pauses: u32,
+    /// Until when nothing is asked for, because what came was not what was asked for.
+    held_until: Option<Instant>,
+    /// Times in a row that this was so. Each doubles the wait.
+    wrongs: u32,
+    /// A chunk that was asked for arrived in this connection.
+    has_come: bool,
+    /// Silences since something that was asked for arrived in this connection.
+    tries: u32,
+    /// Chunks of a message in the last request.
+    per_message: u32,
+    /// The jitter of the present wait, in 256ths of a quarter.
+    jitter: u64,
 }
 
 /// What a message of the download was found to hold.
@@ -52,6 +66,8 @@ pub(super) struct Checked {
 
 /// Written chunks stay without a checkpoint for at most this long, so that a power cut on a slow link costs little.
 const FLUSH_MS: u64 = 30_000;
+/// A wait gets up to a quarter longer, in so many steps.
+const JITTER_PARTS: u64 = 256;
 
 impl Checked {
     /// Nobody had asked for any of it.
@@ -72,6 +88,12 @@ impl Downloading {
             asked_at: now,
             probe: None,
             pauses: 0,
+            held_until: None,
+            wrongs: 0,
+            has_come: false,
+            tries: 0,
+            per_message: 1,
+            jitter: 0,
         }
     }
 
@@ -80,7 +102,7 @@ impl Downloading {
     }
 
     /// What the pause is for, while there is one.
-    pub(super) fn pause(&self) -> Option<DeferReason> {
+    pub(super) fn paused_for(&self) -> Option<DeferReason> {
         self.paused.map(|(_, reason)| reason)
     }
 
@@ -111,6 +133,7 @@ impl Downloading {
     /// Saves a checkpoint when it is time, and asks for more.
     pub(super) fn pump(&mut self, cx: &mut Context, link: &Link) {
         self.paused.take_if(|(until, _)| *until <= cx.now);
+        self.held_until.take_if(|until| *until <= cx.now);
         let due = self.flush_at().is_some_and(|at| at <= cx.now);
         let full = self.download.wants_checkpoint(link.meter().bytes_in_10_s());
         if self.checkpoint.is_none() && (due || full) {
@@ -125,16 +148,19 @@ impl Downloading {
     }
 
     fn ask(&mut self, cx: &mut Context, link: &Link) {
-        let sizing = link.meter().sizing(self.download.layout(), &terms(&cx.config));
+        let terms = terms(&cx.config, link.message_bytes_max());
+        let sizing = link.meter().sizing(self.download.layout(), &terms);
         let payload = self.download.tag();
-        let may_ask = link.is_up() && self.paused.is_none();
+        let may_ask = link.is_up() && self.paused.is_none() && self.held_until.is_none();
         loop {
             let idle = !self.download.is_waiting();
             let ask = self.download.next(sizing, may_ask);
             if matches!(ask, Ask::Page(_) | Ask::Chunks(..)) {
                 self.asked_at = cx.now;
+                self.per_message = sizing.per_message;
                 if idle {
                     self.probe = Some(cx.now);
+                    self.jitter = cx.jitter.below(JITTER_PARTS);
                 }
             }
             match ask {
@@ -154,8 +180,11 @@ impl Downloading {
     /// A message of chunks arrived, `len` bytes long.
     pub(super) fn chunks(&mut self, cx: &mut Context, message: &ChunkMessage<'_>, len: usize) -> Checked {
         let (accepted, wrong) = self.download.chunks_arrived(message);
+        if accepted.is_empty() {
+            self.hold_after(cx, wrong);
+        }
         let asked = (!accepted.is_empty()).then(|| {
-            self.pauses = 0;
+            (self.pauses, self.wrongs, self.tries, self.has_come) = (0, 0, 0, true);
             let more = self.download.is_waiting();
             let kind = if more { ArrivalKind::Chunks } else { ArrivalKind::LastChunks };
             self.arrival(cx.now, len, kind)
@@ -179,10 +208,23 @@ impl Downloading {
     pub(super) fn page(&mut self, cx: &mut Context, message: &PageMessage<'_>, len: usize) -> Checked {
         match self.download.page_arrived(message) {
             Ok(()) => {
+                (self.wrongs, self.tries) = (0, 0);
                 cx.outputs.store(StoreOp::WritePage { page: message.page, bytes: message.bytes.to_vec() });
                 Checked { asked: Some(self.arrival(cx.now, len, ArrivalKind::Page)), unasked: None }
             }
-            Err(reason) => Checked::unasked(len, reason),
+            Err(reason) => {
+                self.hold_after(cx, Some(reason));
+                Checked::unasked(len, reason)
+            }
+        }
+    }
+
+    /// What was asked for came, and was wrong: anybody on the way can have made it. It is asked for again after a
+    /// wait, so that wrong answers do not make the device ask as fast as they come.
+    fn hold_after(&mut self, cx: &mut Context, wrong: Option<Reason>) {
+        if matches!(wrong, Some(Reason::WrongChunk(_) | Reason::WrongPage(_))) && self.held_until.is_none() {
+            self.held_until = Some(cx.after_about((REFUSED_MS_MIN << self.wrongs.min(8)).min(RETRY_CAP_MS)));
+            self.wrongs = self.wrongs.saturating_add(1);
         }
     }
 
@@ -215,6 +257,7 @@ impl Downloading {
     /// The link is gone: what was asked for does not come any more.
     pub(super) fn disconnected(&mut self, cx: &mut Context) {
         self.forget_outstanding();
+        (self.has_come, self.tries) = (false, 0);
         if self.checkpoint.is_none() && self.download.has_unflushed() {
             self.save_checkpoint(cx);
         }
@@ -226,6 +269,43 @@ impl Downloading {
         self.download.forget_outstanding()
     }
 
+    /// Nothing came for too long: what was asked for counts as lost.
+    pub(super) fn silent(&mut self, cx: &Context, link: &Link) -> Silence {
+        let ms = self.patience_ms(cx, link);
+        let (chunks, page_bytes) = self.download.longest_outstanding(self.per_message);
+        let message = |chunks: u32| {
+            let bytes =
+                u64::from(chunks) * self.download.layout().chunk_size() + CHUNK_HEADER_BYTES_MAX as u64;
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let page_bytes = u32::try_from(page_bytes).unwrap_or(u32::MAX);
+        let missed = if message(chunks) > page_bytes {
+            // Messages have a power of two of chunks, or fewer.
+            let half = (chunks > 1).then(|| message(1 << ((chunks - 1).checked_ilog2().unwrap_or(0))));
+            Missed { bytes: message(chunks), half }
+        } else {
+            Missed { bytes: page_bytes, half: None }
+        };
+        self.tries = self.tries.saturating_add(1);
+        Silence { chunks: self.forget_outstanding(), ms, missed }
+    }
+
+    /// How long nothing may come before what was asked for counts as lost, before jitter.
+    fn patience_ms(&self, cx: &Context, link: &Link) -> u64 {
+        let outstanding = self.download.outstanding_bytes();
+        let (meter, sees_activity) = (link.meter(), cx.config.sees_activity);
+        if self.has_come {
+            meter.silence_ms(outstanding, sees_activity)
+        } else {
+            meter.first_silence_ms(outstanding, sees_activity, link.is_answered(), self.tries)
+        }
+    }
+
+    /// The broker does not carry what is asked for, and it can't be asked for in parts: asks more and more rarely.
+    pub(super) fn pause(&mut self, cx: &mut Context) {
+        self.refused(cx, None, DeferReason::Retry);
+    }
+
     /// Whether a refusal can be the answer to what is being asked for.
     pub(super) fn concerns(&self, refusal: Refusal, missing: bool) -> bool {
         match refusal.payload {
@@ -235,12 +315,24 @@ impl Downloading {
         }
     }
 
-    /// The service refused. Returns how many milliseconds to wait, before jitter.
+    /// The service refused. Asks again after what it asks for, and not before the device would by itself. Returns how
+    /// many milliseconds to wait, before jitter.
+    ///
+    /// Another refusal during the pause answers nothing: it can make the pause longer, and does not begin a new one.
     pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>, reason: DeferReason) -> u64 {
-        let wait = wait_ms.unwrap_or(RETRY_MS << self.pauses.min(8)).min(RETRY_CAP_MS);
-        self.pauses += 1;
+        let is_paused = self.paused.is_some();
+        let range = if wait_ms.is_some() { REFUSED_MS_MIN } else { RETRY_MS };
+        let own = if is_paused { REFUSED_MS_MIN } else { range << self.pauses.min(12) };
+        let wait = own.max(wait_ms.unwrap_or(0)).min(RETRY_CAP_MS);
+        if !is_paused {
+            self.pauses = self.pauses.saturating_add(1);
+        }
         self.forget_outstanding();
-        self.paused = Some((cx.after_about(wait), reason));
+        let until = cx.after_about(wait);
+        self.paused = match self.paused {
+            Some((known, reason)) if known >= until => Some((known, reason)),
+            _ => Some((until, reason)),
+        };
         wait
     }
 
@@ -261,12 +353,13 @@ impl Downloading {
     }
 
     pub(super) fn set_timers(&self, cx: &Context, link: &Link, timers: &mut Timers) {
-        let outstanding = self.download.outstanding_bytes();
-        let patience = link.meter().silence_ms(outstanding, cx.config.sees_activity);
+        let patience = self.patience_ms(cx, link);
+        let patience = patience + patience / 4 * self.jitter / JITTER_PARTS;
         let silence = (self.download.is_waiting() && link.is_up())
             .then(|| link.last_heard().max(self.asked_at).plus_millis(patience));
         timers.set(Timer::Silence, silence);
-        timers.set(Timer::Pause, self.paused.map(|(until, _)| until));
+        let paused = self.paused.map(|(until, _)| until);
+        timers.set(Timer::Pause, [paused, self.held_until].into_iter().flatten().min());
         timers.set(Timer::Flush, self.flush_at().filter(|_| self.checkpoint.is_none()));
     }
 }
@@ -274,12 +367,14 @@ impl Downloading {
 /// Type and flags, three bytes of length, two bytes of the topic's length (MQTT 3.1.1 section 3.3).
 const PUBLISH_HEADER_BYTES: usize = 6;
 
-/// What the configuration says about sizes: the bytes of chunks that a message may have.
-fn terms(config: &SessionConfig) -> Terms {
+/// What the configuration says about sizes: the bytes of chunks that a message may have, at most `bytes_max` with
+/// its header.
+fn terms(config: &SessionConfig, bytes_max: u32) -> Terms {
+    let message_bytes_max = u64::from(bytes_max).min(config.message_bytes_max as u64);
     Terms {
         header_bytes: header_bytes(&config.prefix, &config.device),
         losses_s: config.mean_time_between_losses_s,
-        message_bytes_max: config.message_bytes_max.saturating_sub(CHUNK_HEADER_BYTES_MAX) as u64,
+        message_bytes_max: message_bytes_max.saturating_sub(CHUNK_HEADER_BYTES_MAX as u64),
         window_bytes_max: config.window_bytes_max,
     }
 }
@@ -309,6 +404,7 @@ mod tests {
         let key = fixture.device_key.clone();
         let usual = SessionConfig::new(fixture.device.clone(), fixture.vendor, fixture.class, key, [0; 32]);
         let config = SessionConfig { message_bytes_max: 8 * 1024, ..usual };
-        assert_eq!(terms(&config).message_bytes_max, 8 * 1024 - CHUNK_HEADER_BYTES_MAX as u64);
+        assert_eq!(terms(&config, u32::MAX).message_bytes_max, 8 * 1024 - CHUNK_HEADER_BYTES_MAX as u64);
+        assert_eq!(terms(&config, 4102).message_bytes_max, 4096, "nor than the broker carries");
     }
 }

@@ -1,5 +1,10 @@
 //! Hello: a device says what it has, and the signed answer says what is current. This file decides when to say it,
 //! compares the answer with what is held, and counts how long no answer came.
+//!
+//! Refusals are not signed. They make the device wait longer and never shorter, whatever they say and however many
+//! come.
+
+use core::num::NonZeroU32;
 
 use alloc::vec::Vec;
 
@@ -13,7 +18,7 @@ use crate::message::{GroupVersion, Hello, HelloAnswer};
 use crate::time::Instant;
 use crate::version::PROTOCOL_VERSION;
 
-/// The hellos of a connection, with two counts that outlive it.
+/// The hellos of a connection, with counts that outlive it.
 #[derive(Debug, Default)]
 pub(super) struct Hellos {
     /// The hello that waits for its answer.
@@ -22,13 +27,19 @@ pub(super) struct Hellos {
     again_at: Option<Instant>,
     /// Hellos since everything was last here that the service has for the device, over all connections. Each doubles
     /// the wait before the next.
-    fruitless: u32,
+    fruitless: u8,
     /// What the last answer of this connection said is current.
     current: Option<Current>,
     /// Everything that the last answer named has arrived.
     in_step: bool,
     /// Milliseconds connected without an answer, before this connection.
     unanswered_ms: u64,
+    /// Hellos in a row that nobody answered or refused, over all connections.
+    unheard: u8,
+    /// The second, counted from 1, in which the first hello was said since the last answer or refusal.
+    unheard_since_s: Option<NonZeroU32>,
+    /// Hellos in a row that asked whether a report has arrived. Each doubles the wait before the next.
+    reminders: u8,
 }
 
 #[derive(Debug)]
@@ -42,6 +53,8 @@ struct Current {
 struct Asked {
     nonce: Nonce,
     at: Instant,
+    /// The service refused it, which is no signed answer, but shows that messages travel.
+    refused: bool,
 }
 
 /// What a hello says of the device besides what the record has.
@@ -58,11 +71,39 @@ const RETRY_MS: u64 = 10_000;
 const RETRY_CAP_MS: u64 = 600_000;
 /// How long documents that an answer announced may take.
 const DOCUMENTS_MS: u64 = 30_000;
+/// A refusal that asks for less than this is taken to ask for it.
+pub(super) const REFUSED_MS_MIN: u64 = 1_000;
+/// How soon to ask whether a report that was sent again has arrived, doubled each time up to the cap.
+const REPORTED_MS: u64 = 10_000;
+const REPORTED_CAP_MS: u64 = 3_600_000;
+/// So many hellos without an answer or a refusal are told.
+const UNHEARD_MAX: u8 = 2;
+
 impl Hellos {
     /// Another connection begins, or none is left. Hellos without success still count, so that a link that breaks
     /// again and again does not make the device say hello more often.
-    pub(super) fn renew(&mut self, unanswered_ms: u64) {
-        *self = Self { fruitless: self.fruitless, unanswered_ms, ..Self::default() };
+    pub(super) fn renew(&mut self, now: Instant, unanswered_ms: u64) {
+        self.count_unheard(now);
+        let Self { fruitless, unheard, unheard_since_s, reminders, .. } = *self;
+        *self = Self { fruitless, unanswered_ms, unheard, unheard_since_s, reminders, ..Self::default() };
+    }
+
+    /// Counts the last hello if it has waited for long enough to say so.
+    fn count_unheard(&mut self, now: Instant) {
+        if self.asked.as_ref().is_some_and(|asked| !asked.refused && now.millis_since(asked.at) >= RETRY_MS) {
+            self.unheard = self.unheard.saturating_add(1);
+        }
+    }
+
+    /// For how many milliseconds nobody has answered, if that is to be told.
+    pub(super) fn unheard_ms(&self, now: Instant) -> Option<u64> {
+        let since_s = self.unheard_since_s.filter(|_| self.unheard >= UNHEARD_MAX)?;
+        Some(now.as_millis().saturating_sub(u64::from(since_s.get() - 1) * 1000))
+    }
+
+    /// Whether a hello waits for its answer.
+    pub(super) const fn is_waiting(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Whether the service answered in this connection.
@@ -111,10 +152,16 @@ impl Hellos {
             report: oldest_report(cx.record()),
         };
         cx.request(hello.encode());
+        self.count_unheard(cx.now);
+        let now_s = u32::try_from(cx.now.as_millis() / 1000 + 1).unwrap_or(u32::MAX);
+        self.unheard_since_s = self.unheard_since_s.or(NonZeroU32::new(now_s));
+        if self.unheard >= UNHEARD_MAX {
+            cx.tell(Event::Unanswered { hellos: self.unheard.into() });
+        }
         let range = (RETRY_MS << self.fruitless.min(10)).min(RETRY_CAP_MS);
         let wait = range.max(3 * rtt_p95_ms) + cx.jitter.below(range / 2);
         self.fruitless = self.fruitless.saturating_add(1);
-        self.asked = Some(Asked { nonce, at: cx.now });
+        self.asked = Some(Asked { nonce, at: cx.now, refused: false });
         self.again_at = Some(cx.now.plus_millis(wait));
     }
 
@@ -124,9 +171,36 @@ impl Hellos {
         self.again_at = Some(self.again_at.map_or(at, |other| other.min(at)));
     }
 
-    /// Says hello again after this long and not before, because the service asked for that.
-    pub(super) fn again_after(&mut self, cx: &mut Context, ms: u64) {
-        self.again_at = Some(cx.after_about(ms));
+    /// Says hello again soon to ask whether a report has arrived: each time in a row less soon.
+    pub(super) fn ask_for_report(&mut self, cx: &mut Context) {
+        let ms = (REPORTED_MS << self.reminders.min(10)).min(REPORTED_CAP_MS);
+        self.reminders = self.reminders.saturating_add(1);
+        self.again_within(cx, ms);
+    }
+
+    /// The service has a report: the next one is asked for as soon as the first.
+    pub(super) const fn report_arrived(&mut self) {
+        self.reminders = 0;
+    }
+
+    /// A hello was refused. Says it again after `ms` and not before, but never sooner than without the refusal.
+    pub(super) fn refused(&mut self, cx: &mut Context, ms: Option<u64>) {
+        (self.unheard, self.unheard_since_s) = (0, None);
+        if let Some(asked) = &mut self.asked {
+            asked.refused = true;
+        }
+        if let Some(ms) = ms {
+            let own = self.again_at.unwrap_or(cx.now.plus_millis(RETRY_MS));
+            self.again_at = Some(own.max(cx.after_about(ms.max(REFUSED_MS_MIN))));
+        }
+    }
+
+    /// Something else was refused, and the answer to a hello may say why: says one after `ms`, but not sooner than
+    /// without an answer, and only if none is to be said anyway.
+    pub(super) fn ask_why(&mut self, cx: &mut Context, ms: u64) {
+        if self.again_at.is_none() {
+            self.again_at = Some(cx.after_about(ms.max(RETRY_MS)));
+        }
     }
 
     /// A verified answer to a hello came. Returns the milliseconds that it took.
@@ -152,6 +226,7 @@ impl Hellos {
             cx.tell(Event::RootOutdated { held: root, current: answer.root });
         }
         self.unanswered_ms = 0;
+        (self.unheard, self.unheard_since_s) = (0, None);
         self.current = Some(Current { assignment: answer.assignment, groups: answer.groups });
         self.again_at = Some(cx.now.plus_millis(DOCUMENTS_MS));
         Ok(cx.now.millis_since(asked.at))

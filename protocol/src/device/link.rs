@@ -1,8 +1,10 @@
 //! The connection: when to subscribe to which topics, what a silence or a flood means, and what the service's refusals
 //! change. It owns the hellos and what is measured of the link.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::carry::{Carry, Finding, MessageLimit, Missed};
 use super::context::Context;
 use super::event::{Event, Reason};
 use super::hello::{Hellos, Introduction};
@@ -26,6 +28,8 @@ pub(super) struct Link {
     heard: Instant,
     hellos: Hellos,
     meter: Meter,
+    /// As long as something is known of it.
+    carry: Option<Box<Carry>>,
     /// Retained topics subscribed to in this connection.
     subscribed: Vec<Channel>,
     /// The service said in this connection that it does not know the device, or has not accepted it yet.
@@ -33,11 +37,11 @@ pub(super) struct Link {
     /// Enrolment was sent in this connection.
     enrolled: bool,
     /// Bytes that came without having been asked for.
-    unsolicited: u64,
+    unsolicited: u32,
     /// Documents that came although they were here.
     replays: u32,
     /// Silences since something that was asked for arrived.
-    silences: u32,
+    silences: u8,
 }
 
 /// What a message of the download brought that had been asked for.
@@ -60,12 +64,38 @@ pub(super) enum ArrivalKind {
     LastChunks,
 }
 
+/// Nothing came for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Chunks that will be asked for again.
+    pub(super) chunks: u32,
+    /// How long nothing came, in milliseconds, before jitter.
+    pub(super) ms: u64,
+    /// What was under way.
+    pub(super) missed: Missed,
+}
+
+/// What follows from a silence, beyond asking again for what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterSilence {
+    Nothing,
+    /// A hello is to be said: its answer tells whether the service is there.
+    Hello,
+    /// The broker does not carry what was asked for, and it can't be asked for in parts: the download pauses.
+    Pause,
+}
+
 /// After this many silences in a row the connection is given up.
-const SILENCES_MAX: u32 = 3;
-/// How soon to say hello after enrolling.
-const ENROLLED_MS: u64 = 2_000;
+const SILENCES_MAX: u8 = 3;
+/// A silence that was shorter says nothing about the connection or the broker: a request was lost, perhaps.
+const SILENCE_COUNTS_MS: u64 = 4_000;
 
 impl Link {
+    pub(super) fn new(limit: Option<MessageLimit>, now: Instant) -> Self {
+        let carry = limit.map(|limit| Box::new(Carry::new(Some(limit), now)));
+        Self { carry, ..Self::default() }
+    }
+
     pub(super) const fn is_up(&self) -> bool {
         self.up.is_some()
     }
@@ -77,6 +107,21 @@ impl Link {
 
     pub(super) const fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Bytes of the largest message of chunks to ask for.
+    pub(super) fn message_bytes_max(&self) -> u32 {
+        self.carry.as_ref().map_or(u32::MAX, |carry| carry.bytes_max())
+    }
+
+    /// The limit of this broker, if one was found.
+    pub(super) fn message_limit(&self, now: Instant) -> Option<MessageLimit> {
+        self.carry.as_ref().and_then(|carry| carry.limit(now))
+    }
+
+    /// For how many milliseconds no hello was answered, if that is to be told.
+    pub(super) fn unheard_ms(&self, now: Instant) -> Option<u64> {
+        self.hellos.unheard_ms(now)
     }
 
     /// Whether the service answered a hello in this connection.
@@ -92,19 +137,20 @@ impl Link {
 
     /// The broker accepted a connection. Hello follows.
     pub(super) fn connected(&mut self, cx: &mut Context) {
-        self.renew(Some(cx.now), self.hellos.unanswered_ms());
+        self.renew(cx.now, Some(cx.now), self.hellos.unanswered_ms());
         cx.outputs.subscribe(alloc::vec![Channel::Answers]);
     }
 
     pub(super) fn disconnected(&mut self, now: Instant) {
-        self.renew(None, self.unanswered_ms(now));
+        self.renew(now, None, self.unanswered_ms(now));
         self.meter.idle();
     }
 
-    fn renew(&mut self, up: Option<Instant>, unanswered_ms: u64) {
-        let Self { mut hellos, meter, .. } = core::mem::take(self);
-        hellos.renew(unanswered_ms);
-        *self = Self { up, hellos, meter, ..Self::default() };
+    fn renew(&mut self, now: Instant, up: Option<Instant>, unanswered_ms: u64) {
+        let Self { mut hellos, meter, carry, .. } = core::mem::take(self);
+        hellos.renew(now, unanswered_ms);
+        let carry = carry.filter(|carry| carry.limit(now).is_some()).map(|carry| Box::new(carry.renew()));
+        *self = Self { up, hellos, meter, carry, ..Self::default() };
     }
 
     /// Bytes arrived.
@@ -127,6 +173,16 @@ impl Link {
         self.hellos.again_within(cx, ms);
     }
 
+    /// Says hello again soon to ask whether a report has arrived.
+    pub(super) fn ask_for_report(&mut self, cx: &mut Context) {
+        self.hellos.ask_for_report(cx);
+    }
+
+    /// The service has a report.
+    pub(super) const fn report_arrived(&mut self) {
+        self.hellos.report_arrived();
+    }
+
     /// A verified answer to a hello came.
     ///
     /// # Errors
@@ -139,6 +195,9 @@ impl Link {
     ) -> Result<(), Reason> {
         let elapsed_ms = self.hellos.take_answer(cx, answer, root)?;
         self.meter.round_trip(elapsed_ms, 0);
+        if let Some(carry) = &mut self.carry {
+            carry.answered();
+        }
         self.unaccepted = false;
         Ok(())
     }
@@ -148,16 +207,15 @@ impl Link {
         self.hellos.compare(record)
     }
 
-    /// The service does not know the device, or has not accepted it yet.
+    /// The service does not know the device, or has not accepted it yet. That it has accepted the device, the
+    /// assignment says, which is subscribed to now.
     pub(super) fn not_accepted(&mut self, cx: &mut Context, code: RefusalCode, wait_ms: Option<u64>) {
         self.unaccepted = true;
         if code == RefusalCode::Unknown && !self.enrolled {
             self.enrolled = true;
             enrol(cx);
-            self.hello_within(cx, ENROLLED_MS);
-        } else if let Some(wait_ms) = wait_ms {
-            self.hellos.again_after(cx, wait_ms);
         }
+        self.hellos.refused(cx, wait_ms);
     }
 
     /// The service refused what the work had asked for.
@@ -166,12 +224,17 @@ impl Link {
             self.meter.idle();
         }
         if let Some(ms) = refused.ask_within_ms {
-            self.hello_within(cx, ms);
+            self.hellos.ask_why(cx, ms);
         }
     }
 
     /// Something that was asked for arrived.
-    pub(super) fn arrived(&mut self, now: Instant, arrival: Arrival) {
+    pub(super) fn arrived(&mut self, cx: &mut Context, arrival: Arrival) {
+        let now = cx.now;
+        let bytes = u32::try_from(arrival.bytes).unwrap_or(u32::MAX);
+        if self.carry.get_or_insert_default().arrived(now, bytes) {
+            self.tell_limit(cx);
+        }
         if let Some(elapsed_ms) = arrival.round_trip_ms {
             self.meter.round_trip(elapsed_ms, arrival.bytes);
         }
@@ -201,24 +264,54 @@ impl Link {
     /// Counts bytes that nobody asked for, and hangs up when they get too many.
     pub(super) fn unasked(&mut self, cx: &mut Context, len: usize) {
         let before = self.unsolicited;
-        self.unsolicited = self.unsolicited.saturating_add(len as u64);
-        if self.unsolicited > UNSOLICITED_BYTES_MAX && before <= UNSOLICITED_BYTES_MAX {
-            cx.tell(Event::Flooded { bytes: self.unsolicited });
+        self.unsolicited = before.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        let [before, bytes] = [before, self.unsolicited].map(u64::from);
+        if bytes > UNSOLICITED_BYTES_MAX && before <= UNSOLICITED_BYTES_MAX {
+            cx.tell(Event::Flooded { bytes });
             cx.outputs.disconnect();
         }
     }
 
-    /// Nothing came for too long, and `chunks` are asked for again. After a few times the connection is taken for
-    /// dead.
-    pub(super) fn silent(&mut self, cx: &mut Context, chunks: u32) {
-        cx.tell(Event::Silent { chunks });
+    /// Nothing came for too long, and what is missing is asked for again. After a few times the connection is taken
+    /// for dead, unless the messages may have been too large.
+    pub(super) fn silent(&mut self, cx: &mut Context, silence: Silence) -> AfterSilence {
+        cx.tell(Event::Silent { chunks: silence.chunks });
         self.meter.idle();
         self.heard = cx.now;
-        self.silences += 1;
+        if silence.ms < SILENCE_COUNTS_MS {
+            return AfterSilence::Nothing;
+        }
+        let finding = self.carry.get_or_insert_default().silent(cx.now, silence.missed);
+        if finding != Finding::Nothing {
+            self.silences = 0;
+            cx.tell(Event::MessagesLost { above_bytes: self.message_bytes_max() });
+        }
+        match finding {
+            Finding::Stuck => return AfterSilence::Pause,
+            Finding::Smaller => return AfterSilence::Nothing,
+            Finding::Nothing => self.silences += 1,
+        }
         if self.silences >= SILENCES_MAX {
             self.silences = 0;
             cx.outputs.disconnect();
+            return AfterSilence::Nothing;
         }
+        // One that waits for its answer is said again in its own time.
+        if self.hellos.is_waiting() { AfterSilence::Nothing } else { AfterSilence::Hello }
+    }
+
+    /// A limit was believed for a day: tries messages twice as large.
+    pub(super) fn try_larger(&mut self, cx: &mut Context) {
+        let most = u32::try_from(cx.config.message_bytes_max).unwrap_or(u32::MAX);
+        if let Some(carry) = &mut self.carry {
+            carry.double(cx.now, most);
+            self.tell_limit(cx);
+        }
+    }
+
+    fn tell_limit(&self, cx: &mut Context) {
+        let bytes = self.message_limit(cx.now).map(|limit| limit.bytes.get());
+        cx.tell(Event::MessageLimit { bytes });
     }
 
     /// Subscribes to the retained topics as soon as nothing else is to be done: what they carry now, the
@@ -242,6 +335,7 @@ impl Link {
 
     pub(super) fn set_timers(&self, timers: &mut Timers) {
         timers.set(Timer::Hello, self.hellos.again_at().filter(|_| self.is_up()));
+        timers.set(Timer::Larger, self.carry.as_ref().and_then(|carry| carry.double_at()));
     }
 }
 

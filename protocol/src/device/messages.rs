@@ -12,9 +12,6 @@ use crate::topic::Channel;
 /// The first bytes of a SUIT envelope: tag 107.
 const ENVELOPE_TAG: [u8; 2] = [0xd8, 0x6b];
 
-/// How soon to ask whether a report that was sent again has arrived.
-const REPORTED_MS: u64 = 10_000;
-
 impl DeviceSession {
     pub(super) fn message(&mut self, channel: Channel, payload: &[u8]) {
         self.link.heard(self.context.now);
@@ -97,7 +94,11 @@ impl DeviceSession {
         let report = answer.report;
         self.link.take_answer(&mut self.context, answer, self.documents.root.version)?;
         if let Some(report) = report {
+            let before = self.context.record().reports.len();
             ending::acknowledged(&mut self.context, report);
+            if self.context.record().reports.len() < before {
+                self.link.report_arrived();
+            }
         }
         self.work.clock_set(self.context.now);
         self.compare();
@@ -110,7 +111,7 @@ impl DeviceSession {
         if self.link.compare(self.context.record())
             && self.work.endings.publish_oldest_report(&mut self.context)
         {
-            self.link.hello_within(&mut self.context, REPORTED_MS);
+            self.link.ask_for_report(&mut self.context);
         }
     }
 
@@ -138,7 +139,7 @@ impl DeviceSession {
     /// A message of the download was checked.
     fn checked(&mut self, checked: Checked) {
         if let Some(arrival) = checked.asked {
-            self.link.arrived(self.context.now, arrival);
+            self.link.arrived(&mut self.context, arrival);
         }
         if let Some((len, reason)) = checked.unasked {
             self.unsolicited(Channel::Answers, len, reason);

@@ -29,6 +29,12 @@ const SLOW_BYTES_PER_S: u64 = 250;
 const SLOW_RTT_MS: u64 = 10_000;
 /// Nothing counts as lost before this long without a byte.
 const SILENCE_MIN_MS: u64 = 10_000;
+/// Before anything has come in a connection, nothing counts as lost before this long: with jitter it is 10 s at most.
+const FIRST_SILENCE_MS: u64 = 8_000;
+/// A request whose answer is not expected to take long is not asked again before this.
+const LOST_REQUEST_MS_MIN: u64 = 1_000;
+/// A link that answers a hello more slowly than this is waited for as long as one that never answered.
+const PROMPT_HELLO_MS: u64 = 10_000;
 /// A message takes at most this long.
 const MESSAGE_MS_MAX: u64 = 1500;
 
@@ -83,6 +89,35 @@ impl Meter {
         let base = (3 * self.rtt_p95_ms()).max(SILENCE_MIN_MS);
         let hidden = 2 * outstanding * 1000 / self.rate.unwrap_or(SLOW_BYTES_PER_S).max(1);
         if sees_activity { base } else { base + hidden }
+    }
+
+    /// The same before the first chunk of a connection. A hello was answered in it, or not yet; `tries` is how often
+    /// was asked in vain.
+    ///
+    /// A link that answers hellos within 10 s is not waited for as if it were the slowest there is. At a rate that is
+    /// known from before, what was asked for may still take its time. If no rate is known, little is asked for, and it
+    /// is most likely the request that was lost: it is asked for again soon, and then more and more slowly, so that a
+    /// slow link does not fill up with what was asked for twice.
+    pub(super) fn first_silence_ms(
+        &self,
+        outstanding: u64,
+        sees_activity: bool,
+        answered: bool,
+        tries: u32,
+    ) -> u64 {
+        let usual = self.silence_ms(outstanding, sees_activity);
+        let round_trip_ms = self.rtt.filter(|(mean, _)| *mean < PROMPT_HELLO_MS).map(|(mean, _)| mean);
+        let wait = match (self.rate, round_trip_ms) {
+            (Some(rate), Some(_)) => {
+                let hidden = if sees_activity { 0 } else { 2 * outstanding * 1000 / rate.max(1) };
+                FIRST_SILENCE_MS.max(self.rtt_p95_ms() + hidden)
+            }
+            (None, Some(ms)) if answered => {
+                (3 * ms).clamp(LOST_REQUEST_MS_MIN, FIRST_SILENCE_MS) << tries.min(8)
+            }
+            _ => usual,
+        };
+        wait.min(usual)
     }
 
     /// Bytes that arrive in 10 s at the measured rate: the size of a flush group.
@@ -200,6 +235,37 @@ mod tests {
         assert_eq!(meter.silence_ms(8192, true), 10_000);
         assert_eq!(meter.silence_ms(8192, false), 10_000 + 16_384);
         assert_eq!(measured(1000, 8000).silence_ms(0, true), 3 * measured(1000, 8000).rtt_p95_ms());
+    }
+
+    /// A link that moved from a fast cell to a slow one has a rate that is too high: eight seconds are enough for it.
+    #[test]
+    fn before_the_first_chunk_of_a_connection_silence_is_ten_seconds_at_most_unless_the_known_rate_needs_more()
+     {
+        let meter = measured(100_000, 100);
+        assert_eq!(meter.first_silence_ms(65_536, false, false, 0), 8_000);
+        assert_eq!(meter.first_silence_ms(65_536, false, true, 5), 8_000);
+        // What is known of a slow link is not forgotten.
+        let slow = measured(1_000, 900);
+        assert_eq!(slow.first_silence_ms(8_192, false, true, 0), slow.rtt_p95_ms() + 16_384);
+        assert_eq!(slow.first_silence_ms(8_192, true, true, 0), 8_000);
+        let far = measured(1_000, 12_000);
+        assert_eq!(far.first_silence_ms(8_192, false, true, 0), far.silence_ms(8_192, false));
+    }
+
+    #[test]
+    fn a_request_lost_before_the_rate_is_known_is_asked_again_after_three_round_trips_doubled_each_time() {
+        let waits = |hello_ms: u64, answered| {
+            let mut meter = Meter::default();
+            meter.round_trip(hello_ms, 0);
+            [0, 1, 2, 3, 9].map(|tries| meter.first_silence_ms(8_192, false, answered, tries))
+        };
+        assert_eq!(waits(50, true), [1_000, 2_000, 4_000, 8_000, 75_536], "a second at least");
+        assert_eq!(waits(1_200, true), [3_600, 7_200, 14_400, 28_800, 75_536]);
+        assert_eq!(waits(9_000, true)[..3], [8_000, 16_000, 32_000]);
+        // As long as nobody has answered, or slowly, the link may be the slowest there is.
+        assert_eq!(waits(50, false), [75_536; 5]);
+        assert!(waits(10_000, true).iter().all(|wait| *wait > 75_536));
+        assert_eq!(Meter::default().first_silence_ms(8_192, false, true, 0), 75_536);
     }
 
     #[test]

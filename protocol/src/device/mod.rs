@@ -55,6 +55,7 @@
 //! `context`, and what one needs of another is handed on here: a machine returns it, and the session tells the other.
 //! `timer` lists everything that is waited for.
 
+mod carry;
 mod checkpoint;
 mod config;
 mod context;
@@ -82,6 +83,7 @@ mod work;
 
 use alloc::vec::Vec;
 
+pub use carry::MessageLimit;
 pub use checkpoint::{BITMAP_BYTES, Checkpoint, JournalSector, SECTOR_BYTES};
 pub use config::{BootView, Running, SessionConfig, Trial};
 pub use event::{Event, PatchFailure, Reason};
@@ -93,7 +95,7 @@ pub use record::{Deployment, GivenUp, Past, Record, Scope, ScopeVersion, Stage};
 use context::Context;
 use documents::Documents;
 use hello::Introduction;
-use link::Link;
+use link::{AfterSilence, Link};
 use timer::{Timer, Timers};
 use work::Work;
 
@@ -136,8 +138,8 @@ impl DeviceSession {
         let mut session = Self {
             documents: Documents::of(&record, root),
             work: Work::new(&record, boot, envelope),
+            link: Link::new(config.message_limit, now),
             context: Context::new(config, record, now, today),
-            link: Link::default(),
             shown: None,
         };
         session.work.resume(&mut session.context);
@@ -230,6 +232,20 @@ impl DeviceSession {
         self.link.meter().rate()
     }
 
+    /// The largest message of chunks that is asked for, if larger ones did not arrive from this broker. The host keeps
+    /// it for the next session, by the broker's address.
+    #[must_use]
+    pub fn message_limit(&self) -> Option<MessageLimit> {
+        self.link.message_limit(self.context.now)
+    }
+
+    /// For how many milliseconds nobody has answered a hello or refused it; `None` as long as two hellos in a row were
+    /// not in vain.
+    #[must_use]
+    pub fn unanswered_ms(&self, now: Instant) -> Option<u64> {
+        self.link.unheard_ms(now)
+    }
+
     /// What is durable, or about to be.
     #[must_use]
     pub fn record(&self) -> &Record {
@@ -279,9 +295,23 @@ impl DeviceSession {
             self.link.fall_behind();
             self.hello();
         }
+        if timers.is_due(Timer::Larger, now) {
+            self.link.try_larger(&mut self.context);
+        }
         if timers.is_due(Timer::Silence, now) {
-            let chunks = self.work.silent();
-            self.link.silent(&mut self.context, chunks);
+            self.silent();
+        }
+    }
+
+    /// Nothing came for too long.
+    fn silent(&mut self) {
+        let Some(silence) = self.work.silent(&self.context, &self.link) else {
+            return;
+        };
+        match self.link.silent(&mut self.context, silence) {
+            AfterSilence::Nothing => {}
+            AfterSilence::Hello => self.hello(),
+            AfterSilence::Pause => self.work.pause_download(&mut self.context),
         }
     }
 

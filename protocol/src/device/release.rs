@@ -5,6 +5,7 @@ use core::ops::ControlFlow::Break;
 use super::context::Context;
 use super::ending::Ended;
 use super::event::Reason;
+use super::hello::REFUSED_MS_MIN;
 use super::run::Run;
 use super::slots::Slots;
 use super::work::{Next, RETRY_CAP_MS, RETRY_MS};
@@ -80,8 +81,9 @@ impl Offered {
 
     /// The service refused. Returns how many milliseconds to wait, before jitter.
     pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>) -> u64 {
-        let wait = wait_ms.unwrap_or(RETRY_MS << self.asked.min(8)).min(RETRY_CAP_MS);
+        let wait = wait_ms.unwrap_or(RETRY_MS << self.asked.min(8)).clamp(REFUSED_MS_MIN, RETRY_CAP_MS);
         self.is_refused = true;
+        // Never sooner than without the refusal, however many come.
         self.wait(cx, wait);
         wait
     }

@@ -12,6 +12,8 @@ pub(super) enum Timer {
     BeaconExpiry,
     /// Link: the last hello did not bring the device up to date, or something is missing since. Says hello again.
     Hello,
+    /// Link: a day ago a message was found to be too large for the broker. Tries again.
+    Larger,
     /// Saving: the last attempt to save the record failed. Tries again.
     SaveRetry,
     /// Fetch: nothing came for so long that what was asked for counts as lost. Asks for it again.
@@ -20,7 +22,7 @@ pub(super) enum Timer {
     Deferral,
     /// Release: the manifest was asked for and did not come. Asks again.
     Manifest,
-    /// Fetch: the pause that the service asked for is over. Asks for chunks again.
+    /// Fetch: the pause is over that the service asked for, or that follows what was wrong. Asks for chunks again.
     Pause,
     /// Fetch: chunks were written and no checkpoint claims them. Saves one, so that a power cut costs little.
     Flush,

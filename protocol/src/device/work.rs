@@ -14,7 +14,7 @@ use super::event::Reason;
 use super::fetch::{Checked, Downloading};
 use super::install::{Activating, Installing, Rebooting};
 use super::io::{Found, InstallFailure, StoreFailure};
-use super::link::Link;
+use super::link::{Link, Silence};
 use super::orders::Basis;
 use super::patch::GivingUp;
 use super::record::Record;
@@ -126,7 +126,7 @@ impl Phase {
                 (State::Deferred, Some(DeferReason::BadEnvelope))
             }
             Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
-            Self::Downloading(work) => match work.pause() {
+            Self::Downloading(work) => match work.paused_for() {
                 Some(reason) => (State::Deferred, Some(reason)),
                 None if work.download().is_complete() => (State::Downloaded, None),
                 None => (State::Downloading, None),
@@ -214,7 +214,7 @@ impl Work {
             Phase::Matching(_) | Phase::Preparing(_) => true,
             // Whoever waits for long has to hear of news.
             Phase::Offered(offered) => !offered.stands_still(),
-            Phase::Downloading(work) => work.pause().is_none(),
+            Phase::Downloading(work) => work.paused_for().is_none(),
             _ => false,
         }
     }
@@ -357,9 +357,16 @@ impl Work {
         }
     }
 
-    /// Nothing came for too long. Returns how many chunks count as lost.
-    pub(super) fn silent(&mut self) -> u32 {
-        self.downloading().map_or(0, Downloading::forget_outstanding)
+    /// Nothing came for too long: what was asked for counts as lost.
+    pub(super) fn silent(&mut self, cx: &Context, link: &Link) -> Option<Silence> {
+        self.downloading().map(|work| work.silent(cx, link))
+    }
+
+    /// What is asked for does not arrive: it is asked for more and more rarely.
+    pub(super) fn pause_download(&mut self, cx: &mut Context) {
+        if let Some(work) = self.downloading() {
+            work.pause(cx);
+        }
     }
 
     /// A write or a checkpoint is done.

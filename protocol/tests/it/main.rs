@@ -39,6 +39,7 @@ mod sim_disk;
 mod suit_vectors;
 mod trust;
 mod unsigned;
+mod unsigned_answers;
 mod waits;
 mod walk;
 mod walk_patches;

@@ -15,6 +15,9 @@ use crate::release::{
 };
 use crate::units::{grouped, size};
 
+/// Larger chunks are warned of: some brokers take no longer messages.
+const SMALL_CHUNK_BYTES: u64 = 4096;
+
 pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     // The command refuses a folder that cannot be used before the work, not after it.
     let taken = flags.output.join(release::ENVELOPE_FILE);
@@ -69,6 +72,7 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     progress.finish_and_clear();
     built.write(&flags.output)?;
     warnings.extend(built.images.iter().flat_map(of_no_use));
+    warnings.extend(built.images.iter().find_map(large_chunks));
     warnings.iter().for_each(|warning| warn(warning));
     let mut fields = Fields::new().with("folder", flags.output.display().to_string());
     fields.extend(built.summary().clone());
@@ -98,6 +102,18 @@ fn packed(images: &ImageSet, bases: &[StoredImage]) -> Result<Vec<String>> {
         }
     }
     Ok(warnings)
+}
+
+/// A chunk travels in one message, so that its size is the least that every broker on the way has to carry.
+fn large_chunks(image: &BuiltImage) -> Option<String> {
+    let bytes = image.transfer.layout.chunk_size();
+    (bytes > SMALL_CHUNK_BYTES).then(|| {
+        format!(
+            "chunks have {}: a broker that takes only shorter messages carries none of them, and devices cannot ask \
+             for less than a chunk; --chunk-size 4KiB passes most brokers",
+            size(bytes)
+        )
+    })
 }
 
 /// Notes on payloads that were made and left out, because something else is smaller.

@@ -119,6 +119,24 @@ fn the_chunk_size_follows_the_payload_unless_it_is_given() {
     assert_eq!(chunk_size(&noise(65_537, 1), &["--codec", "raw", "--chunk-size", "16KiB"]), 16_384);
 }
 
+/// A device asks for less where a broker drops large messages, but for no less than a chunk.
+#[test]
+fn chunks_above_4_kib_are_warned_of_on_standard_error_because_a_broker_may_carry_no_such_message() {
+    let place = Place::new();
+    place.write("image", &noise(200_000, 1));
+    for (chunk_size, warned) in [("4KiB", false), ("8KiB", true), ("64KiB", true)] {
+        let mut args = build_args("image", chunk_size);
+        args.extend(["--codec", "raw", "--chunk-size", chunk_size]);
+        let run = place.run(args);
+        let lines: Vec<_> = run.err.lines().filter(|line| line.contains("chunks have")).collect();
+        assert_eq!(lines.len(), usize::from(warned), "{chunk_size}: {lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains("a broker that takes only shorter messages")),
+            "{lines:?}"
+        );
+    }
+}
+
 #[test]
 fn a_payload_with_too_many_chunks_is_refused_and_larger_chunks_are_advised() {
     let place = Place::new();

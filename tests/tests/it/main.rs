@@ -5,6 +5,7 @@
 #![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
 mod bad_input;
+mod broker_limits;
 mod documents;
 mod full_disks;
 mod hostile_broker;
