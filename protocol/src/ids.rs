@@ -171,6 +171,10 @@ fixed_id! {
     ClassId, 16
 }
 fixed_id! {
+    /// The first 4 bytes of a [`ClassId`]: enough to notice that a device is of another class than was thought.
+    ClassTag, 4
+}
+fixed_id! {
     /// The maker of a device: UUIDv5 of the vendor's domain in the DNS name space.
     VendorId, 16
 }
@@ -179,8 +183,23 @@ fixed_id! {
     PayloadTag, 4
 }
 fixed_id! {
-    /// A number used once, in `hello` and its answer.
+    /// A number used once, in `hello`.
     Nonce, 8
+}
+fixed_id! {
+    /// What a hello answer repeats of the hello: see [`Nonce::echo`].
+    Echo, 8
+}
+
+impl Nonce {
+    /// What the answer to a hello of `device` with this nonce has to repeat: the first 8 bytes of SHA-256 of the nonce
+    /// and the device's id. So an answer to another device counts for nothing, and the id need not travel.
+    #[must_use]
+    pub fn echo(&self, device: &DeviceId) -> Echo {
+        let mut bytes = self.0.to_vec();
+        bytes.extend_from_slice(device.as_str().as_bytes());
+        Echo(Digest::of(&bytes).short().0)
+    }
 }
 
 /// Most bytes of a domain (RFC 1035 section 2.3.4).
@@ -232,6 +251,13 @@ impl ClassId {
         text.trim() == text
             && (1..=CLASS_NAME_MAX).contains(&text.chars().count())
             && text.chars().all(visible)
+    }
+
+    /// The first 4 bytes.
+    #[must_use]
+    pub const fn tag(&self) -> ClassTag {
+        let [a, b, c, d, ..] = self.0;
+        ClassTag([a, b, c, d])
     }
 
     /// The id of the class that `vendor` calls `name`.

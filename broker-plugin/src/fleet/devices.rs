@@ -1,7 +1,7 @@
 //! What devices say, as those who serve them pass it on.
 
 use bytes::Bytes;
-use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, ShortDigest};
+use whimbrel_protocol::ids::{CampaignId, ClassTag, DeviceId, ShortDigest};
 use whimbrel_protocol::message::{Enrolment, Report, Status};
 
 use super::campaign::{self, Ask, Campaign};
@@ -13,8 +13,8 @@ use crate::store::{Applied, Change, DeploymentRow, Device, Facts, ReportRow};
 const REPORTS_MAX: usize = 4096;
 
 impl Fleet {
-    pub(super) fn hello(&mut self, device: DeviceId, class: ClassId, facts: Facts) {
-        if self.registry.device(&device).is_some_and(|known| known.class != class) {
+    pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts) {
+        if self.registry.device(&device).is_some_and(|known| known.class.tag() != class) {
             self.tell(Event::OtherClass { device: device.clone(), class });
         }
         self.note_facts(device, facts);

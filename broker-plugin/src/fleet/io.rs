@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use bytes::Bytes;
-use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, Digest, GroupName, Prefix, ShortDigest};
+use whimbrel_protocol::ids::{CampaignId, ClassTag, DeviceId, Digest, GroupName, Prefix, ShortDigest};
 use whimbrel_protocol::message::{self, Assignment, Beacon, Enrolment, Outcome, Report, Status};
 
 use super::campaign::{Ask, Ignored};
@@ -31,8 +31,8 @@ pub enum Input {
     Hello {
         /// Which.
         device: DeviceId,
-        /// Its hardware, as it says.
-        class: ClassId,
+        /// Its hardware, as it says, shortened.
+        class: ClassTag,
         /// What it runs, as it says, and when it said so.
         facts: Facts,
     },
@@ -189,8 +189,8 @@ pub enum Event {
     OtherClass {
         /// Which.
         device: DeviceId,
-        /// What it says.
-        class: ClassId,
+        /// What it says, shortened.
+        class: ClassTag,
     },
     /// A report was counted.
     Ended {

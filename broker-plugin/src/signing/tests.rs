@@ -47,8 +47,7 @@ fn each_document_is_signed_with_the_key_of_its_role_and_as_what_it_is() {
     };
     let beacon = Beacon { prefix: "ota".parse().unwrap(), validity, groups: Vec::new(), root: 1 };
     let answer = HelloAnswer {
-        nonce: Nonce([7; 8]),
-        device: fixture.device.clone(),
+        echo: Nonce([7; 8]).echo(&fixture.device),
         time: fixture.issued,
         root: 1,
         assignment: 1,

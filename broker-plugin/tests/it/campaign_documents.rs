@@ -169,10 +169,8 @@ fn the_answer_to_a_hello_names_everything_and_brings_what_is_missing() {
     client.subscribe(&[("ota/d/m1/c", 0)]);
     let mut hello = Hello {
         version_max: 1,
-        message_max: 8192,
-        memory_max_kib: 100,
         codecs: 1,
-        class: service.fixture.class,
+        class: service.fixture.class.tag(),
         running: ShortDigest([1; 8]),
         sequence: 4,
         root: 1,

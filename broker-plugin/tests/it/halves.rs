@@ -161,10 +161,8 @@ fn a_campaign_whose_id_is_taken_gets_one_that_is_free() {
 fn hello() -> Vec<u8> {
     let hello = Hello {
         version_max: 1,
-        message_max: 8192,
-        memory_max_kib: 100,
         codecs: 1,
-        class: ClassId([3; 16]),
+        class: ClassId([3; 16]).tag(),
         running: ShortDigest([1; 8]),
         sequence: 4,
         root: 1,

@@ -117,10 +117,8 @@ impl<'s> Voice<'s> {
     pub(crate) fn hello(&mut self, nonce: u8, report: Option<ShortDigest>) {
         let hello = Hello {
             version_max: 1,
-            message_max: 8192,
-            memory_max_kib: 100,
             codecs: 1,
-            class: self.service.fixture.class,
+            class: self.service.fixture.class.tag(),
             running: ShortDigest([1; 8]),
             sequence: 4,
             root: 1,

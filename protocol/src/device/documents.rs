@@ -92,11 +92,7 @@ impl Documents {
         let payload = self.root.verify_object(role, kind, &object).map_err(Reason::Unauthentic)?;
         match kind {
             Kind::Answer => {
-                let answer = HelloAnswer::decode(payload).map_err(Reason::Malformed)?;
-                if answer.device != cx.config.device {
-                    return Err(Reason::WrongScope);
-                }
-                Ok(Taken::Answer(answer))
+                HelloAnswer::decode(payload).map_err(Reason::Malformed).map(Taken::Answer)
             }
             Kind::Assignment => self.take_assignment(cx, channel, bytes, payload),
             Kind::Campaign => self.take_campaign(cx, channel, bytes, payload),

@@ -345,7 +345,7 @@ impl Downloading {
                 (deployment.bytes_received, deployment.bytes_twice) = (received, twice);
             }
         });
-        Installing { fetch: self.fetch, op: cx.outputs.install(InstallOp::Install) }
+        Installing::begin(cx, self.fetch)
     }
 
     fn flush_at(&self) -> Option<Instant> {

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::ending::oldest_report;
 use super::event::{Event, Reason};
 use super::record::{Record, Scope};
-use crate::ids::{GroupName, Nonce};
+use crate::ids::{Echo, GroupName};
 use crate::message::{GroupVersion, Hello, HelloAnswer};
 use crate::time::Instant;
 use crate::version::PROTOCOL_VERSION;
@@ -51,7 +51,8 @@ struct Current {
 
 #[derive(Debug)]
 struct Asked {
-    nonce: Nonce,
+    /// What its answer repeats.
+    echo: Echo,
     at: Instant,
     /// The service refused it, which is no signed answer, but shows that messages travel.
     refused: bool,
@@ -139,10 +140,8 @@ impl Hellos {
         };
         let hello = Hello {
             version_max: u64::from(PROTOCOL_VERSION),
-            message_max: cx.config.message_bytes_max as u64,
-            memory_max_kib: cx.config.memory_max_kib,
             codecs: cx.config.codecs.bits(),
-            class: cx.config.class,
+            class: cx.config.class.tag(),
             running: device.running.image.map(|image| image.short()).unwrap_or_default(),
             sequence: device.running.sequence,
             root: device.root,
@@ -161,7 +160,7 @@ impl Hellos {
         let range = (RETRY_MS << self.fruitless.min(10)).min(RETRY_CAP_MS);
         let wait = range.max(3 * rtt_p95_ms) + cx.jitter.below(range / 2);
         self.fruitless = self.fruitless.saturating_add(1);
-        self.asked = Some(Asked { nonce, at: cx.now, refused: false });
+        self.asked = Some(Asked { echo: nonce.echo(&cx.config.device), at: cx.now, refused: false });
         self.again_at = Some(cx.now.plus_millis(wait));
     }
 
@@ -214,7 +213,7 @@ impl Hellos {
         root: u64,
     ) -> Result<u64, Reason> {
         let asked = match self.asked.take() {
-            Some(asked) if asked.nonce == answer.nonce => asked,
+            Some(asked) if asked.echo == answer.echo => asked,
             other => {
                 self.asked = other;
                 return Err(Reason::WrongNonce);

@@ -15,12 +15,15 @@ use super::slots::Slots;
 use super::work::{Answer, Deferred, Next, Phase};
 use crate::ids::OpId;
 use crate::message::{DeferReason, FailureCode};
+use crate::time::Instant;
 
 /// The state of work while the image is written, read back and compared.
 #[derive(Debug)]
 pub(super) struct Installing {
     pub(super) fetch: Box<Fetch>,
     pub(super) op: OpId,
+    /// From when on the device wants to hear of news although it has not restarted yet.
+    pub(super) news_at: Instant,
 }
 
 /// The state of work while the trial boot is being armed.
@@ -37,8 +40,17 @@ pub(super) struct Rebooting {
 
 /// How long to wait before a failed restart is tried again.
 const REBOOT_RETRY_MS: u64 = 60_000;
+/// An installation that takes longer than this can be called off: the device subscribes to the topics that say so.
+/// Most end sooner, with a restart, and what these topics hold would travel in vain.
+const NEWS_MS: u64 = 10_000;
 
 impl Installing {
+    /// Begins to install what was fetched.
+    pub(super) fn begin(cx: &mut Context, fetch: Box<Fetch>) -> Self {
+        let op = cx.outputs.install(InstallOp::Install);
+        Self { fetch, op, news_at: cx.now.plus_millis(NEWS_MS) }
+    }
+
     pub(super) fn done(self, cx: &mut Context, slots: &mut Slots, result: Answer) -> Next {
         let Self { fetch, .. } = self;
         let Err(failure) = result else {

@@ -316,8 +316,8 @@ impl Link {
 
     /// Subscribes to the retained topics as soon as nothing else is to be done: what they carry now, the
     /// hello answer has brought already; what they carry later, they bring at once.
-    pub(super) fn subscribe(&mut self, cx: &mut Context, groups: &[GroupName], is_fetching: bool) {
-        let settled = self.hellos.is_in_step() && !is_fetching;
+    pub(super) fn subscribe(&mut self, cx: &mut Context, groups: &[GroupName], is_busy: bool) {
+        let settled = self.hellos.is_in_step() && !is_busy;
         if !self.is_up() || !(settled || self.unaccepted) {
             return;
         }

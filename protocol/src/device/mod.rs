@@ -270,7 +270,8 @@ impl DeviceSession {
                 break;
             }
         }
-        self.link.subscribe(&mut self.context, self.documents.groups(), self.work.is_fetching());
+        let is_busy = self.work.is_busy(self.context.now);
+        self.link.subscribe(&mut self.context, self.documents.groups(), is_busy);
         self.show();
     }
 

@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Hello,
     /// Link: a day ago a message was found to be too large for the broker. Tries again.
     Larger,
+    /// Work: an installation takes long. Subscribes to the topics that bring news.
+    News,
     /// Saving: the last attempt to save the record failed. Tries again.
     SaveRetry,
     /// Fetch: nothing came for so long that what was asked for counts as lost. Asks for it again.

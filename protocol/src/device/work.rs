@@ -208,10 +208,12 @@ impl Work {
         }
     }
 
-    /// Whether a download is going on, so that nothing else should use the link.
-    pub(super) fn is_fetching(&self) -> bool {
+    /// Whether the device fetches, or will soon restart or fetch, so that nothing else should use the link.
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
         match &self.phase {
-            Phase::Matching(_) | Phase::Preparing(_) => true,
+            Phase::Matching(_) | Phase::Preparing(_) | Phase::GivingUp(_) => true,
+            Phase::Installed | Phase::Activating(_) | Phase::Armed | Phase::Rebooting(_) => true,
+            Phase::Installing(work) => now < work.news_at,
             // Whoever waits for long has to hear of news.
             Phase::Offered(offered) => !offered.stands_still(),
             Phase::Downloading(work) => work.paused_for().is_none(),
@@ -450,6 +452,7 @@ impl Work {
             Phase::Offered(offered) => timers.set(Timer::Manifest, offered.ask_at().filter(|_| link.is_up())),
             Phase::Downloading(work) => work.set_timers(cx, link, timers),
             Phase::Testing(testing) => testing.set_timers(cx, link, timers),
+            Phase::Installing(work) => timers.set(Timer::News, Some(work.news_at).filter(|at| cx.now < *at)),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::MessageKind;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ids::{ClassId, DeviceId, GroupName, Nonce, ShortDigest};
+use crate::ids::{ClassTag, DeviceId, Echo, GroupName, Nonce, ShortDigest};
 use crate::limits::{DEVICE_ID_MAX, GROUP_NAME_MAX, GROUPS_MAX, MESSAGE_BYTES_MAX, SIGNED_BYTES_MAX};
 use crate::time::UnixTime;
 
@@ -22,22 +22,17 @@ pub struct GroupVersion {
 /// again until it is answered.
 ///
 /// ```cddl
-/// hello = head(1) .cat [ versions: uint, message-max: uint, memory-max: uint, codecs: uint,
-///     class: bstr .size 16, running: bstr .size 8, sequence: uint, root: uint, assignment: uint,
+/// hello = head(1) .cat [ versions: uint, codecs: uint, class: bstr .size 4, running: bstr .size 8, sequence: uint, root: uint, assignment: uint,
 ///     groups: [*8 [group: tstr, version: uint]], nonce: bstr .size 8, report: bstr .size 8 / null ]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version that the device speaks.
     pub version_max: u64,
-    /// Largest message that the device takes, in bytes.
-    pub message_max: u64,
-    /// Largest decoder memory that the device has, in KiB.
-    pub memory_max_kib: u64,
     /// Bit n: codec n of the transfer descriptor is understood.
     pub codecs: u64,
-    /// The hardware.
-    pub class: ClassId,
+    /// The hardware, shortened.
+    pub class: ClassTag,
     /// The running image's digest, shortened; zero if unknown.
     pub running: ShortDigest,
     /// The running release's sequence number; 0 if unknown.
@@ -59,8 +54,8 @@ impl Hello {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::after(&[MessageKind::Hello.head()]);
-        writer.array(12).uint(self.version_max).uint(self.message_max).uint(self.memory_max_kib);
-        writer.uint(self.codecs).bytes(&self.class.0).bytes(&self.running.0).uint(self.sequence);
+        writer.array(10).uint(self.version_max).uint(self.codecs).bytes(&self.class.0);
+        writer.bytes(&self.running.0).uint(self.sequence);
         writer.uint(self.root).uint(self.assignment);
         write_groups(&mut writer, &self.groups);
         writer.bytes(&self.nonce.0).bytes_or_null(self.report.as_ref().map(|digest| &digest.0[..]));
@@ -69,13 +64,11 @@ impl Hello {
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("hello", body, MESSAGE_BYTES_MAX)?;
-        reader.array_of("hello", 12)?;
+        reader.array_of("hello", 10)?;
         let hello = Self {
             version_max: reader.uint("versions")?,
-            message_max: reader.uint("message limit")?,
-            memory_max_kib: reader.uint("memory limit")?,
             codecs: reader.uint("codecs")?,
-            class: ClassId(reader.byte_array("class")?),
+            class: ClassTag(reader.byte_array("class")?),
             running: ShortDigest(reader.byte_array("running digest")?),
             sequence: reader.uint("sequence")?,
             root: reader.uint("root version")?,
@@ -92,15 +85,13 @@ impl Hello {
 /// The answer to one hello: the payload of a COSE_Sign1 by a beacon key.
 ///
 /// ```cddl
-/// hello-answer = [ nonce: bstr .size 8, device: tstr, time: uint, root: uint, assignment: uint,
+/// hello-answer = [ echo: bstr .size 8, time: uint, root: uint, assignment: uint,
 ///     groups: [*8 [group: tstr, version: uint]], report: bstr .size 8 / null ]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloAnswer {
-    /// The hello's nonce.
-    pub nonce: Nonce,
-    /// Who asked.
-    pub device: DeviceId,
+    /// What only an answer to this device and this hello repeats: see [`Nonce::echo`].
+    pub echo: Echo,
     /// The service's clock.
     pub time: UnixTime,
     /// Current version of the root.
@@ -118,7 +109,7 @@ impl HelloAnswer {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(7).bytes(&self.nonce.0).text(self.device.as_str()).uint(self.time.as_secs());
+        writer.array(6).bytes(&self.echo.0).uint(self.time.as_secs());
         writer.uint(self.root).uint(self.assignment);
         write_groups(&mut writer, &self.groups);
         writer.bytes_or_null(self.report.as_ref().map(|digest| &digest.0[..]));
@@ -131,10 +122,9 @@ impl HelloAnswer {
     /// Any [`DecodeError`].
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("hello answer", payload, SIGNED_BYTES_MAX)?;
-        reader.array_of("hello answer", 7)?;
+        reader.array_of("hello answer", 6)?;
         let answer = Self {
-            nonce: Nonce(reader.byte_array("nonce")?),
-            device: read_device(&mut reader)?,
+            echo: Echo(reader.byte_array("echo")?),
             time: UnixTime::from_secs(reader.uint("time")?),
             root: reader.uint("root version")?,
             assignment: reader.uint("assignment version")?,

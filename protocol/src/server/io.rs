@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::chunk::Layout;
 use crate::codec::DecodeError;
 use crate::cose::{PublicKey, SignatureError};
-use crate::ids::{ChunkIndex, ClassId, Digest, GroupName, PayloadTag, ShortDigest};
+use crate::ids::{ChunkIndex, ClassTag, Digest, GroupName, PayloadTag, ShortDigest};
 use crate::message::{Enrolment, HelloAnswer, PageNumber, Refusal, Report, Request, Status};
 use crate::topic::Channel;
 
@@ -149,7 +149,7 @@ pub enum Event {
     /// The device said hello.
     Hello {
         /// Its hardware.
-        class: ClassId,
+        class: ClassTag,
         /// Digest of its running image, shortened.
         running: ShortDigest,
         /// Sequence number of its running release.

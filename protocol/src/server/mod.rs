@@ -171,8 +171,7 @@ impl ServerSession {
             })
             .collect();
         self.outputs.push_back(Output::Answer(HelloAnswer {
-            nonce: hello.nonce,
-            device: self.device.clone(),
+            echo: hello.nonce.echo(&self.device),
             time: today,
             root: view.root_version,
             assignment,

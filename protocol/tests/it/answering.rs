@@ -79,10 +79,8 @@ impl Desk {
     fn hello(&self) -> Hello {
         Hello {
             version_max: 1,
-            message_max: 32 * 1024,
-            memory_max_kib: 2048,
             codecs: 7,
-            class: self.fixture.class,
+            class: self.fixture.class.tag(),
             running: ShortDigest([2; 8]),
             sequence: 4,
             root: 1,
@@ -94,7 +92,7 @@ impl Desk {
     }
 
     fn heard(&self) -> Output {
-        let class = self.fixture.class;
+        let class = self.fixture.class.tag();
         Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4 })
     }
 
@@ -103,8 +101,7 @@ impl Desk {
         let version =
             |it: &GroupDocument| GroupVersion { group: it.group.clone(), version: it.document.version };
         Output::Answer(HelloAnswer {
-            nonce: Nonce([6; 8]),
-            device: self.fixture.device.clone(),
+            echo: Nonce([6; 8]).echo(&self.fixture.device),
             time: TODAY,
             root: 5,
             assignment: self.assignment.map_or(0, |document| document.version),

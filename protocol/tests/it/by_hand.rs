@@ -109,8 +109,7 @@ impl ByHand {
     /// Answers a hello as a service that has `answer` would.
     pub(crate) fn answer(&mut self, nonce: Nonce, change: impl FnOnce(&mut HelloAnswer)) -> Vec<Output> {
         let mut answer = HelloAnswer {
-            nonce,
-            device: self.fixture.device.clone(),
+            echo: nonce.echo(&self.fixture.device),
             time: self.fixture.issued.plus_secs(60),
             root: 1,
             assignment: 0,

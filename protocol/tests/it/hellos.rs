@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use whimbrel_protocol::cose::{Kind, Sign1};
 use whimbrel_protocol::device::{Event, Input, Reason, Record};
-use whimbrel_protocol::ids::{Digest, Nonce, ShortDigest};
+use whimbrel_protocol::ids::{DeviceId, Digest, Nonce, ShortDigest};
 use whimbrel_protocol::limits::REPORTS_MAX;
 use whimbrel_protocol::message::{
     DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report, Request, State,
@@ -51,9 +51,14 @@ fn last_nonce(heard: &Heard) -> Nonce {
 
 /// Injects an answer and returns what the device tells of it.
 fn answer(pair: &mut Pair, nonce: Nonce, report: Option<ShortDigest>) -> Vec<Event> {
+    let device = pair.fixture.device.clone();
+    answer_to(pair, &device, nonce, report)
+}
+
+/// The same with an answer to a device of any name.
+fn answer_to(pair: &mut Pair, device: &DeviceId, nonce: Nonce, report: Option<ShortDigest>) -> Vec<Event> {
     let answer = HelloAnswer {
-        nonce,
-        device: pair.fixture.device.clone(),
+        echo: nonce.echo(device),
         time: pair.fixture.issued.plus_secs(60),
         root: 1,
         assignment: 1,
@@ -67,6 +72,18 @@ fn answer(pair: &mut Pair, nonce: Nonce, report: Option<ShortDigest>) -> Vec<Eve
 
 fn has_answered(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event, Event::Answered { .. }))
+}
+
+#[test]
+fn an_answer_to_another_device_counts_for_nothing_also_if_it_said_the_same_nonce() {
+    let mut pair = Pair::new(PairOptions::default());
+    let heard = overhear(&mut pair, false);
+    pair.run(MINUTE, |_| hellos(&heard).len() == 1);
+    let (nonce, other) = (last_nonce(&heard), DeviceId::new("dev-0002").unwrap());
+    let events = answer_to(&mut pair, &other, nonce, None);
+    let refused = Event::Rejected { channel: Channel::Answers, reason: Reason::WrongNonce };
+    assert!(events.contains(&refused) && !has_answered(&events), "{events:?}");
+    assert!(has_answered(&answer(&mut pair, nonce, None)));
 }
 
 #[test]

@@ -26,10 +26,8 @@ fn hello() -> Hello {
     let fixture = Fixture::new();
     Hello {
         version_max: 1,
-        message_max: 32_832,
-        memory_max_kib: 2048,
         codecs: 3,
-        class: fixture.class,
+        class: fixture.class.tag(),
         running: ShortDigest([0x11; 8]),
         sequence: 41,
         root: 1,
@@ -54,8 +52,7 @@ fn release_with_patches(fixture: &Fixture) -> Vec<u8> {
 fn answer() -> HelloAnswer {
     let fixture = Fixture::new();
     HelloAnswer {
-        nonce: Nonce([0x22; 8]),
-        device: fixture.device,
+        echo: Nonce([0x22; 8]).echo(&fixture.device),
         time: fixture.issued,
         root: 1,
         assignment: 4,

@@ -218,8 +218,7 @@ fn messages_on_the_wrong_channel_are_refused() {
     let hello = the_hello(&by_hand.feed(Input::Check));
     let answer = |by_hand: &ByHand| {
         let answer = whimbrel_protocol::message::HelloAnswer {
-            nonce: hello.nonce,
-            device: by_hand.fixture.device.clone(),
+            echo: hello.nonce.echo(&by_hand.fixture.device),
             time: by_hand.fixture.issued,
             root: 1,
             assignment: 1,
@@ -280,10 +279,8 @@ fn hello_says_what_the_device_is_and_holds() {
     let hello = the_hello(&by_hand.feed(Input::Check));
     let want = Hello {
         version_max: 1,
-        message_max: 32 * 1024 + 64,
-        memory_max_kib: 2048,
         codecs: 0b111,
-        class: by_hand.fixture.class,
+        class: by_hand.fixture.class.tag(),
         running: Digest::of(&[0; 100]).short(),
         sequence: 0,
         root: 1,

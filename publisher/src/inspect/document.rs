@@ -136,8 +136,7 @@ fn beacon(document: &Beacon) -> Fields {
 
 fn answer(document: &HelloAnswer) -> Fields {
     Fields::new()
-        .with("nonce", document.nonce.to_hex())
-        .with("device", document.device.as_str())
+        .with("echo", document.echo.to_hex())
         .with("time", document.time)
         .with("root_version", Value::Count(document.root))
         .with("assignment_version", Value::Count(document.assignment))

@@ -49,10 +49,8 @@ fn describe_hello(hello: &Hello) -> Fields {
         .collect::<Vec<Value>>();
     Fields::new()
         .with("protocol_version_max", Value::Count(hello.version_max))
-        .with("message_max", Value::Bytes(hello.message_max))
-        .with("decoder_memory_max", Value::Bytes(hello.memory_max_kib.saturating_mul(1024)))
         .with("codecs", codecs)
-        .with("class_id", hello.class.to_hex())
+        .with("class_tag", hello.class.to_hex())
         .with("running", hello.running.to_hex())
         .with("sequence", Value::Count(hello.sequence))
         .with("root_version", Value::Count(hello.root))

@@ -178,10 +178,8 @@ fn journal() -> Vec<u8> {
 fn hello() -> Hello {
     Hello {
         version_max: 1,
-        message_max: 16_384,
-        memory_max_kib: 4096,
         codecs: 3,
-        class: class(),
+        class: class().tag(),
         running: ShortDigest([0x56; 8]),
         sequence: 16,
         root: 1,
@@ -228,8 +226,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         root: 1,
     };
     let answer = HelloAnswer {
-        nonce: Nonce([7; 8]),
-        device: device(),
+        echo: Nonce([7; 8]).echo(&device()),
         time: UnixTime::from_secs(NOW),
         root: 1,
         assignment: 3,

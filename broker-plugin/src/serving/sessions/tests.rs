@@ -344,10 +344,8 @@ fn what_waited_for_a_segment_is_taken_out_and_the_rest_waits_on() {
 fn waits_for_a_report(house: &mut House, name: &str, at_ms: u64) {
     let hello = whimbrel_protocol::message::Hello {
         version_max: 1,
-        message_max: 8192,
-        memory_max_kib: 100,
         codecs: 1,
-        class: ClassId([3; 16]),
+        class: ClassId([3; 16]).tag(),
         running: whimbrel_protocol::ids::ShortDigest([1; 8]),
         sequence: 4,
         root: 1,
