@@ -50,16 +50,13 @@ use crate::two_copies::{Format, TwoCopies};
 pub struct StorageOptions {
     /// Starts that a new image gets before the loader gives it up: 1 to 255, 3 by default.
     pub tries: u8,
-    /// The slot that runs, if the host knows it (from the kernel's command line, from
-    /// [`Storage::boot`]). If it is `None`, the boot control says which slot runs.
-    pub running: Option<Slot>,
     /// How patches are applied.
     pub patch: PatchOptions,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { tries: 3, running: None, patch: PatchOptions::default() }
+        Self { tries: 3, patch: PatchOptions::default() }
     }
 }
 
@@ -177,7 +174,9 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
                 disk.drop_cache(area)?;
             }
         }
-        boot.prepare(&mut disk, options.running.unwrap_or(Slot::A))?;
+        // Whoever knows what was started is believed before what is written down.
+        let told = boot.running();
+        boot.prepare(&mut disk, told.unwrap_or(Slot::A))?;
         let format = Format { magic: *b"WR", version: 1, content_max: RECORD_BYTES_MAX };
         let record = TwoCopies::new(format, Area::Record, 0, RECORD_STRIDE);
         record.reserve(&mut disk)?;
@@ -196,7 +195,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             slots,
             journal: Journal::default(),
             pages: Pages::default(),
-            running: options.running.unwrap_or_else(|| running_according_to(&state)),
+            running: told.unwrap_or_else(|| running_according_to(&state)),
             confirmed: state.confirmed,
             download: None,
             apply: None,
@@ -374,7 +373,7 @@ impl Held {
     }
 }
 
-/// The slot that runs, as far as the boot control can tell: the trial once it was started.
+/// The slot that runs, as far as what is written down can tell: the trial once it was started.
 fn running_according_to(state: &BootState) -> Slot {
     match state.trial {
         TrialState::Started(slot) => slot,
