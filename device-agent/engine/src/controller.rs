@@ -38,6 +38,8 @@ pub enum Input<'a> {
     Activity,
     /// The calendar clock was read. It is only ever a lower bound.
     WallClock(UnixTime),
+    /// What a health check or a hook said last, before its verdict comes: for the report.
+    Said(&'a str),
     /// A person at the device asks to look for news now.
     Check,
     /// The time of `poll_timeout` has come.
@@ -183,6 +185,7 @@ impl Controller {
             Input::Message { channel, payload } => SessionInput::Message { channel, payload },
             Input::Activity => SessionInput::Activity,
             Input::WallClock(time) => SessionInput::WallClock(time),
+            Input::Said(text) => SessionInput::Said(text),
             Input::Check => SessionInput::Check,
             Input::Timeout => SessionInput::Timeout,
             Input::RebootFailed { op } => {

@@ -58,6 +58,9 @@ pub enum Input<'a> {
         /// Whether it worked.
         result: Result<(), InstallFailure>,
     },
+    /// What a health check or a hook said last, before its result comes. If the deployment ends because of it, the report
+    /// has the end of it, for people.
+    Said(&'a str),
     /// Somebody at the device asks to look for news now.
     Check,
     /// The time of [`DeviceSession::poll_timeout`](super::DeviceSession::poll_timeout) has come.

@@ -1,12 +1,13 @@
 //! What a device must not forget: one small record, saved whole in two copies (SPEC section 8.7).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{CampaignId, GroupName, PayloadTag, ShortDigest};
 use crate::limits::{
     GROUP_NAME_MAX, GROUPS_MAX, OUTCOMES_MAX, PATCHES_MAX, RECORD_BYTES_MAX, REPORTS_MAX, ROOT_BYTES_MAX,
-    SCOPES_MAX, SIGNED_BYTES_MAX,
+    SAID_BYTES_MAX, SCOPES_MAX, SIGNED_BYTES_MAX,
 };
 use crate::message::{FailureCode, Order, Outcome};
 use crate::time::UnixTime;
@@ -59,6 +60,8 @@ pub struct Deployment {
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
     pub bytes_twice: u64,
+    /// The end of what a health check or a hook said last; empty for nothing. At most [`SAID_BYTES_MAX`] bytes.
+    pub said: Box<str>,
     /// Patches that did not become the image, oldest first: none of them is fetched again. At most
     /// [`PATCHES_MAX`].
     pub given_up: Vec<GivenUp>,
@@ -247,7 +250,15 @@ impl Deployment {
     /// A deployment that begins.
     #[must_use]
     pub fn new(order: Order, stage: Stage) -> Self {
-        Self { order, stage, arms: 0, bytes_received: 0, bytes_twice: 0, given_up: Vec::new() }
+        Self {
+            order,
+            stage,
+            arms: 0,
+            bytes_received: 0,
+            bytes_twice: 0,
+            said: Box::default(),
+            given_up: Vec::new(),
+        }
     }
 
     /// The part of the ledger that patches have which were given up: bytes received, and received twice.
@@ -265,9 +276,12 @@ impl Deployment {
             Stage::Armed => (2, 0),
             Stage::Reverting(code) => (3, code as u64),
         };
-        writer.array(if self.given_up.is_empty() { 6 } else { 7 });
+        writer.array(6 + usize::from(!self.said.is_empty()) + usize::from(!self.given_up.is_empty()));
         self.order.write(writer);
         writer.uint(stage).uint(code).uint(self.arms).uint(self.bytes_received).uint(self.bytes_twice);
+        if !self.said.is_empty() {
+            writer.text(&self.said);
+        }
         if !self.given_up.is_empty() {
             writer.array(self.given_up.len());
             for patch in &self.given_up {
@@ -278,7 +292,11 @@ impl Deployment {
     }
 
     fn read(reader: &mut Reader<'_>, format: u64) -> Result<Self, DecodeError> {
-        reader.array_of("deployment", if format == FORMAT { 6 } else { 7 })?;
+        let least = if format == FORMAT { 6 } else { 7 };
+        let parts = reader.array("deployment", least + 1)?;
+        if parts < least {
+            return Err(DecodeError::value("deployment"));
+        }
         let order = Order::read(reader)?;
         let stage = reader.uint("stage")?;
         let code = reader.uint("failure")?;
@@ -292,9 +310,16 @@ impl Deployment {
         let arms = reader.uint("arms")?;
         let bytes_received = reader.uint("bytes received")?;
         let bytes_twice = reader.uint("bytes received twice")?;
+        let said = if parts > least { read_said(reader)? } else { Box::default() };
         let given_up = if format == FORMAT { Vec::new() } else { read_given_up(reader)? };
-        Ok(Self { order, stage, arms, bytes_received, bytes_twice, given_up })
+        Ok(Self { order, stage, arms, bytes_received, bytes_twice, said, given_up })
     }
+}
+
+/// What a health check said. It is left out if it said nothing.
+fn read_said(reader: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
+    let said = reader.text("what was said", SAID_BYTES_MAX)?;
+    if said.is_empty() { Err(DecodeError::value("what was said")) } else { Ok(Box::from(said)) }
 }
 
 fn read_given_up(reader: &mut Reader<'_>) -> Result<Vec<GivenUp>, DecodeError> {

@@ -51,9 +51,11 @@ impl Recorder {
             Input::WallClock(time) => Recorded::WallClock(time.as_secs()),
             Input::Check => Recorded::Check,
             Input::Timeout => Recorded::Timeout,
-            Input::Stored { .. } | Input::Opened { .. } | Input::Loaded { .. } | Input::Installed { .. } => {
-                return;
-            }
+            Input::Stored { .. }
+            | Input::Opened { .. }
+            | Input::Loaded { .. }
+            | Input::Installed { .. }
+            | Input::Said(_) => return,
         };
         self.recording.inputs.push((now, recorded));
     }

@@ -76,6 +76,7 @@ fn report(number: u64, attempt: u64, outcome: Outcome) -> Report {
         time: TODAY,
         bytes_received: 5000,
         bytes_twice: 900,
+        said: String::new(),
     }
 }
 
