@@ -53,6 +53,7 @@ impl Agent<'_> {
     }
 
     fn begin_check(&mut self, reply: oneshot::Sender<Reply>) {
+        self.around.hook_watch.look(self.around.clock.now());
         let refusal = match &self.link_error {
             _ if self.checks.len() >= CHECKS_MAX => "too many wait for an answer already".to_owned(),
             _ if self.uplink.is_some() => {

@@ -2,13 +2,13 @@
 
 use tracing::{debug, error, warn};
 use whimbrel_engine::{Effect, Gate, Input, Output};
-use whimbrel_protocol::device::Event;
+use whimbrel_protocol::device::{Event, Trial};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::State;
 use whimbrel_protocol::topic::Channel;
 
 use super::Agent;
-use crate::hooks::{Edge, HookContext, Moment, Verdict};
+use crate::hooks::{Answer, Edge, HookContext, Moment, Verdict};
 use crate::status::Chunks;
 
 /// What is known of the payload that is on its way.
@@ -109,8 +109,11 @@ impl Agent<'_> {
     }
 
     /// The hooks have spoken.
-    pub(super) fn judged(&mut self, op: OpId, gate: Gate, verdict: Verdict) {
+    pub(super) fn judged(&mut self, op: OpId, gate: Gate, answer: &Answer) {
+        let Answer { verdict, said } = answer;
+        let verdict = *verdict;
         debug!(op = op.0, ?verdict, "hooks have spoken");
+        self.feed(Input::Said(said));
         if (gate, verdict) == (Gate::Reboot, Verdict::Bad) {
             self.refuse_reboot();
         } else {
@@ -162,6 +165,7 @@ impl Agent<'_> {
             release: order.map(|order| (order.release, order.sequence)),
             slot,
             reason,
+            goes_back: self.controller.session().boot().trial == Trial::Running,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One life of the agent on any disk: a host of the device engine that watches every job.
 
-use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_engine::boot::Told;
+use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_engine::{Device, Done, Effect, Gate, Input, Job, Output, Verdict};
 use whimbrel_protocol::device::{Event, InstallOp, StoreOp};
 use whimbrel_protocol::message::{Outcome, State};

@@ -9,11 +9,12 @@
 //! chunks against the signed index, images against the signed digest.
 //!
 //! `download` goes from room for a payload to its last chunk, `apply` makes an image from a patch, `trial` goes from the
-//! complete payload to the confirmed image. `journal`, `pages` and `progress` are what a resumption starts from.
+//! complete payload to the confirmed image. `factory` says what a new device starts from. `journal`, `pages` and `progress` are what a resumption starts from.
 
 #[cfg_attr(not(feature = "patch"), path = "no_patch.rs")]
 mod apply;
 mod download;
+mod factory;
 mod job;
 mod journal;
 mod pages;
@@ -22,6 +23,7 @@ mod patch_options;
 mod progress;
 mod trial;
 
+pub use factory::ProvisionError;
 pub use job::{Done, Job};
 pub use patch_options::{PatchMode, PatchOptions};
 
