@@ -113,7 +113,10 @@ impl Agent<'_> {
         let Answer { verdict, said } = answer;
         let verdict = *verdict;
         debug!(op = op.0, ?verdict, "hooks have spoken");
-        self.feed(Input::Said(said));
+        // Of a reboot nothing is reported; what is kept for the report by then is what the health check said.
+        if verdict != Verdict::Good && gate != Gate::Reboot && !said.is_empty() {
+            self.feed(Input::Said(said));
+        }
         if (gate, verdict) == (Gate::Reboot, Verdict::Bad) {
             self.refuse_reboot();
         } else {
