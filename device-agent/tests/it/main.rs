@@ -37,3 +37,4 @@ mod storage_patch;
 mod storage_stream;
 mod storage_support;
 mod update;
+mod update_hooks;
