@@ -55,7 +55,7 @@ pub struct Deployment {
     /// How far it is.
     pub stage: Stage,
     /// Times the trial boot was armed.
-    pub arms: u64,
+    pub arms: u32,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
     /// Payload bytes that were asked for more than once and received.
@@ -278,7 +278,7 @@ impl Deployment {
         };
         writer.array(6 + usize::from(!self.said.is_empty()) + usize::from(!self.given_up.is_empty()));
         self.order.write(writer);
-        writer.uint(stage).uint(code).uint(self.arms).uint(self.bytes_received).uint(self.bytes_twice);
+        writer.uint(stage).uint(code).uint(self.arms.into()).uint(self.bytes_received).uint(self.bytes_twice);
         if !self.said.is_empty() {
             writer.text(&self.said);
         }
@@ -307,7 +307,7 @@ impl Deployment {
             3 => Stage::Reverting(FailureCode::from_number(code).ok_or(DecodeError::value("failure"))?),
             _ => return Err(DecodeError::value("stage")),
         };
-        let arms = reader.uint("arms")?;
+        let arms = reader.u32("arms")?;
         let bytes_received = reader.uint("bytes received")?;
         let bytes_twice = reader.uint("bytes received twice")?;
         let said = if parts > least { read_said(reader)? } else { Box::default() };

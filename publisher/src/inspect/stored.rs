@@ -100,7 +100,7 @@ fn describe_deployment(deployment: &Deployment) -> Fields {
     Fields::new()
         .with("stage", stage)
         .with("said", (!deployment.said.is_empty()).then_some(&*deployment.said))
-        .with("trials_armed", Value::Count(deployment.arms))
+        .with("trials_armed", Value::Count(deployment.arms.into()))
         .with("bytes_received", Value::Bytes(deployment.bytes_received))
         .with("bytes_twice", Value::Bytes(deployment.bytes_twice))
         .with("patches_given_up", given_up.collect::<Vec<Value>>())
