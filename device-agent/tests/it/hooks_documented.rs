@@ -1,7 +1,7 @@
 //! The examples of `HOOKS.md`, run as they stand there.
 
+use core::net::{Ipv4Addr, SocketAddrV4};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
 
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
 use whimbrel_agent::hooks::{Edge, Moment, Verdict};
