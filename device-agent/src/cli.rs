@@ -17,6 +17,11 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed, \
     75 the daemon was told to stop and did not within 10 s.";
 
+const PROVISION_EXAMPLES: &str = "Examples:
+  whimbrel-agent provision --envelope r1/release.suit                  the image is in data/slot-a.img already
+  whimbrel-agent provision --envelope r1/release.suit --image app.bin  writes it there
+  whimbrel-agent provision --envelope r1/release.suit --json | jq .version";
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -52,6 +57,25 @@ pub(crate) enum Command {
     },
     /// Says hello to the service now, and shows what is new
     Check,
+    /// Says which release is in the slot that runs: for the factory, before the first start
+    ///
+    /// Everything is taken from the release's signed envelope, and the slot is compared with it. The device then knows
+    /// version and sequence number of what it runs, and its first update can be a patch.
+    #[command(after_help = PROVISION_EXAMPLES)]
+    Provision {
+        /// The release's signed envelope, `release.suit`
+        #[arg(long, value_name = "FILE")]
+        envelope: PathBuf,
+        /// Also writes this image into the slot, which must be empty
+        #[arg(long, value_name = "FILE")]
+        image: Option<PathBuf>,
+        /// Does it also on a device that has had updates or has heard from a service
+        #[arg(long)]
+        force: bool,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Takes the boot loader's step and prints the file of the slot to start: for boot scripts
     Boot,
     /// Shows the configuration

@@ -16,7 +16,7 @@ use crate::control::{self, Asked, Listener, Reply, Request};
 use crate::error::AgentError;
 use crate::events::Counters;
 use crate::home::{Home, LOCK_PAUSE, LOCK_TRIES, slot_name};
-use crate::hooks::{HookQueue, Hooks, Progress};
+use crate::hooks::{HookQueue, Hooks, Progress, Watch};
 use crate::identity::load_or_make_key;
 use crate::mqtt::BrokerLimits;
 use crate::status::StatusView;
@@ -41,8 +41,10 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
     for name in hooks.misnamed()? {
         warn!(name, "a file in the hooks folder is not named like a hook");
     }
+    let clock = Clock::start();
     let around = Surroundings {
-        clock: Clock::start(),
+        hook_watch: Watch::start(hooks.clone(), clock.now()),
+        clock,
         listener: Listener::start(&config.storage.data)?,
         hooks: HookQueue::start(hooks),
         progress: Progress::default(),

@@ -1,13 +1,15 @@
 //! A folder as a medium: one file an area, `pread`, `pwrite`, `fdatasync`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, fsync};
 use thiserror::Error;
 use whimbrel_protocol::disk::{Area, Disk, DiskError};
+
+use crate::local_trust::{Folder, Untrusted, check_way};
 
 /// An operation on a file of the data folder failed.
 #[derive(Debug, Error)]
@@ -25,6 +27,9 @@ pub struct FileError {
 /// Why a folder cannot be used as a medium.
 #[derive(Debug, Error)]
 pub enum FolderError {
+    /// Somebody else could change it, or what is in it.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// A file did not do it.
     #[error(transparent)]
     File(#[from] FileError),
@@ -42,8 +47,8 @@ pub struct FileDisk {
     folder: PathBuf,
     /// Held open as long as the disk lives: the lock goes with it.
     _lock: File,
-    /// The folder itself, to make new names durable.
-    folder_file: File,
+    /// The folder itself: names in it are opened from here, and made durable.
+    opened: Folder,
     files: [Option<Open>; Area::ALL.len()],
     error: Option<FileError>,
 }
@@ -65,15 +70,12 @@ impl FileDisk {
     /// # Errors
     /// [`FolderError::Locked`] if another process has it; [`FolderError::File`].
     pub fn open(folder: &Path) -> Result<Self, FolderError> {
+        check_way(folder)?;
         make_folder(folder).map_err(file_error(folder, "make the folder"))?;
+        let opened = Folder::open(folder)?;
         let path = folder.join(LOCK);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(file_error(&path, "open"))?;
+        let lock = opened.file(LOCK, OFlags::CREATE | OFlags::WRONLY)?;
+        let lock = lock.ok_or_else(|| file_error(&path, "open")(io::ErrorKind::NotFound.into()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -81,11 +83,10 @@ impl FileDisk {
             }
             Err(error) => return Err(file_error(&path, "lock")(error.into()).into()),
         }
-        let folder_file = File::open(folder).map_err(file_error(folder, "open"))?;
         let mut disk = Self {
             folder: folder.to_path_buf(),
             _lock: lock,
-            folder_file,
+            opened,
             files: [const { None }; Area::ALL.len()],
             error: None,
         };
@@ -123,13 +124,11 @@ impl FileDisk {
         self.error.take()
     }
 
-    fn open_existing(&mut self, area: Area) -> Result<(), FileError> {
-        let path = self.path(area);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(file_error(&path, "open")(error)),
+    fn open_existing(&mut self, area: Area) -> Result<(), FolderError> {
+        let Some(file) = self.opened.file(Self::name(area), OFlags::RDWR)? else {
+            return Ok(());
         };
+        let path = self.path(area);
         let len = file.metadata().map_err(file_error(&path, "look at"))?.len();
         *self.slot(area) = Some(Open { file, len });
         Ok(())
@@ -173,8 +172,13 @@ impl FileDisk {
 
     fn create(&mut self, area: Area) -> Result<(), DiskError> {
         if self.slot(area).is_none() {
-            let options = OpenOptions::new().read(true).write(true).create(true).mode(0o600).to_owned();
-            let file = options.open(self.path(area)).map_err(|error| self.fail(area, "make", error))?;
+            let flags = OFlags::RDWR | OFlags::CREATE;
+            let file = match self.opened.file(Self::name(area), flags) {
+                Ok(Some(file)) => file,
+                Ok(None) => return Err(self.fail(area, "make", io::ErrorKind::NotFound.into())),
+                Err(Untrusted::Open { error, .. }) => return Err(self.fail(area, "make", error)),
+                Err(error) => return Err(self.fail(area, "make", io::Error::other(error))),
+            };
             *self.slot(area) = Some(Open { file, len: 0 });
         }
         Ok(())
@@ -203,7 +207,7 @@ impl Disk for FileDisk {
             open.len = have.max(len);
         }
         self.with(area, "flush", File::sync_all)?;
-        self.folder_file.sync_all().map_err(|error| self.fail(area, "flush the folder of", error))
+        fsync(self.opened.descriptor()).map_err(|error| self.fail(area, "flush the folder of", error.into()))
     }
 
     fn release(&mut self, area: Area, len: u64) -> Result<(), DiskError> {
@@ -305,6 +309,8 @@ fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Fi
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
 
     /// For file systems that cannot allocate.

@@ -10,6 +10,8 @@ use crate::config::ConfigError;
 use crate::disk::FolderError;
 use crate::hooks::HookError;
 use crate::identity::IdentityError;
+use crate::local_trust::Untrusted;
+use crate::provision::ProvisionError;
 use crate::standalone::InstallError;
 
 /// Why nothing goes on.
@@ -21,6 +23,9 @@ pub enum AgentError {
     /// The device's key or its trust anchor cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Somebody else could change what the agent is to use.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// The data folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -33,6 +38,9 @@ pub enum AgentError {
     /// A release in a folder cannot be installed.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// The factory's word on the running slot is not taken.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
     /// The medium does not save the record.
     #[error("the record in {path} cannot be saved", path = .path.display())]
     Record {

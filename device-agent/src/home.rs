@@ -18,7 +18,8 @@ use crate::config::{Config, StorageConfig};
 use crate::disk::FileDisk;
 use crate::error::AgentError;
 use crate::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
-use crate::identity::load_root;
+use crate::identity::{self, load_root};
+use crate::local_trust::{Folder, check_path, check_way};
 
 /// The data folder as a medium, with the boot loader beside it.
 pub type Medium = Storage<FileDisk, EnvironmentBoot>;
@@ -74,6 +75,13 @@ impl Home {
                     let slot = slot_name(*slot);
                     error!(slot, "the envelope of a slot cannot be read: what is in the slot is not known");
                 }
+                Finding::NotConfirmed { slot } => {
+                    let slot = slot_name(*slot);
+                    warn!(
+                        slot,
+                        "nobody has confirmed what runs: no update begins until it is committed or rolled back"
+                    );
+                }
                 Finding::EnvelopeRefused { slot, error } => {
                     warn!(slot = slot_name(*slot), reason = %error, "a slot's envelope does not count");
                 }
@@ -97,10 +105,11 @@ impl Home {
             release: None,
             slot: (slot_name(slot), self.slot_file(slot)),
             reason: Some("local"),
+            goes_back: false,
         };
         let hooks = Hooks::new(&self.config.hooks);
         let moment = Moment { state: State::Installing, edge: Edge::Enter };
-        async move { hooks.run(moment, &context).await }
+        async move { hooks.run(moment, &context).await.verdict }
     }
 
     /// Which signatures on releases count.
@@ -175,6 +184,21 @@ impl Home {
 /// The one place where a medium and its boot control come together.
 fn start(config: &StorageConfig, options: StorageOptions) -> Result<Medium, AgentError> {
     Ok(Storage::start(FileDisk::open(&config.data)?, EnvironmentBoot::new(), options)?)
+}
+
+/// Looks whether the folders and files that `config` names are safe from others, and whether every hook can run. Makes
+/// and changes nothing.
+///
+/// # Errors
+/// [`AgentError`]: the first thing that is wrong.
+pub fn check(config: &Config) -> Result<(), AgentError> {
+    match Folder::open(&config.storage.data) {
+        Err(error) if error.is_missing() => check_way(&config.storage.data)?,
+        data => drop(data?),
+    }
+    identity::check(&config.device, &config.storage.data)?;
+    config.broker.password_file.as_deref().map_or(Ok(()), check_path)?;
+    Ok(Hooks::new(&config.hooks).check()?)
 }
 
 /// Takes the boot loader's step on the medium, and gives the file of the slot to start. Needs nothing

@@ -15,6 +15,7 @@ use whimbrel_protocol::trust::{Root, TrustError};
 
 use crate::config::DeviceConfig;
 use crate::disk::sync_names;
+use crate::local_trust::{Untrusted, check_path, open_file};
 
 /// Why the device's key or its trust anchor cannot be used.
 #[derive(Debug, Error)]
@@ -29,6 +30,9 @@ pub enum IdentityError {
         /// Why it was not.
         error: io::Error,
     },
+    /// Somebody else could change a file.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Others could read the key.
     #[error("{path} has mode {mode:04o}: others must not read a private key: chmod 600 {path}", path = .path.display())]
     Mode {
@@ -86,8 +90,8 @@ pub fn load_or_make_key(path: &Path) -> Result<SigningKey, IdentityError> {
 /// Reads the device's key; `None` where there is no file.
 fn load_key(path: &Path) -> Result<Option<SigningKey>, IdentityError> {
     let (bytes, file) = match read_bounded(path, KEY_BYTES_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|error| failed(path, "read", error))?,
+        Err(IdentityError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
     };
     let mode = file.metadata().map_err(|error| failed(path, "read", error))?.mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -128,6 +132,8 @@ fn make_key(path: &Path) -> Result<SigningKey, IdentityError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(IdentityError::Randomness)?;
     let key = SigningKey::ed25519(&secret);
+    // Where the key goes may be a folder that was not looked at: key files need not be in the data folder.
+    check_path(path)?;
     write_new(path, &key.encode_file()).map_err(|error| failed(path, "write", error))?;
     Ok(key)
 }
@@ -194,16 +200,16 @@ fn newer_root(path: &Path, held: &Root) -> Result<Option<(Root, Vec<u8>)>, Ident
 }
 
 fn read_root(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    let bytes = read_bounded(path, ROOT_BYTES_MAX as u64);
-    bytes.map(|(bytes, _)| bytes).map_err(|error| failed(path, "read", error))
+    read_bounded(path, ROOT_BYTES_MAX as u64).map(|(bytes, _)| bytes)
 }
 
-fn read_bounded(path: &Path, most: u64) -> io::Result<(Vec<u8>, File)> {
-    let file = File::open(path)?;
+fn read_bounded(path: &Path, most: u64) -> Result<(Vec<u8>, File), IdentityError> {
+    let failed = |error| failed(path, "read", error);
+    let file = open_file(path)?.ok_or_else(|| failed(rustix::io::Errno::NOENT.into()))?;
     let mut bytes = Vec::new();
-    (&file).take(most + 1).read_to_end(&mut bytes)?;
+    (&file).take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it has more than {most} bytes")));
+        return Err(failed(io::Error::other(format!("it has more than {most} bytes"))));
     }
     Ok((bytes, file))
 }

@@ -16,8 +16,10 @@ use whimbrel_agent::commands::{self, Who};
 use whimbrel_agent::config::{self, Config, Sources};
 use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
-use whimbrel_agent::home::{Home, LOCK_PAUSE, LOCK_TRIES, boot};
+use whimbrel_agent::home::{self, Home, LOCK_PAUSE, LOCK_TRIES, boot};
 use whimbrel_agent::identity;
+use whimbrel_agent::local_trust::check_path;
+use whimbrel_agent::provision::{self, Provision};
 use whimbrel_settings::daemon::{log, stop};
 
 use cli::{Cli, Command, ConfigCommand, Global};
@@ -58,6 +60,9 @@ fn refuse_flags(error: &clap::Error) -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<u8> {
     let Cli { global, command } = cli;
     let sources = sources(&global);
+    if let Some(file) = &sources.file {
+        check_path(file)?;
+    }
     let daemon = matches!(command, Command::Daemon);
     start_log(global.log.as_deref().unwrap_or(if daemon { "info" } else { "error" }))?;
     let request = match command {
@@ -75,7 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 ConfigCommand::Default => config::default_file(),
                 ConfigCommand::Check => {
                     let config = Config::check(&sources)?;
-                    identity::check(&config.device, &config.storage.data)?;
+                    home::check(&config)?;
                     "the configuration is right".to_owned()
                 }
             };
@@ -87,6 +92,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
                 std::path::absolute(&path).with_context(|| format!("cannot use {}", path.display()))?;
             let path = path.to_str().context("the path of a release must be UTF-8")?.to_owned();
             Request::Install { path }
+        }
+        Command::Provision { envelope, image, force, json } => {
+            return provision(Config::load(&sources)?, &Provision { envelope, image, force }, json);
         }
         Command::Commit => Request::Commit,
         Command::Rollback => Request::Rollback,
@@ -168,6 +176,20 @@ fn carry_out_here(home: &mut Home, request: &Request) -> anyhow::Result<Reply> {
     let runtime = runtime()?;
     let hooks = home.ask_hooks();
     Ok(commands::carry_out(home, request, Who::Person, move || runtime.block_on(hooks))?)
+}
+
+fn provision(config: Config, what: &Provision, json: bool) -> anyhow::Result<u8> {
+    let done = provision::provision(&mut Home::open(config)?, what)?;
+    if json {
+        print(&serde_json::to_string(&done)?)?;
+    } else {
+        let version = done.version.map_or_else(String::new, |version| format!("version {version}, "));
+        print(&format!(
+            "slot {} holds {version}sequence {}: {} bytes, SHA-256 {}",
+            done.slot, done.sequence, done.image_bytes, done.image
+        ))?;
+    }
+    Ok(Exit::Done.code())
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<u8> {

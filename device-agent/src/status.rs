@@ -10,6 +10,7 @@ use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::message::{State, Status};
 
 use crate::home::{Home, slot_name};
+use crate::hooks::Hooks;
 use crate::identity;
 pub use crate::link_view::LinkView;
 
@@ -55,6 +56,8 @@ pub struct StatusView {
     pub running: RunningView,
     /// The connection; none where the daemon does not run.
     pub link: Option<LinkView>,
+    /// What keeps hooks from running, a line each. While there is anything, no installation begins.
+    pub hooks: Vec<String>,
     /// Reports that the service has not acknowledged yet.
     pub reports_waiting: usize,
     /// Messages that were not acted on since the daemon started, by reason.
@@ -153,6 +156,7 @@ impl StatusView {
             device: home.config.device.id.to_string(),
             fingerprint: identity::fingerprint(&home.config.device.key).map(|it| it.to_string()),
             running: RunningView::of(home, inventory),
+            hooks: Hooks::new(&home.config.hooks).problems(),
             reports_waiting: record.reports.len(),
             ..Self::default()
         };
@@ -277,6 +281,9 @@ impl StatusView {
         }
         for trouble in self.link.iter().flat_map(LinkView::troubles) {
             line("", trouble);
+        }
+        for problem in &self.hooks {
+            line("hooks", format!("{problem}: no installation begins"));
         }
         if self.reports_waiting > 0 {
             line("reports", format!("{} not acknowledged yet", self.reports_waiting));
@@ -407,6 +414,7 @@ mod tests {
                 ..RunningView::default()
             },
             link: Some(link.clone()),
+            hooks: vec!["/h/x has mode 0644".to_owned()],
             reports_waiting: 3,
             rejected: [("rollback".to_owned(), 4), ("malformed".to_owned(), 1)].into(),
             ..StatusView::default()
@@ -423,6 +431,7 @@ mod tests {
             "running   1.0.1, sequence 7, slot b",
             "trial     running",
             "broker    not connected for 9 s: timed out",
+            "hooks     /h/x has mode 0644: no installation begins",
             "reports   3 not acknowledged yet",
             "rejected  1 malformed, 4 rollback",
         ];
@@ -431,6 +440,7 @@ mod tests {
         assert!(up.in_words().contains("\nbroker    connected for 9 s\n"));
         let quiet = StatusView {
             link: None,
+            hooks: Vec::new(),
             reports_waiting: 0,
             rejected: BTreeMap::new(),
             campaign: Some(campaign_name("0a")),
@@ -439,7 +449,11 @@ mod tests {
         };
         let words = quiet.in_words();
         assert!(words.contains("\ndaemon    not running\n") && words.contains("campaign  0a,"));
-        assert!(["\nreports", "\nrejected", "\ntrial", "\nbroker"].iter().all(|line| !words.contains(line)));
+        assert!(
+            ["\nhooks", "\nreports", "\nrejected", "\ntrial", "\nbroker"]
+                .iter()
+                .all(|line| !words.contains(line))
+        );
         assert!(words.contains("running   of unknown version, sequence 0, slot "));
     }
 }

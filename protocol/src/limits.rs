@@ -134,6 +134,8 @@ pub const RETRY_AFTER_MAX_S: u32 = 3600;
 pub const FLUSH_BYTES_MIN: u64 = 16 * 1024;
 /// Largest flush group, in bytes.
 pub const FLUSH_BYTES_MAX: u64 = 1024 * 1024;
+/// Most bytes of what a health check or hook said last, in a report.
+pub const SAID_BYTES_MAX: usize = 200; // SPEC 4.8
 /// Reports that a device keeps until they are acknowledged; the oldest makes room.
 pub const REPORTS_MAX: usize = 4;
 /// Outcomes of (campaign, attempt) that a device remembers.

@@ -48,8 +48,8 @@ impl Fleet {
                     self.unsaved_deployments.insert((row.campaign, row.device.clone()), row);
                     self.save_soon();
                 }
-                campaign::Output::Event(campaign::Event::Counted { device, outcome }) => {
-                    self.tell(Event::Ended { device, campaign: id, outcome });
+                campaign::Output::Event(campaign::Event::Counted { device, outcome, failure, said }) => {
+                    self.tell(Event::Ended { device, campaign: id, outcome, failure, said });
                 }
                 campaign::Output::Event(campaign::Event::Ignored { device, why }) => {
                     self.tell(Event::Ignored { device, campaign: id, why });

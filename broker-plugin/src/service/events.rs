@@ -1,6 +1,7 @@
 //! What the two machines tell, logged and counted.
 
 use whimbrel_protocol::ids::Digest;
+use whimbrel_protocol::message::FailureCode;
 
 use crate::fleet::Event;
 use crate::metrics::Counters;
@@ -17,8 +18,10 @@ pub(super) fn of_fleet(event: &Event, counters: &Counters) {
         Event::OtherClass { device, class } => {
             tracing::warn!(%device, %class, "device says it is of another class than it enrolled with");
         }
-        Event::Ended { device, campaign, outcome } => {
-            tracing::info!(%device, %campaign, outcome = outcome.name(), "deployment ended");
+        Event::Ended { device, campaign, outcome, failure, said } => {
+            let reason = failure.map(FailureCode::name);
+            let said = (!said.is_empty()).then_some(said.as_str());
+            tracing::info!(%device, %campaign, outcome = outcome.name(), reason, said, "deployment ended");
         }
         Event::Ignored { device, campaign, why } => {
             tracing::debug!(%device, %campaign, reason = ?why, "progress ignored");

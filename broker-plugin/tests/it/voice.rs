@@ -173,6 +173,7 @@ pub(crate) fn confirmed(device: &str, key: &SigningKey, campaign: CampaignId, re
         time: UnixTime::from_secs(1_800_000_000),
         bytes_received: 1,
         bytes_twice: 0,
+        said: String::new(),
     };
     sign_attached(key, Kind::Report, None, &report.encode())
 }

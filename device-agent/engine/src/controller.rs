@@ -44,6 +44,8 @@ pub enum Input<'a> {
     },
     /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
+    /// What a health check or a hook said last, before its verdict comes: for the report.
+    Said(&'a str),
     /// A person at the device asks to look for news now, and to try what waits for the medium or for the host.
     Check,
     /// The time of `poll_timeout` has come.
@@ -206,6 +208,7 @@ impl Controller {
             Input::Activity => SessionInput::Activity,
             Input::Foreign { bytes } => SessionInput::Foreign { bytes },
             Input::WallClock(time) => SessionInput::WallClock(time),
+            Input::Said(text) => SessionInput::Said(text),
             Input::Check => SessionInput::Check,
             Input::Timeout => SessionInput::Timeout,
             Input::RebootFailed { op } => {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 use whimbrel_protocol::cose::Accept;
-use whimbrel_protocol::device::{BootView, Record, Stage, StoreOp};
+use whimbrel_protocol::device::{BootView, Record, Stage, StoreOp, Trial};
 use whimbrel_protocol::disk::Disk;
 use whimbrel_protocol::envelope::{Envelope, VerifyError};
 use whimbrel_protocol::ids::{ClassId, VendorId};
@@ -60,6 +60,12 @@ pub enum Finding {
     /// The envelope of a slot cannot be read; the slot counts as one that holds nothing known.
     EnvelopeUnreadable {
         /// Which slot.
+        slot: Slot,
+    },
+    /// What runs is not confirmed, and no update of this device is testing it: a person's trial, or a loader that went
+    /// to this slot by itself. No update begins until somebody confirms it or gives it up.
+    NotConfirmed {
+        /// The slot that runs.
         slot: Slot,
     },
     /// The envelope of a slot does not count.
@@ -153,6 +159,9 @@ impl Inventory {
             }
         }
         let boot = storage.boot_view();
+        if boot.trial == Trial::Running && !is_installed {
+            findings.push(Finding::NotConfirmed { slot: storage.running() });
+        }
         Ok(Self { root, record: *record, boot, envelope: target_envelope, version, payload, findings })
     }
 }

@@ -54,6 +54,7 @@ impl Agent<'_> {
 
     /// What waits for the medium or for hooks is tried at once, also without a connection.
     fn begin_check(&mut self, reply: oneshot::Sender<Reply>) {
+        self.around.hook_watch.look(self.around.clock.now());
         if self.checks.len() >= CHECKS_MAX {
             return drop(reply.send(Reply::error(&"too many wait for an answer already")));
         }

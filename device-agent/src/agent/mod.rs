@@ -29,7 +29,7 @@ use crate::control::{Asked, Listener};
 use crate::error::AgentError;
 use crate::events::Counters;
 use crate::home::{Home, Medium};
-use crate::hooks::{HookQueue, Progress, Question, Verdict};
+use crate::hooks::{Answer as HookAnswer, HookQueue, Progress, Question, Verdict, Watch};
 use crate::mqtt::{BrokerLimits, Link, LinkError, LinkEvent, LinkSettings, Uplink};
 use crate::status::{RunningView, StatusView};
 use crate::worker::{Answer, Worker};
@@ -46,6 +46,7 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Clock,
     pub(crate) listener: Listener,
     pub(crate) hooks: HookQueue,
+    pub(crate) hook_watch: Watch,
     pub(crate) progress: Progress,
     pub(crate) counters: Counters,
     /// What brokers were found to carry.
@@ -113,7 +114,7 @@ enum Happening {
     Handed,
     Answer(Answer),
     Link(LinkEvent),
-    Verdict(OpId, Gate, Verdict),
+    Verdict(OpId, Gate, HookAnswer),
     NoVerdict,
     Asked(Asked),
     RebootFailed,
@@ -192,7 +193,8 @@ impl<'s> Agent<'s> {
         let deadline = self.deadline();
         let listening = self.leaving.is_none();
         if let Some((op, gate)) = self.unasked.pop_front() {
-            return Ok(Happening::Verdict(op, gate, Verdict::Later));
+            let answer = HookAnswer { verdict: Verdict::Later, said: String::new() };
+            return Ok(Happening::Verdict(op, gate, answer));
         }
         let Self { worker, jobs, link, reboot, around, gates, .. } = self;
         let (room, answers) = worker.parts();
@@ -209,10 +211,10 @@ impl<'s> Agent<'s> {
             event = link.next(), if listening && jobs.len() < JOBS_WAITING_MAX => {
                 Happening::Link(event.ok_or(ended("link"))?)
             }
-            verdict = around.hooks.next() => {
-                let (question, verdict) = verdict.ok_or(ended("hook queue"))?;
+            answer = around.hooks.next() => {
+                let (question, answer) = answer.ok_or(ended("hook queue"))?;
                 let asked = gates.remove(&question);
-                asked.map_or(Happening::NoVerdict, |(op, gate)| Happening::Verdict(op, gate, verdict))
+                asked.map_or(Happening::NoVerdict, |(op, gate)| Happening::Verdict(op, gate, answer))
             }
             asked = around.listener.next(), if listening => Happening::Asked(asked.ok_or(ended("listener"))?),
             () = RebootCommand::failed(reboot) => Happening::RebootFailed,
@@ -225,7 +227,8 @@ impl<'s> Agent<'s> {
         let checks = self.checks.iter().map(Check::until);
         let leaving = self.leaving.as_ref().map(|leaving| leaving.until);
         let log = self.around.counters.log_due_at();
-        [self.controller.poll_timeout(), leaving, log].into_iter().flatten().chain(checks).min()
+        let hooks = Some(self.around.hook_watch.due());
+        [self.controller.poll_timeout(), leaving, log, hooks].into_iter().flatten().chain(checks).min()
     }
 
     fn take(&mut self, happening: Happening) {
@@ -233,15 +236,24 @@ impl<'s> Agent<'s> {
             Happening::Handed | Happening::NoVerdict => {}
             Happening::Answer(answer) => self.answered(&answer),
             Happening::Link(event) => self.link_event(event),
-            Happening::Verdict(op, gate, verdict) => self.judged(op, gate, verdict),
+            Happening::Verdict(op, gate, answer) => self.judged(op, gate, &answer),
             Happening::Asked(asked) => self.asked(asked),
             Happening::RebootFailed => self.reboot_failed(),
             Happening::Stop => self.leave_with(Exit::Stop),
             Happening::Time => {
                 self.feed(Input::Timeout);
                 self.end_checks();
+                self.look_at_hooks();
                 self.around.counters.log_due(self.around.clock.now());
             }
+        }
+    }
+
+    /// Looks whether every hook can run, if it is time to.
+    fn look_at_hooks(&mut self) {
+        let now = self.around.clock.now();
+        if self.around.hook_watch.due() <= now {
+            self.around.hook_watch.look(now);
         }
     }
 
@@ -307,7 +319,9 @@ impl<'s> Agent<'s> {
         self.link_error = Some(error.to_string());
         let was_up = self.uplink.take().is_some();
         match error {
-            LinkError::Refused(_) | LinkError::Password { .. } => error!(reason = %error, "not connected"),
+            LinkError::Refused(_) | LinkError::Password(_) | LinkError::Untrusted(_) => {
+                error!(reason = %error, "not connected")
+            }
             _ if was_up => info!(reason = %error, "disconnected"),
             _ => warn!(reason = %error, "not connected"),
         }
@@ -358,8 +372,10 @@ impl<'s> Agent<'s> {
     }
 
     /// The status, as of now.
-    fn status(&self) -> StatusView {
+    fn status(&mut self) -> StatusView {
+        let hooks = self.around.hook_watch.look(self.around.clock.now()).to_vec();
         let mut view = StatusView {
+            hooks,
             device: self.around.config.device.id.to_string(),
             fingerprint: Some(self.around.fingerprint.to_string()),
             daemon: true,

@@ -2,13 +2,13 @@
 
 use tracing::{debug, error, warn};
 use whimbrel_engine::{Effect, Gate, Input, Output};
-use whimbrel_protocol::device::Event;
+use whimbrel_protocol::device::{Event, Trial};
 use whimbrel_protocol::ids::{Digest, OpId};
 use whimbrel_protocol::message::{RefusalCode, State};
 use whimbrel_protocol::topic::Channel;
 
 use super::Agent;
-use crate::hooks::{Edge, HookContext, Moment, Verdict};
+use crate::hooks::{Answer, Edge, HookContext, Moment, Verdict};
 use crate::mqtt::Filter;
 use crate::status::Chunks;
 
@@ -137,8 +137,14 @@ impl Agent<'_> {
     }
 
     /// The hooks have spoken.
-    pub(super) fn judged(&mut self, op: OpId, gate: Gate, verdict: Verdict) {
+    pub(super) fn judged(&mut self, op: OpId, gate: Gate, answer: &Answer) {
+        let Answer { verdict, said } = answer;
+        let verdict = *verdict;
         debug!(op = op.0, ?verdict, "hooks have spoken");
+        // Of a reboot nothing is reported; what is kept for the report by then is what the health check said.
+        if verdict != Verdict::Good && gate != Gate::Reboot && !said.is_empty() {
+            self.feed(Input::Said(said));
+        }
         if (gate, verdict) == (Gate::Reboot, Verdict::Bad) {
             self.refuse_reboot();
         } else {
@@ -201,6 +207,7 @@ impl Agent<'_> {
             release: order.map(|order| (order.release, order.sequence)),
             slot,
             reason,
+            goes_back: self.controller.session().boot().trial == Trial::Running,
         }
     }
 

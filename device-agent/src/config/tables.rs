@@ -117,11 +117,12 @@ settings! {
     /// The hooks.
     #[derive(Clone, Debug)]
     ["hooks"] pub struct HookConfig {
-        /// Folder of hooks, executables named <State>_<Enter|Leave|Error>_NN_name.
+        /// Folder of hooks, executables named <State>_<Enter|Leave|Error>_NN_name; HOOKS.md describes them. Nothing is
+        /// installed while one of them cannot run or can be changed by others.
         pub folder: Option<PathBuf>, such as "hooks" => read::optional(read::absolute_path());
         /// How long one hook may run, 100ms to 1h.
         pub limit: Duration = "1m" => read::duration(100 * MS..=HOUR);
-        /// How much of a hook's output goes to the log, up to 64KiB. The rest is dropped.
+        /// How much of a hook's output goes to the log, up to 64KiB: the end. The rest is dropped.
         pub output_bytes_max as "output": usize = "4KiB" => read::size(0..=64 * KIB);
     }
 }

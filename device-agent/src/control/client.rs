@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Reply, Request};
 use crate::error::AgentError;
+use crate::local_trust::Folder;
 
 /// The socket of the agent with this data folder.
 #[must_use]
@@ -26,8 +27,13 @@ const REPLY_BYTES_MAX: u64 = 256 * 1024;
 /// agent listens.
 ///
 /// # Errors
-/// [`AgentError::Control`].
+/// [`AgentError::Control`], [`AgentError::Untrusted`].
 pub fn ask(data: &Path, request: &Request) -> Result<Option<Reply>, AgentError> {
+    // A socket in a folder of somebody else may be anybody's.
+    match Folder::open(data) {
+        Err(error) if error.is_missing() => return Ok(None),
+        folder => drop(folder?),
+    }
     let path = socket_path(data);
     let failed = |action, error| AgentError::Control { path: path.clone(), action, error };
     let mut stream = match UnixStream::connect(&path) {

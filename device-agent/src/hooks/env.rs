@@ -19,6 +19,8 @@ pub struct HookContext {
     pub slot: (&'static str, PathBuf),
     /// Why the deployment failed or waits, in one word.
     pub reason: Option<&'static str>,
+    /// An image on trial was given up: a reboot goes back to the old one, which no hook that cannot run holds up.
+    pub goes_back: bool,
 }
 
 /// Where hooks find the tools of the system.

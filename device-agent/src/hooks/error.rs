@@ -17,6 +17,12 @@ pub enum HookError {
         /// Why.
         error: io::Error,
     },
+    /// A hook of the folder cannot run.
+    #[error("nothing is installed while a hook cannot run: {problem}")]
+    Unrunnable {
+        /// Which one, and why.
+        problem: String,
+    },
     /// It cannot be started.
     #[error("cannot start it: {0}")]
     Start(io::Error),
@@ -28,15 +34,28 @@ pub enum HookError {
     },
     /// It asks to be asked again later.
     #[error("it asks to be asked again later")]
-    Later,
+    Later {
+        /// The end of what it printed.
+        output: String,
+    },
     /// It failed.
     #[error("it ended with {status}{}", said(.output))]
     Failed {
         /// Exit code or signal, in words.
         status: String,
-        /// What it printed, cut to the limit.
+        /// The end of what it printed.
         output: String,
     },
+}
+
+impl HookError {
+    /// What it printed last if it printed anything, else what is wrong.
+    pub(super) fn said(self) -> String {
+        match self {
+            Self::Failed { output, .. } | Self::Later { output } if !output.is_empty() => output,
+            other => other.to_string(),
+        }
+    }
 }
 
 fn said(output: &str) -> String {

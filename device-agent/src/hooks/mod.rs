@@ -3,19 +3,21 @@
 //! A hook is named `<State>_<Enter|Leave|Error>_NN_name`, such as `Installing_Enter_10_stop-pump`; those of one
 //! moment run one after the other, lower numbers first. Exit code 0 goes on, 1 fails, 21 asks to be asked again
 //! later. Four moments wait for the answer ([`Moment::is_gate`]); at all others hooks are only told.
-//! Which variables they see is `env`'s matter, limits and cleaning up are `runner`'s.
+//! `device-agent/HOOKS.md` says all of it to whoever writes hooks.
+//!
+//! `folder` finds the hooks and what keeps them from running, `watch` looks at that from time to time, `env` has the
+//! variables that hooks see, `runner` limits and cleaning up.
 
 mod env;
 mod error;
+mod folder;
 mod progress;
 mod queue;
 mod runner;
+mod watch;
 
 use core::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use env::HookContext;
 pub use error::HookError;
@@ -23,6 +25,7 @@ pub use progress::Progress;
 pub use queue::{HookQueue, Question};
 pub use runner::Limits;
 use tracing::{debug, info, warn};
+pub(crate) use watch::Watch;
 pub use whimbrel_engine::Verdict;
 use whimbrel_protocol::message::State;
 
@@ -95,8 +98,18 @@ pub struct Hooks {
     limits: Limits,
 }
 
-/// Hooks of one moment beyond these are not run.
-const HOOKS_MAX: usize = 64;
+/// What hooks said at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether to go on.
+    pub verdict: Verdict,
+    /// What the hook that did not say to go on printed last, in one line; what is wrong if it could not run.
+    pub said: String,
+}
+
+impl Answer {
+    const GOOD: Self = Self { verdict: Verdict::Good, said: String::new() };
+}
 
 impl Hooks {
     /// The hooks that `config` names.
@@ -106,74 +119,39 @@ impl Hooks {
         Self { folder: config.folder.clone(), limits }
     }
 
-    /// Runs the hooks of `moment`, one after the other, until one does not say to go on.
+    /// Runs the hooks of `moment`, one after the other, until one does not say to go on. No hook says to go on.
     ///
-    /// No hook says to go on. A folder that cannot be read, and a hook that others than the owner may write, fail.
-    pub async fn run(&self, moment: Moment, context: &HookContext) -> Verdict {
-        let hooks = match self.find(moment) {
-            Ok(hooks) => hooks,
-            Err(error) => {
-                warn!(%moment, reason = %error, "hooks cannot be read");
-                return Verdict::Bad;
-            }
-        };
-        for hook in hooks {
-            let name = hook.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match runner::run(&hook, &context.variables(moment), self.limits).await {
+    /// As long as any hook of the folder cannot run, nothing begins: each moment that waits for an answer is told to ask
+    /// again later, and a new image on trial counts as unhealthy. Nobody knows what that hook would have said, and an
+    /// image that brings it along would begin no later update either. Only the way back to the old image is open.
+    pub async fn run(&self, moment: Moment, context: &HookContext) -> Answer {
+        let found = self.look();
+        // An image that was given up has to go, also if it is what broke the hooks.
+        let goes_back = moment.state == State::Rebooting && context.goes_back;
+        if moment.is_gate()
+            && !goes_back
+            && let Some(problem) = found.problems.into_iter().next()
+        {
+            warn!(%moment, reason = problem, "hooks cannot run");
+            let verdict = if moment.state == State::Testing { Verdict::Bad } else { Verdict::Later };
+            return Answer { verdict, said: problem };
+        }
+        let prefix = format!("{moment}_");
+        for hook in found.hooks.iter().filter(|hook| hook.name.starts_with(&prefix)) {
+            let name = hook.name.as_str();
+            match runner::run(&hook.path, &context.variables(moment), self.limits).await {
                 Ok(output) => debug!(hook = name, output, "hook done"),
-                Err(HookError::Later) => {
-                    info!(hook = name, "hook asks to be asked again later");
-                    return Verdict::Later;
+                Err(HookError::Later { output }) => {
+                    info!(hook = name, output, "hook asks to be asked again later");
+                    return Answer { verdict: Verdict::Later, said: output };
                 }
                 Err(error) => {
                     warn!(hook = name, reason = %error, "hook failed");
-                    return Verdict::Bad;
+                    return Answer { verdict: Verdict::Bad, said: error.said() };
                 }
             }
         }
-        Verdict::Good
-    }
-
-    /// The hooks of `moment` in their order.
-    fn find(&self, moment: Moment) -> Result<Vec<PathBuf>, HookError> {
-        let Some(folder) = &self.folder else {
-            return Ok(Vec::new());
-        };
-        let unreadable = |error| HookError::Folder { path: folder.clone(), error };
-        let prefix = format!("{moment}_");
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let name = entry.file_name();
-            let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
-                continue;
-            };
-            if is_numbered(rest) && found.len() < HOOKS_MAX {
-                found.push(entry.path());
-            }
-        }
-        found.sort();
-        let mut runnable = Vec::new();
-        for path in found {
-            if may_run(&path).map_err(unreadable)? {
-                runnable.push(path);
-            }
-        }
-        Ok(runnable)
-    }
-
-    /// Names of files in the folder that are not hooks' names, for a word at the start.
-    ///
-    /// # Errors
-    /// [`HookError::Folder`] where there should be a folder and none can be read.
-    pub fn misnamed(&self) -> Result<Vec<String>, HookError> {
-        let Some(folder) = &self.folder else {
-            return Ok(Vec::new());
-        };
-        let entries =
-            fs::read_dir(folder).map_err(|error| HookError::Folder { path: folder.clone(), error })?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.filter(|name| !is_hook_name(name)).take(HOOKS_MAX).collect())
+        Answer::GOOD
     }
 }
 
@@ -190,19 +168,6 @@ fn is_hook_name(name: &str) -> bool {
         .map_while(State::from_number)
         .flat_map(|state| [Edge::Enter, Edge::Leave, Edge::Error].map(|edge| Moment { state, edge }))
         .any(|moment| name.strip_prefix(&format!("{moment}_")).is_some_and(is_numbered))
-}
-
-/// Executable files run; others are left alone, as editors leave them behind. What others may write fails.
-fn may_run(path: &Path) -> io::Result<bool> {
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() || metadata.mode() & 0o111 == 0 {
-        return Ok(false);
-    }
-    if metadata.mode() & 0o022 != 0 {
-        let text = format!("{} may be written by others than its owner", path.display());
-        return Err(io::Error::other(text));
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

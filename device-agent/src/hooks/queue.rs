@@ -4,18 +4,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::{HookContext, Hooks, Moment, Verdict};
+use super::{Answer, HookContext, Hooks, Moment};
 
 /// Hooks at work in a task of their own. Ends, and kills the hook that runs, when it is dropped.
 #[derive(Debug)]
 pub struct HookQueue {
     jobs: mpsc::Sender<Job>,
-    verdicts: mpsc::Receiver<(Question, Verdict)>,
+    answers: mpsc::Receiver<(Question, Answer)>,
     task: JoinHandle<()>,
     questions: u64,
 }
 
-/// Pairs a question with its verdict. Never the same twice, so that a verdict for a session that is no more is
+/// Pairs a question with its answer. Never the same twice, so that an answer for a session that is no more is
 /// told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Question(u64);
@@ -24,7 +24,7 @@ pub struct Question(u64);
 struct Job {
     moment: Moment,
     context: HookContext,
-    /// Who waits for the verdict.
+    /// Who waits for the answer.
     question: Option<Question>,
 }
 
@@ -36,18 +36,18 @@ impl HookQueue {
     #[must_use]
     pub fn start(hooks: Hooks) -> Self {
         let (jobs, mut waiting) = mpsc::channel::<Job>(JOBS_MAX);
-        let (answers, verdicts) = mpsc::channel(JOBS_MAX);
+        let (answered, answers) = mpsc::channel(JOBS_MAX);
         let task = tokio::spawn(async move {
             while let Some(Job { moment, context, question }) = waiting.recv().await {
-                let verdict = hooks.run(moment, &context).await;
+                let answer = hooks.run(moment, &context).await;
                 if let Some(question) = question
-                    && answers.send((question, verdict)).await.is_err()
+                    && answered.send((question, answer)).await.is_err()
                 {
                     return;
                 }
             }
         });
-        Self { jobs, verdicts, task, questions: 0 }
+        Self { jobs, answers, task, questions: 0 }
     }
 
     /// Tells the hooks of `moment`. Where too many moments wait already this one is left out.
@@ -57,7 +57,7 @@ impl HookQueue {
         }
     }
 
-    /// Asks the hooks of `moment`; the verdict comes from [`HookQueue::next`]. `None` where too many moments wait
+    /// Asks the hooks of `moment`; the answer comes from [`HookQueue::next`]. `None` where too many moments wait
     /// already: ask again later.
     pub fn ask(&mut self, moment: Moment, context: HookContext) -> Option<Question> {
         self.questions += 1;
@@ -66,9 +66,9 @@ impl HookQueue {
         Some(question)
     }
 
-    /// The next verdict that was asked for. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(Question, Verdict)> {
-        self.verdicts.recv().await
+    /// The next answer that was asked for. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(Question, Answer)> {
+        self.answers.recv().await
     }
 }
 

@@ -15,7 +15,7 @@ use super::HookError;
 pub struct Limits {
     /// How long it may run.
     pub time: Duration,
-    /// How much of its output is kept, in bytes.
+    /// How much of its output is kept, in bytes: the end.
     pub output_bytes: usize,
 }
 
@@ -24,7 +24,7 @@ const EXIT_LATER: i32 = 21;
 /// How long the output of a hook that has ended may be kept open by what left its process group.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Runs `hook` with exactly these `variables`, and gives back what it printed, as far as that is kept.
+/// Runs `hook` with exactly these `variables`, and gives back the end of what it printed.
 ///
 /// # Errors
 /// [`HookError`] unless it ended with exit code 0.
@@ -76,29 +76,41 @@ pub(super) async fn run(
 fn judge(status: ExitStatus, output: String) -> Result<String, HookError> {
     match status.code() {
         Some(0) => Ok(output),
-        Some(EXIT_LATER) => Err(HookError::Later),
+        Some(EXIT_LATER) => Err(HookError::Later { output }),
         _ => Err(HookError::Failed { status: status.to_string(), output }),
     }
 }
 
-/// Reads to the end, so that the writer is never stuck, and keeps the first `most` bytes.
+/// Reads to the end, so that the writer is never stuck, and keeps the last `most` bytes.
 async fn keep(source: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, most: usize) {
     let Some(mut source) = source else {
         return;
     };
     let mut buffer = [0; 2048];
     while let Ok(count @ 1..) = source.read(&mut buffer).await {
-        let room = most.saturating_sub(into.len());
-        into.extend(buffer.iter().take(count.min(room)));
+        into.extend(buffer.iter().take(count));
+        into.drain(..into.len().saturating_sub(most));
     }
 }
 
-/// Standard error first, since that is where failures are explained.
+/// Standard error last, since that is where failures are explained and the end is what is kept.
 fn one_line(stdout: &[u8], stderr: &[u8], most: usize) -> String {
-    let both = [stderr, stdout].concat();
-    let text = String::from_utf8_lossy(both.get(..most).unwrap_or(&both)).into_owned();
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.join(" | ").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    let text = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        lines.join(" | ")
+    };
+    let both = [text(stdout), text(stderr)];
+    let line =
+        both.iter().filter(|text| !text.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" | ");
+    let line: String = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    last_bytes(&line, most).to_owned()
+}
+
+/// The last characters of `text` that together have at most `most` bytes.
+pub(super) fn last_bytes(text: &str, most: usize) -> &str {
+    let from = text.len().saturating_sub(most);
+    (from..=text.len()).find_map(|at| text.get(at..)).unwrap_or_default()
 }
 
 /// The process group of a hook: killed when this is dropped, also when the one who waits gives up.

@@ -4,6 +4,8 @@ use rumqttc::{ConnectReturnCode, ConnectionError, StateError, mqttbytes};
 use thiserror::Error;
 use whimbrel_settings::SecretError;
 
+use crate::local_trust::Untrusted;
+
 /// Why there is no connection (any more).
 #[derive(Debug, Error)]
 pub enum LinkError {
@@ -13,6 +15,9 @@ pub enum LinkError {
     /// The password cannot be read.
     #[error("broker.password-file: {0}")]
     Password(#[from] SecretError),
+    /// Somebody else could change the password's file.
+    #[error("broker.password-file: {0}")]
+    Untrusted(#[from] Untrusted),
     /// The broker sent a packet above the limit.
     #[error("the broker sent a packet of {got} bytes, which is more than download.message-size allows")]
     Oversized {
@@ -44,7 +49,7 @@ impl LinkError {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
-            Self::Password(_) => "password",
+            Self::Password(_) | Self::Untrusted(_) => "password",
             Self::Oversized { .. } => "oversized",
             Self::Timeout => "timeout",
             Self::Lost(_) => "lost",

@@ -24,6 +24,7 @@ use super::reconnect::Reconnect;
 use super::subscriptions::{Filter, Subscriptions, Suspects};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::local_trust::check_path;
 
 /// What happens on the connection.
 #[derive(Debug)]
@@ -112,6 +113,7 @@ impl LinkSettings {
             .set_inflight(INFLIGHT_MAX)
             .set_max_packet_size(self.packet_bytes_max, self.packet_bytes_max);
         if let Some(user) = &self.user {
+            self.password_file.as_deref().map(check_path).transpose()?;
             let password = self.password_file.as_deref().map(Secret::first_line).transpose()?;
             options.set_credentials(user, password.as_ref().map_or("", Secret::expose));
         }

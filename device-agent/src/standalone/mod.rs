@@ -30,7 +30,7 @@ use whimbrel_protocol::time::UnixTime;
 
 use crate::error::AgentError;
 use crate::home::Home;
-use crate::hooks::Verdict;
+use crate::hooks::{Hooks, Verdict};
 use payload::Payload;
 
 /// What became of an installation.
@@ -64,6 +64,7 @@ pub fn install(
     if matches!(inventory.boot.trial, Trial::Armed | Trial::Running) {
         return Err(InstallError::OnTrial.into());
     }
+    Hooks::new(&home.config.hooks).check()?;
     let envelope = read_envelope(home, inventory, &folder.join("release.suit"))?;
     if inventory.boot.running.release == Some(envelope.digest()) {
         return Ok(Installed::Running);
@@ -76,7 +77,7 @@ pub fn install(
     Ok(Installed::Armed { version: envelope.manifest().version().map(version_text), patch_bytes })
 }
 
-fn read_envelope(
+pub(crate) fn read_envelope(
     home: &Home,
     inventory: &Inventory,
     path: &Path,

@@ -164,9 +164,18 @@ fn a_hooks_folder_that_is_not_there_keeps_the_daemon_from_starting() {
 fn help_names_every_command_and_the_exit_codes() {
     let help = Device::new(&Fixture::new(), 1).run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for word in
-        ["daemon", "install", "commit", "rollback", "status", "check", "boot", "config", "4 reboot needed"]
-    {
+    for word in [
+        "daemon",
+        "install",
+        "provision",
+        "commit",
+        "rollback",
+        "status",
+        "check",
+        "boot",
+        "config",
+        "4 reboot needed",
+    ] {
         assert!(help.stdout.contains(word), "{word}");
     }
 }

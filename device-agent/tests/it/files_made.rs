@@ -57,7 +57,12 @@ fn steps(log: &str, folder: &str) -> Vec<String> {
             let mode = || arguments.split_once(')').unwrap().0.rsplit(", ").next().unwrap();
             Some(match call.trim_end_matches("at") {
                 "mkdir" => format!("mkdir {} {}", paths[0], mode()),
-                "open" if arguments.contains("O_CREAT") => format!("create {} {}", paths[0], mode()),
+                "open" if arguments.contains("O_CREAT") => {
+                    // A name that does not begin with the root is one in the folder that stands before it.
+                    let name = arguments.split('"').nth(1).unwrap();
+                    let name = if name.starts_with('/') { String::new() } else { format!("/{name}") };
+                    format!("create {}{name} {}", paths[0], mode())
+                }
                 "open" => return None,
                 "link" => format!("link {} {}", paths[0], paths[1]),
                 other => format!("{other} {}", paths[0]),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use whimbrel_agent::config::HookConfig;
-use whimbrel_agent::hooks::{Edge, HookContext, Hooks, Moment, Verdict};
+use whimbrel_agent::hooks::{Answer, Edge, HookContext, Hooks, Moment, Verdict};
 use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
 use whimbrel_protocol::message::State;
 
@@ -15,16 +15,17 @@ use crate::broker::eventually;
 const INSTALLING: Moment = Moment { state: State::Installing, edge: Edge::Enter };
 
 /// A folder of hooks, and one beside it for what they leave behind.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         fs::create_dir(folder.hooks()).unwrap();
+        fs::set_permissions(folder.hooks(), fs::Permissions::from_mode(0o755)).unwrap();
         folder
     }
 
-    fn hooks(&self) -> PathBuf {
+    pub(crate) fn hooks(&self) -> PathBuf {
         self.0.path().join("hooks")
     }
 
@@ -32,14 +33,17 @@ impl Folder {
         self.0.path().join("notes")
     }
 
-    fn add(&self, name: &str, script: &str, mode: u32) {
+    pub(crate) fn add(&self, name: &str, script: &str, mode: u32) {
+        self.add_script(name, &format!("#!/bin/sh\nexec 3>>{}\n{script}\n", self.notes().display()), mode);
+    }
+
+    pub(crate) fn add_script(&self, name: &str, script: &str, mode: u32) {
         let path = self.hooks().join(name);
-        let script = format!("#!/bin/sh\nexec 3>>{}\n{script}\n", self.notes().display());
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn noted(&self) -> String {
+    pub(crate) fn noted(&self) -> String {
         fs::read_to_string(self.notes()).unwrap_or_default()
     }
 
@@ -49,10 +53,27 @@ impl Folder {
     }
 
     fn run_for(&self, limit: Duration) -> Verdict {
-        let config = HookConfig { folder: Some(self.hooks()), limit, output_bytes_max: 1024 };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(Hooks::new(&config).run(INSTALLING, &context()))
+        self.ask(INSTALLING, limit).verdict
     }
+
+    pub(crate) fn answer(&self, moment: Moment) -> Answer {
+        self.ask(moment, Duration::from_secs(60))
+    }
+
+    fn ask(&self, moment: Moment, limit: Duration) -> Answer {
+        let config = HookConfig { folder: Some(self.hooks()), limit, output_bytes_max: 1024 };
+        block_on(Hooks::new(&config).run(moment, &context()))
+    }
+
+    /// What keeps hooks from running.
+    fn problems(&self) -> Vec<String> {
+        let config = HookConfig { folder: Some(self.hooks()), limit: Duration::ZERO, output_bytes_max: 0 };
+        Hooks::new(&config).problems()
+    }
+}
+
+fn block_on<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
 }
 
 fn context() -> HookContext {
@@ -62,6 +83,7 @@ fn context() -> HookContext {
         release: Some((Digest([9; 32]), 12)),
         slot: ("b", PathBuf::from("/slots/b")),
         reason: None,
+        goes_back: false,
     }
 }
 
@@ -76,8 +98,7 @@ fn alive(mark: &str) -> bool {
 fn no_folder_and_no_hook_say_to_go_on() {
     assert_eq!(Folder::new().run(), Verdict::Good);
     let config = HookConfig { folder: None, limit: Duration::from_secs(1), output_bytes_max: 0 };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    assert_eq!(runtime.block_on(Hooks::new(&config).run(INSTALLING, &context())), Verdict::Good);
+    assert_eq!(block_on(Hooks::new(&config).run(INSTALLING, &context())).verdict, Verdict::Good);
 }
 
 #[test]
@@ -104,24 +125,95 @@ fn hooks_run_in_the_order_of_their_numbers_until_one_does_not_go_on() {
 }
 
 #[test]
-fn only_executables_with_the_right_name_run() {
+fn only_files_with_a_hooks_name_run() {
     let folder = Folder::new();
-    folder.add("Installing_Enter_10_off", "echo off >&3; exit 1", 0o644);
     folder.add("Installing_Enter_x_name", "echo name >&3; exit 1", 0o755);
+    folder.add("off.Installing_Enter_10_off", "echo off >&3; exit 1", 0o644);
     folder.add("Installing_Enter_10_on", "echo on >&3", 0o755);
     assert_eq!(folder.run(), Verdict::Good);
     assert_eq!(folder.noted(), "on\n");
     let config =
         HookConfig { folder: Some(folder.hooks()), limit: Duration::from_secs(1), output_bytes_max: 0 };
-    assert_eq!(Hooks::new(&config).misnamed().unwrap(), ["Installing_Enter_x_name"]);
+    let mut misnamed = Hooks::new(&config).misnamed().unwrap();
+    misnamed.sort();
+    assert_eq!(misnamed, ["Installing_Enter_x_name", "off.Installing_Enter_10_off"]);
+}
+
+/// Every gate waits, and a trial fails, for any hook of the folder; what is only told runs as far as it can.
+pub(crate) fn nothing_begins_because_of(folder: &Folder, says: &str) {
+    let problems = folder.problems();
+    assert!(problems.len() == 1 && problems[0].contains(says), "{problems:?} should say {says}");
+    folder.add("Downloading_Leave_10_told", "echo told >&3", 0o755);
+    for (state, edge, verdict) in [
+        (State::Downloading, Edge::Enter, Verdict::Later),
+        (State::Installing, Edge::Enter, Verdict::Later),
+        (State::Rebooting, Edge::Enter, Verdict::Later),
+        (State::Testing, Edge::Enter, Verdict::Bad),
+    ] {
+        let moment = Moment { state, edge };
+        let answer = folder.answer(moment);
+        assert_eq!((answer.verdict, &answer.said), (verdict, &problems[0]), "{moment}");
+    }
+    let told = folder.answer(Moment { state: State::Downloading, edge: Edge::Leave });
+    assert_eq!(told.verdict, Verdict::Good);
 }
 
 #[test]
-fn a_hook_that_others_may_write_is_not_run_and_fails() {
+fn a_health_check_that_cannot_run_is_a_failed_one_and_nothing_is_installed_until_it_is_mended() {
+    for mode in [0o644, 0o600, 0o444] {
+        let folder = Folder::new();
+        folder.add("Testing_Enter_00_health", "echo run >&3", mode);
+        nothing_begins_because_of(&folder, &format!("has mode {mode:04o} and cannot run: chmod 755"));
+        assert_eq!(folder.noted(), "told\n");
+        folder.add("Testing_Enter_00_health", "echo run >&3", 0o755);
+        assert_eq!((folder.problems(), folder.run()), (Vec::new(), Verdict::Good));
+        let testing = Moment { state: State::Testing, edge: Edge::Enter };
+        assert_eq!((folder.answer(testing).verdict, folder.noted().as_str()), (Verdict::Good, "told\nrun\n"));
+    }
+}
+
+#[test]
+fn a_hook_that_others_may_write_is_not_run_and_nothing_is_installed() {
+    for mode in [0o775, 0o757, 0o777] {
+        let folder = Folder::new();
+        folder.add("Installing_Enter_10_open", "echo run >&3", mode);
+        nothing_begins_because_of(&folder, "may be written by others than its owner: chmod go-w");
+        assert_eq!(folder.noted(), "told\n");
+    }
+}
+
+#[test]
+fn a_hook_that_is_a_link_or_a_folder_is_not_run() {
     let folder = Folder::new();
-    folder.add("Installing_Enter_10_open", "echo run >&3", 0o775);
-    assert_eq!(folder.run(), Verdict::Bad);
-    assert_eq!(folder.noted(), "");
+    folder.add("kept", "echo run >&3", 0o755);
+    let hook = folder.hooks().join("Installing_Enter_10_link");
+    std::os::unix::fs::symlink(folder.hooks().join("kept"), &hook).unwrap();
+    nothing_begins_because_of(&folder, "is a link, and links are not followed");
+    fs::remove_file(&hook).unwrap();
+    fs::create_dir(&hook).unwrap();
+    nothing_begins_because_of(&folder, "is not a file");
+}
+
+/// A hook of it could be replaced by anybody between the look at it and its start.
+#[test]
+fn no_hook_of_a_folder_that_others_may_write_is_run() {
+    for mode in [0o777, 0o1777, 0o775] {
+        let folder = Folder::new();
+        folder.add("Installing_Enter_10_good", "echo run >&3", 0o755);
+        fs::set_permissions(folder.hooks(), fs::Permissions::from_mode(mode)).unwrap();
+        nothing_begins_because_of(&folder, "may be written by others than its owner: chmod go-w");
+        assert_eq!(folder.noted(), "");
+    }
+}
+
+#[test]
+fn the_end_of_what_a_hook_prints_is_what_is_kept() {
+    let folder = Folder::new();
+    folder.add("Installing_Enter_10_x", "echo first; seq 1000; echo 'the cause' >&2; exit 1", 0o755);
+    let answer = folder.answer(INSTALLING);
+    assert_eq!(answer.verdict, Verdict::Bad);
+    assert!(answer.said.ends_with("1000 | the cause") && !answer.said.contains("first"), "{}", answer.said);
+    assert_eq!(answer.said.len(), 1024);
 }
 
 #[test]

@@ -146,6 +146,10 @@ fn write_both(disk: &mut dyn Disk, variables: Variables) -> Result<(), DiskError
 }
 
 impl BootControl for RedundantEnvironment {
+    fn running(&self) -> Option<Slot> {
+        None
+    }
+
     fn areas(&self) -> &[Area] {
         &[AREA]
     }

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use core::convert::Infallible;
 
 use whimbrel_engine::Device;
-use whimbrel_engine::boot::{BootControl, EnvironmentBoot};
+use whimbrel_engine::boot::{BootControl, EnvironmentBoot, Told};
 use whimbrel_engine::slot::Slot;
 use whimbrel_engine::storage::{PatchOptions, Storage, StorageOptions};
 use whimbrel_protocol::device::SessionConfig;
@@ -99,6 +99,8 @@ pub(crate) struct World<D, B = EnvironmentBoot> {
     pub(crate) crashing_attempts: u64,
     /// The machine's own loader starts what is confirmed and knows nothing of trials.
     pub(crate) loader_ignores_trials: bool,
+    /// The machine's own loader starts the trial, goes back to what is confirmed by itself, and writes that down nowhere.
+    pub(crate) loader_falls_back: bool,
     /// The slot that runs, while the machine is on.
     pub(crate) running: Option<Slot>,
     /// Lives of the agent so far.
@@ -201,6 +203,7 @@ impl<D: Medium, B: Control> World<D, B> {
             unhealthy_attempts: 0,
             crashing_attempts: 0,
             loader_ignores_trials: false,
+            loader_falls_back: false,
             running: None,
             lives: 0,
             unflushed: 0,
@@ -267,7 +270,12 @@ impl<D: Medium, B: Control> World<D, B> {
         loop {
             let started = Storage::start(&mut *disk, (self.make_boot)(), StorageOptions::default()).and_then(
                 |mut loader| {
-                    if self.loader_ignores_trials { Ok(loader.target().other()) } else { loader.boot() }
+                    let confirmed = loader.target().other();
+                    if self.loader_ignores_trials {
+                        return Ok(confirmed);
+                    }
+                    let slot = loader.boot()?;
+                    Ok(if self.loader_falls_back { confirmed } else { slot })
                 },
             );
             if disk.is_dead() {
@@ -310,8 +318,9 @@ impl<D: Medium, B: Control> World<D, B> {
     /// One life of the agent. `None` where it could not start.
     fn live(&mut self, disk: &mut D, running: Slot) -> Option<Result<Next, Violation>> {
         let patch = self.patch;
-        let options = StorageOptions { running: Some(running), patch, ..StorageOptions::default() };
-        let storage = Storage::start(disk, (self.make_boot)(), options).ok()?;
+        let options = StorageOptions { patch, ..StorageOptions::default() };
+        let boot = Told::new((self.make_boot)(), running);
+        let storage = Storage::start(disk, boot, options).ok()?;
         self.lives += 1;
         let anchor = self.anchor.clone();
         let pins = self.pins;

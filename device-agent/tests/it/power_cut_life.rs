@@ -1,5 +1,6 @@
 //! One life of the agent on any disk: a host of the device engine that watches every job.
 
+use whimbrel_engine::boot::Told;
 use whimbrel_engine::storage::StoreAnswer;
 use whimbrel_engine::{Device, Done, Effect, Gate, Input, Job, Output, Verdict};
 use whimbrel_protocol::device::{Event, InstallOp, StoreOp};
@@ -17,7 +18,7 @@ const HAPPENINGS_MAX: u64 = 20_000;
 /// A life of the agent: from its start to a reboot, a cut or the end.
 pub(crate) struct Life<'w, D, B> {
     world: &'w mut World<D, B>,
-    device: Device<&'w mut D, B>,
+    device: Device<&'w mut D, Told<B>>,
     server: ServerSession,
     link: SeededLink,
     connect_at: Option<Instant>,
@@ -26,7 +27,7 @@ pub(crate) struct Life<'w, D, B> {
 }
 
 impl<'w, D: Medium, B: Control> Life<'w, D, B> {
-    pub(crate) fn new(world: &'w mut World<D, B>, device: Device<&'w mut D, B>) -> Self {
+    pub(crate) fn new(world: &'w mut World<D, B>, device: Device<&'w mut D, Told<B>>) -> Self {
         let faults = Faults { delay_ms: (300, 300), rate: world.rate, lose: world.lose, ..Faults::default() };
         Self {
             link: SeededLink::new(faults, 1),

@@ -28,6 +28,18 @@ fn a_loader_that_never_starts_the_trial_is_given_up_after_three_restarts() {
     assert_eq!(world.run(), Ok(End::Confirmed), "with a loader that does, the next attempt works");
 }
 
+/// The environment says that the trial was started, and the loader says that the old image runs. The old image is not
+/// tested in the new one's place, and never confirmed as if it were the new one.
+#[test]
+fn a_loader_that_fell_back_by_itself_ends_the_trial_as_not_booted() {
+    let mut world = world::<SimDisk>(&[Codec::Raw], IMAGE_BYTES);
+    world.loader_falls_back = true;
+    world.reverts_are_ends = true;
+    assert_eq!(world.run(), Ok(End::Reverted));
+    assert_eq!(world.service.reports[0].failure, Some(FailureCode::NotBooted));
+    assert_eq!(world.running, Some(Slot::A));
+}
+
 /// Somebody at the device installed the release that is then rolled out, and has not said that it is good. It is
 /// neither reported as confirmed nor overwritten; when the loader has given it up, the update goes its way.
 #[test]

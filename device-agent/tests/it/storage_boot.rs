@@ -3,7 +3,7 @@
 
 use alloc::sync::Arc;
 
-use whimbrel_engine::boot::EnvironmentBoot;
+use whimbrel_engine::boot::{EnvironmentBoot, Told};
 use whimbrel_engine::slot::{Slot, SlotFacts};
 use whimbrel_engine::storage::{Storage, StorageError, StorageOptions};
 use whimbrel_protocol::device::{InstallFailure, InstallOp, Place, StoreFailure, Trial};
@@ -343,18 +343,31 @@ fn a_trial_whose_arming_failed_at_any_call_is_not_started() {
     assert!(failures > 3);
 }
 
-/// The host says that slot B runs, the medium that slot A is confirmed: nobody has confirmed what runs.
+/// The loader says that slot B runs, the medium that slot A is confirmed: nobody has confirmed what runs.
 #[test]
 fn what_runs_and_is_not_confirmed_is_on_trial_also_where_the_environment_was_lost() {
     let mut disk = on_trial(SimDisk::new(), &release(&fixture(), 1)).into_disk();
     disk.zero(Area::BootEnvironment);
-    let options = StorageOptions { running: Some(Slot::B), ..StorageOptions::default() };
-    let mut storage = Storage::start(disk, EnvironmentBoot::new(), options).unwrap();
+    let told = Told::new(EnvironmentBoot::new(), Slot::B);
+    let mut storage = Storage::start(disk, told, StorageOptions::default()).unwrap();
     assert_eq!((storage.running(), storage.target()), (Slot::B, Slot::B));
     assert_eq!(storage.boot_view().trial, Trial::Running);
     storage.install(InstallOp::Confirm).unwrap();
     assert_eq!((storage.boot_view().trial, storage.target()), (Trial::None, Slot::A));
     assert_eq!(would_start(storage.disk_mut()), Slot::B);
+}
+
+/// The loader counted a start of slot B, went back to slot A by itself and wrote that down nowhere. What it says it
+/// started is what runs: the old image is not taken for the new one, and is not confirmed in its place.
+#[test]
+fn a_loader_that_fell_back_by_itself_is_believed_and_not_what_is_written_down() {
+    let release = release(&fixture(), 1);
+    let disk = on_trial(SimDisk::new(), &release).into_disk();
+    let mut storage =
+        Storage::start(disk, Told::new(EnvironmentBoot::new(), Slot::A), StorageOptions::default()).unwrap();
+    assert_eq!((storage.running(), storage.target()), (Slot::A, Slot::B));
+    assert_eq!(storage.boot_view().trial, Trial::Armed, "it does not run");
+    assert_eq!(restarted(storage.disk_mut()).running(), Slot::B, "what is written down says otherwise");
 }
 
 /// That a trial was given up is told until the next one is on its way.

@@ -17,15 +17,15 @@ use crate::rig::{Attached, Device, noise};
 use crate::storage_support::FRESH;
 
 /// Broker, service and device, with one release that is rolled out.
-struct Rig {
-    device: Device,
-    service: Attached,
+pub(crate) struct Rig {
+    pub(crate) device: Device,
+    pub(crate) service: Attached,
     broker: Mosquitto,
     release: Arc<Release>,
 }
 
 impl Rig {
-    fn new(codec: Codec, image: Vec<u8>) -> Self {
+    pub(crate) fn new(codec: Codec, image: Vec<u8>) -> Self {
         let fixture = Arc::new(Fixture::new());
         let broker = Mosquitto::start();
         let device = Device::new(&fixture, broker.port);
@@ -34,11 +34,11 @@ impl Rig {
         Self { device, service, broker, release }
     }
 
-    fn wait_for_report(&self) -> Report {
+    pub(crate) fn wait_for_report(&self) -> Report {
         eventually("a report arrives", || self.service.lock().service.reports.first().cloned())
     }
 
-    fn served(&self) -> u64 {
+    pub(crate) fn served(&self) -> u64 {
         self.service.lock().service.served
     }
 
@@ -142,79 +142,6 @@ fn a_killed_agent_goes_on_with_its_patch_in_every_mode() {
         );
         assert_eq!(rig.service.lock().service.served_full, 0);
     }
-}
-
-#[test]
-fn an_image_that_fails_its_health_hook_is_given_up() {
-    let mut rig = Rig::new(Codec::Raw, noise(2, 50_000));
-    rig.device.hook("Testing_Enter_50_check", "test \"$WHIMBREL_SLOT\" != b");
-    rig.device.start();
-    let report = rig.wait_for_report();
-    assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Unhealthy)));
-    // The scripted service answers a failed attempt with a higher one.
-    eventually("a second attempt is reported", || reports(&rig).get(1).map(|report| report.attempt == 2));
-    let status = rig.device.status();
-    assert_eq!(status["running"]["slot"], "a");
-    assert_eq!(rig.device.terminate(), Some(0));
-}
-
-fn reports(rig: &Rig) -> Vec<Report> {
-    rig.service.lock().service.reports.clone()
-}
-
-#[test]
-fn a_hook_that_refuses_the_installation_fails_the_deployment() {
-    let mut rig = Rig::new(Codec::Raw, noise(3, 50_000));
-    rig.device.hook("Installing_Enter_10_pump", "echo the pump runs >&2; exit 1");
-    rig.device.start();
-    let report = rig.wait_for_report();
-    assert_eq!((report.outcome, report.failure), (Outcome::Failed, Some(FailureCode::Hook)));
-    assert!(rig.device.log().contains("the pump runs"));
-    assert_eq!(rig.device.status()["running"]["slot"], "a");
-}
-
-#[test]
-fn a_hook_that_refuses_the_reboot_gives_the_image_up() {
-    let mut rig = Rig::new(Codec::Raw, noise(4, 50_000));
-    rig.device.hook("Rebooting_Enter_10_no", "exit 1");
-    rig.device.start();
-    let report = rig.wait_for_report();
-    assert_eq!((report.outcome, report.failure), (Outcome::Reverted, Some(FailureCode::Hook)));
-    assert_eq!(rig.device.status()["running"]["slot"], "a");
-}
-
-#[test]
-fn hooks_see_every_state_in_its_order() {
-    let mut rig = Rig::new(Codec::Raw, noise(5, 50_000));
-    for state in ["Offered", "Downloading", "Installing", "Rebooting", "Testing", "Confirmed"] {
-        for edge in ["Enter", "Leave", "Error"] {
-            let script = format!("echo {state}_{edge} >> {}", rig.device.path("seen").display());
-            rig.device.hook(&format!("{state}_{edge}_10_note"), &script);
-        }
-    }
-    rig.device.start();
-    rig.wait_for_report();
-    let seen = eventually("the last hook runs", || {
-        let seen = std::fs::read_to_string(rig.device.path("seen")).ok()?;
-        seen.contains("Confirmed_Enter").then_some(seen)
-    });
-    let seen: Vec<&str> = seen.lines().collect();
-    assert_eq!(
-        seen,
-        [
-            "Offered_Enter",
-            "Offered_Leave",
-            "Downloading_Enter",
-            "Downloading_Leave",
-            "Installing_Enter",
-            "Installing_Leave",
-            "Rebooting_Enter",
-            "Rebooting_Leave",
-            "Testing_Enter",
-            "Testing_Leave",
-            "Confirmed_Enter",
-        ]
-    );
 }
 
 /// Killed at several points of one download; each time only what was asked for and not yet written comes again.

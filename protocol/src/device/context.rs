@@ -1,6 +1,7 @@
 //! The context that every machine of a session works on: time, configuration, record, outputs, jitter and nonces.
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha256};
@@ -11,6 +12,7 @@ use super::io::{HostOp, InstallOp, Output, Publish, StoreOp};
 use super::record::{Deployment, Record};
 use super::saving::Saving;
 use crate::ids::{Nonce, OpId};
+use crate::limits::SAID_BYTES_MAX;
 use crate::retry::Jitter;
 use crate::time::{Instant, UnixTime};
 use crate::topic::Channel;
@@ -45,6 +47,18 @@ impl Context {
             outputs: Outputs::default(),
             nonces: 0,
         }
+    }
+
+    /// Remembers the end of what a health check or a hook said. It is saved with what comes of that, if anything does.
+    pub(super) fn hear(&mut self, text: &str) {
+        let from = text.len().saturating_sub(SAID_BYTES_MAX);
+        let end = (from..=text.len()).find_map(|at| text.get(at..)).unwrap_or_default();
+        let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+        self.saving.amend(|record| {
+            if let Some(deployment) = &mut record.deployment {
+                deployment.said = end.chars().map(plain).collect::<String>().into_boxed_str();
+            }
+        });
     }
 
     pub(super) const fn record(&self) -> &Record {

@@ -1,5 +1,7 @@
 //! How deployments end: the durable outcome, and the signed report that is kept until it is acknowledged.
 
+use alloc::string::String;
+
 use super::config::Running;
 use super::context::Context;
 use super::event::Event;
@@ -86,6 +88,10 @@ impl Endings {
         let failure = failure.or(patch_failed.then_some(FailureCode::Patch));
         let (campaign, attempt) = (deployment.order.campaign, deployment.order.attempt);
         let release = deployment.order.release;
+        let said = match failure {
+            Some(FailureCode::Unhealthy | FailureCode::Hook) => String::from(&*deployment.said),
+            _ => String::new(),
+        };
         if deployment.stage == Stage::Fetching && failure.is_some() {
             cx.outputs.store(StoreOp::Close);
         }
@@ -102,6 +108,7 @@ impl Endings {
             time: cx.today(),
             bytes_received: ledger.0,
             bytes_twice: ledger.1,
+            said,
         };
         let report = sign_attached(&cx.config.key, Kind::Report, None, &report.encode());
         cx.change(|record| {

@@ -63,6 +63,9 @@ pub enum Input<'a> {
         /// Whether it worked.
         result: Result<(), InstallFailure>,
     },
+    /// What a health check or a hook said last, before its result comes. If the deployment ends because of it, the report
+    /// has the end of it, for people.
+    Said(&'a str),
     /// The host has looked at its medium: there is room again for what had none. A wait for room ends.
     RoomFound,
     /// Somebody at the device asks to look for news now. What waits for the medium or the host is tried at once, too.

@@ -94,8 +94,8 @@ impl Meter {
     /// The same before the first chunk of a connection. A hello was answered in it, or not yet; `tries` is how often
     /// was asked in vain.
     ///
-    /// A link that answers hellos within 10 s is not waited for as if it were the slowest there is. At a rate that is
-    /// known from before, what was asked for may still take its time. If no rate is known, little is asked for, and it
+    /// A link that answers hellos within 10 s is not waited for as if it were the slowest there is, but for three round
+    /// trips at least. At a rate that is known from before, what was asked for may take longer. If no rate is known, little is asked for, and it
     /// is most likely the request that was lost: it is asked for again soon, and then more and more slowly, so that a
     /// slow link does not fill up with what was asked for twice.
     pub(super) fn first_silence_ms(
@@ -108,13 +108,11 @@ impl Meter {
         let usual = self.silence_ms(outstanding, sees_activity);
         let round_trip_ms = self.rtt.filter(|(mean, _)| *mean < PROMPT_HELLO_MS).map(|(mean, _)| mean);
         let wait = match (self.rate, round_trip_ms) {
-            (Some(rate), Some(_)) => {
+            (Some(rate), Some(ms)) => {
                 let hidden = if sees_activity { 0 } else { 2 * outstanding * 1000 / rate.max(1) };
-                FIRST_SILENCE_MS.max(self.rtt_p95_ms() + hidden)
+                FIRST_SILENCE_MS.max(3 * ms).max(self.rtt_p95_ms() + hidden)
             }
-            (None, Some(ms)) if answered => {
-                (3 * ms).clamp(LOST_REQUEST_MS_MIN, FIRST_SILENCE_MS) << tries.min(8)
-            }
+            (None, Some(ms)) if answered => LOST_REQUEST_MS_MIN.max(3 * ms) << tries.min(8),
             _ => usual,
         };
         wait.min(usual)
@@ -248,6 +246,8 @@ mod tests {
         let slow = measured(1_000, 900);
         assert_eq!(slow.first_silence_ms(8_192, false, true, 0), slow.rtt_p95_ms() + 16_384);
         assert_eq!(slow.first_silence_ms(8_192, true, true, 0), 8_000);
+        let satellite = measured(1_000, 5_000);
+        assert_eq!(satellite.first_silence_ms(8_192, true, true, 0), 15_000, "three round trips");
         let far = measured(1_000, 12_000);
         assert_eq!(far.first_silence_ms(8_192, false, true, 0), far.silence_ms(8_192, false));
     }
@@ -261,7 +261,8 @@ mod tests {
         };
         assert_eq!(waits(50, true), [1_000, 2_000, 4_000, 8_000, 75_536], "a second at least");
         assert_eq!(waits(1_200, true), [3_600, 7_200, 14_400, 28_800, 75_536]);
-        assert_eq!(waits(9_000, true)[..3], [8_000, 16_000, 32_000]);
+        // On a link that takes its time, asking too early costs what it carries in many seconds.
+        assert_eq!(waits(9_000, true)[..3], [27_000, 54_000, 108_000]);
         // As long as nobody has answered, or slowly, the link may be the slowest there is.
         assert_eq!(waits(50, false), [75_536; 5]);
         assert!(waits(10_000, true).iter().all(|wait| *wait > 75_536));

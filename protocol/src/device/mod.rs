@@ -162,6 +162,7 @@ impl DeviceSession {
             Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),
             Input::Loaded { op, bytes } => self.work.loaded(op, bytes),
             Input::Installed { op, result } => self.work.installed(&mut self.context, op, result),
+            Input::Said(text) => self.context.hear(text),
             Input::RoomFound => self.work.try_again(self.context.now),
             Input::Check => self.check(),
             Input::Timeout => {}

@@ -1,12 +1,13 @@
 //! What a device must not forget: one small record, saved whole in two copies (SPEC section 8.7).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{CampaignId, GroupName, PayloadTag, ShortDigest};
 use crate::limits::{
     GROUP_NAME_MAX, GROUPS_MAX, OUTCOMES_MAX, PATCHES_MAX, RECORD_BYTES_MAX, REPORTS_MAX, ROOT_BYTES_MAX,
-    SCOPES_MAX, SIGNED_BYTES_MAX,
+    SAID_BYTES_MAX, SCOPES_MAX, SIGNED_BYTES_MAX,
 };
 use crate::message::{FailureCode, Order, Outcome};
 
@@ -53,11 +54,13 @@ pub struct Deployment {
     /// How far it is.
     pub stage: Stage,
     /// Times the trial boot was armed.
-    pub arms: u64,
+    pub arms: u32,
     /// Payload bytes received, with everything received twice.
     pub bytes_received: u64,
     /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
+    /// The end of what a health check or a hook said last; empty for nothing. At most [`SAID_BYTES_MAX`] bytes.
+    pub said: Box<str>,
     /// Patches that did not become the image, oldest first: none of them is fetched again. At most
     /// [`PATCHES_MAX`].
     pub given_up: Vec<GivenUp>,
@@ -242,7 +245,15 @@ impl Deployment {
     /// A deployment that begins.
     #[must_use]
     pub fn new(order: Order, stage: Stage) -> Self {
-        Self { order, stage, arms: 0, bytes_received: 0, bytes_twice: 0, given_up: Vec::new() }
+        Self {
+            order,
+            stage,
+            arms: 0,
+            bytes_received: 0,
+            bytes_twice: 0,
+            said: Box::default(),
+            given_up: Vec::new(),
+        }
     }
 
     /// The part of the ledger that patches have which were given up: bytes received, and received twice.
@@ -260,9 +271,12 @@ impl Deployment {
             Stage::Armed => (2, 0),
             Stage::Reverting(code) => (3, code as u64),
         };
-        writer.array(if self.given_up.is_empty() { 6 } else { 7 });
+        writer.array(6 + usize::from(!self.said.is_empty()) + usize::from(!self.given_up.is_empty()));
         self.order.write(writer);
-        writer.uint(stage).uint(code).uint(self.arms).uint(self.bytes_received).uint(self.bytes_twice);
+        writer.uint(stage).uint(code).uint(self.arms.into()).uint(self.bytes_received).uint(self.bytes_twice);
+        if !self.said.is_empty() {
+            writer.text(&self.said);
+        }
         if !self.given_up.is_empty() {
             writer.array(self.given_up.len());
             for patch in &self.given_up {
@@ -273,7 +287,11 @@ impl Deployment {
     }
 
     fn read(reader: &mut Reader<'_>, format: u64) -> Result<Self, DecodeError> {
-        reader.array_of("deployment", if format == FORMAT { 6 } else { 7 })?;
+        let least = if format == FORMAT { 6 } else { 7 };
+        let parts = reader.array("deployment", least + 1)?;
+        if parts < least {
+            return Err(DecodeError::value("deployment"));
+        }
         let order = Order::read(reader)?;
         let stage = reader.uint("stage")?;
         let code = reader.uint("failure")?;
@@ -284,12 +302,19 @@ impl Deployment {
             3 => Stage::Reverting(FailureCode::from_number(code).ok_or(DecodeError::value("failure"))?),
             _ => return Err(DecodeError::value("stage")),
         };
-        let arms = reader.uint("arms")?;
+        let arms = reader.u32("arms")?;
         let bytes_received = reader.uint("bytes received")?;
         let bytes_twice = reader.uint("bytes received twice")?;
+        let said = if parts > least { read_said(reader)? } else { Box::default() };
         let given_up = if format == FORMAT { Vec::new() } else { read_given_up(reader)? };
-        Ok(Self { order, stage, arms, bytes_received, bytes_twice, given_up })
+        Ok(Self { order, stage, arms, bytes_received, bytes_twice, said, given_up })
     }
+}
+
+/// What a health check said. It is left out if it said nothing.
+fn read_said(reader: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
+    let said = reader.text("what was said", SAID_BYTES_MAX)?;
+    if said.is_empty() { Err(DecodeError::value("what was said")) } else { Ok(Box::from(said)) }
 }
 
 fn read_given_up(reader: &mut Reader<'_>) -> Result<Vec<GivenUp>, DecodeError> {

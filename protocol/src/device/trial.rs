@@ -48,7 +48,7 @@ pub(super) struct Reverting {
 /// How long to wait before a health check that asked for more time is run again.
 const HEALTH_RETRY_MS: u64 = 10_000;
 /// Times that a trial boot is armed before the image is given up.
-const ARMS_MAX: u64 = 3;
+const ARMS_MAX: u32 = 3;
 
 /// What the boot control and the record say together, at the start of a session.
 pub(super) fn resume(cx: &mut Context, slots: &Slots) -> Next {

@@ -1,13 +1,14 @@
 //! The objects that a device signs: its enrolment, and a report on each deployment (SPEC sections 4.7 and
 //! 4.8).
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::hello::read_device;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::cose::PublicKey;
 use crate::ids::{CampaignId, ClassId, DeviceId, Digest, ShortDigest};
-use crate::limits::SIGNED_BYTES_MAX;
+use crate::limits::{SAID_BYTES_MAX, SIGNED_BYTES_MAX};
 use crate::time::UnixTime;
 
 /// How a deployment ended.
@@ -125,7 +126,7 @@ impl FailureCode {
 /// ```cddl
 /// report = { 1: device: tstr, 2: number: uint, 3: campaign: bstr .size 8, 4: attempt: uint,
 ///     5: release: bstr .size 32, 6: outcome: 1..4, 7: failure: uint, 8: running: bstr .size 8,
-///     9: sequence: uint, 10: time: uint, 11: bytes-received: uint, 12: bytes-twice: uint }
+///     9: sequence: uint, 10: time: uint, 11: bytes-received: uint, 12: bytes-twice: uint, ? 13: said: tstr }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -153,6 +154,8 @@ pub struct Report {
     pub bytes_received: u64,
     /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
+    /// The end of what the health check or hook said because of which it ended; empty for nothing. For people.
+    pub said: String,
 }
 
 impl Report {
@@ -160,12 +163,16 @@ impl Report {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.map(12).uint(1).text(self.device.as_str()).uint(2).uint(self.number);
+        writer.map(12 + usize::from(!self.said.is_empty()));
+        writer.uint(1).text(self.device.as_str()).uint(2).uint(self.number);
         writer.uint(3).bytes(&self.campaign.0).uint(4).uint(self.attempt).uint(5).bytes(&self.release.0);
         writer.uint(6).uint(self.outcome as u64).uint(7).uint(self.failure.map_or(0, |code| code as u64));
         writer.uint(8).bytes(&self.running.0).uint(9).uint(self.sequence);
         writer.uint(10).uint(self.time.as_secs());
         writer.uint(11).uint(self.bytes_received).uint(12).uint(self.bytes_twice);
+        if !self.said.is_empty() {
+            writer.uint(13).text(&self.said);
+        }
         writer.into_bytes()
     }
 
@@ -175,7 +182,7 @@ impl Report {
     /// Any [`DecodeError`].
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let reader = &mut Reader::new("report", payload, SIGNED_BYTES_MAX)?;
-        let map = &mut reader.map("report", 12)?;
+        let map = &mut reader.map("report", 13)?;
         map.expect(reader, 1)?;
         let device = read_device(reader)?;
         map.expect(reader, 2)?;
@@ -200,6 +207,7 @@ impl Report {
         let bytes_received = reader.uint("bytes received")?;
         map.expect(reader, 12)?;
         let bytes_twice = reader.uint("bytes received twice")?;
+        let said = if map.optional(reader, 13)? { read_said(reader)? } else { String::new() };
         map.finish(reader)?;
         reader.finish()?;
         Ok(Self {
@@ -215,8 +223,16 @@ impl Report {
             time,
             bytes_received,
             bytes_twice,
+            said,
         })
     }
+}
+
+/// Words for people: a line without control characters. It is left out if nothing was said.
+fn read_said(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let said = reader.text("what was said", SAID_BYTES_MAX)?;
+    let is_line = !said.is_empty() && !said.chars().any(char::is_control);
+    if is_line { Ok(String::from(said)) } else { Err(DecodeError::value("what was said")) }
 }
 
 /// A device's key and class: the payload of a COSE_Sign1 by that same key.

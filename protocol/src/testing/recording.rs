@@ -58,7 +58,8 @@ impl Recorder {
             | Input::Opened { .. }
             | Input::Loaded { .. }
             | Input::Installed { .. }
-            | Input::RoomFound => return,
+            | Input::RoomFound
+            | Input::Said(_) => return,
         };
         self.recording.inputs.push((now, recorded));
     }

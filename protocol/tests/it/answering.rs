@@ -172,6 +172,7 @@ fn report(desk: &Desk, number: u64) -> Report {
         time: TODAY,
         bytes_received: 1,
         bytes_twice: 0,
+        said: String::new(),
     }
 }
 

@@ -76,6 +76,7 @@ fn report() -> Report {
         time: fixture.issued,
         bytes_received: 102_400,
         bytes_twice: 4096,
+        said: "nothing listens on port 8080".to_owned(),
     }
 }
 

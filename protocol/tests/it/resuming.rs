@@ -25,10 +25,10 @@ enum First {
     Nothing,
 }
 
-const ARMS_MAX: u64 = 3;
+const ARMS_MAX: u32 = 3;
 
 /// Starts a session and lets everything be stored.
-fn resumed(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> (First, ByHand) {
+fn resumed(stage: Stage, trial: Trial, runs_new: bool, arms: u32) -> (First, ByHand) {
     let fixture = Fixture::new();
     let release = fixture.release(image(2_000, 3), 3, 10);
     let order = fixture.order(&release, OrderOptions::default());
@@ -59,7 +59,7 @@ fn resumed(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> (First, ByH
     (first, by_hand)
 }
 
-fn first(stage: Stage, trial: Trial, runs_new: bool, arms: u64) -> First {
+fn first(stage: Stage, trial: Trial, runs_new: bool, arms: u32) -> First {
     resumed(stage, trial, runs_new, arms).0
 }
 

@@ -293,6 +293,25 @@ fn another_envelope_of_the_image_that_runs_is_confirmed_without_a_fetch() {
     );
 }
 
+/// The report is made by the old image, after a restart.
+#[test]
+fn what_a_failed_health_check_said_last_is_in_the_report() {
+    let cases = [
+        ("", String::new()),
+        ("the pump\tdoes not answer", "the pump does not answer".to_owned()),
+        (&*format!("{}\u{e4}{}", "x".repeat(90), "y".repeat(199)), "y".repeat(199)),
+    ];
+    for (said, reported) in cases {
+        let mut pair = Pair::with_release(PairOptions::default(), image(50_000, 11), 12);
+        pair.medium.health = Some(InstallFailure::Unhealthy);
+        assert_eq!(pair.run(10 * MINUTE, |pair| pair.served_bytes > 0), Verdict::Done, "{pair:?}");
+        pair.feed(whimbrel_protocol::device::Input::Said(said));
+        pair.run(10 * MINUTE, |pair| !pair.service.reports.is_empty());
+        let report = &pair.service.reports[0];
+        assert_eq!((report.failure, &report.said), (Some(FailureCode::Unhealthy), &reported));
+    }
+}
+
 #[test]
 fn an_image_that_fails_its_health_check_is_reverted_and_not_tried_again() {
     let mut pair = Pair::with_release(PairOptions::default(), image(50_000, 11), 12);

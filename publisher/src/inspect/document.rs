@@ -158,6 +158,7 @@ fn report(document: &Report) -> Fields {
         .with("release", document.release.to_hex())
         .with("outcome", document.outcome.name())
         .with("failure", document.failure.map(FailureCode::name))
+        .with("said", (!document.said.is_empty()).then_some(document.said.as_str()))
         .with("running", document.running.to_hex())
         .with("sequence", Value::Count(document.sequence))
         .with("time", document.time)

@@ -98,7 +98,8 @@ fn describe_deployment(deployment: &Deployment) -> Fields {
     let given_up = deployment.given_up.iter().map(|patch| patch.payload.to_hex().into());
     Fields::new()
         .with("stage", stage)
-        .with("trials_armed", Value::Count(deployment.arms))
+        .with("said", (!deployment.said.is_empty()).then_some(&*deployment.said))
+        .with("trials_armed", Value::Count(deployment.arms.into()))
         .with("bytes_received", Value::Bytes(deployment.bytes_received))
         .with("bytes_twice", Value::Bytes(deployment.bytes_twice))
         .with("patches_given_up", given_up.collect::<Vec<Value>>())

@@ -145,6 +145,7 @@ fn record() -> Record {
             arms: 1,
             bytes_received: 250_001,
             bytes_twice: 4096,
+            said: "nothing listens on port 8080".into(),
             given_up: Vec::new(),
         }),
         outcomes: vec![Past {
@@ -246,6 +247,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         time: UnixTime::from_secs(NOW + 9000),
         bytes_received: 254_097,
         bytes_twice: 4096,
+        said: "nothing listens on port 8080".to_owned(),
     };
     let enrolment = Enrolment { device: device(), key: ed25519(17).public(), class: class() };
     let chunks = |wanted: Option<Vec<u8>>| {

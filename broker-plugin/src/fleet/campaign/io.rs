@@ -84,6 +84,10 @@ pub enum Event {
         device: DeviceId,
         /// What it said.
         outcome: message::Outcome,
+        /// Why, in a word; none if all is well.
+        failure: Option<message::FailureCode>,
+        /// What the device's health check or hook said because of which it ended; empty for nothing.
+        said: String,
     },
     /// A report, or an unsigned word, was not counted.
     Ignored {

@@ -242,8 +242,14 @@ impl Campaign {
             return self.ignore(device, Ignored::Stale);
         }
         self.deployments.insert(device.clone(), Progress { deployment: says, fetched_percent: 100 });
-        let outcome = report.outcome;
-        self.outputs.push_back(Output::Event(Event::Counted { device: device.clone(), outcome }));
+        let Report { outcome, failure, .. } = *report;
+        let said = report.said.clone();
+        self.outputs.push_back(Output::Event(Event::Counted {
+            device: device.clone(),
+            outcome,
+            failure,
+            said,
+        }));
     }
 
     fn told(&mut self, today: UnixTime, device: &DeviceId, status: &Status) {

@@ -76,6 +76,7 @@ fn report(number: u64, attempt: u64, outcome: Outcome) -> Report {
         time: TODAY,
         bytes_received: 5000,
         bytes_twice: 900,
+        said: String::new(),
     }
 }
 
@@ -184,9 +185,16 @@ fn campaigns_at_the_edge_of_a_range_are_made() {
 #[test]
 fn a_report_is_counted_once_and_an_older_one_not_any_more() {
     let mut campaign = campaign();
-    let reverted = report(4, 1, Outcome::Reverted);
+    let said = "the pump does not answer".to_owned();
+    let reverted = Report { said: said.clone(), ..report(4, 1, Outcome::Reverted) };
     let outputs = hear(&mut campaign, "m1", &reverted);
-    assert!(matches!(outputs[..], [Output::Event(Event::Counted { outcome: Outcome::Reverted, .. })]));
+    let told = Event::Counted {
+        device: device("m1"),
+        outcome: Outcome::Reverted,
+        failure: Some(FailureCode::Unhealthy),
+        said,
+    };
+    assert_eq!(outputs, [Output::Event(told)], "with what the health check said");
     let again = hear(&mut campaign, "m1", &reverted);
     assert!(matches!(again[..], [Output::Event(Event::Ignored { why: Ignored::Stale, .. })]), "{again:?}");
     hear(&mut campaign, "m1", &report(3, 1, Outcome::Failed));

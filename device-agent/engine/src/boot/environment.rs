@@ -203,6 +203,11 @@ impl EnvironmentBoot {
 }
 
 impl BootControl for EnvironmentBoot {
+    /// The environment is what the loader's step goes by, and it counts a start before it makes it.
+    fn running(&self) -> Option<Slot> {
+        None
+    }
+
     fn areas(&self) -> &[Area] {
         &[Area::BootDefault, Area::BootEnvironment]
     }

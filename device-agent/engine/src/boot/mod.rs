@@ -2,9 +2,10 @@
 //!
 //! [`BootControl`] is what the engine asks of a boot loader. [`EnvironmentBoot`] is the one of Linux devices whose own
 //! boot loader step reads a boot environment on the medium. A device with another loader brings its own
-//! implementation.
+//! implementation. [`Told`] adds to any of them the slot that the loader says it started.
 
 mod environment;
+mod told;
 
 use alloc::boxed::Box;
 
@@ -12,6 +13,7 @@ use whimbrel_protocol::disk::{Area, Disk, DiskError};
 use whimbrel_protocol::ids::Digest;
 
 pub use environment::EnvironmentBoot;
+pub use told::Told;
 
 use crate::slot::Slot;
 
@@ -58,6 +60,14 @@ pub struct NewTrial {
 /// An implementation may keep its data in areas of the medium, which each call gets, or elsewhere (in variables of the
 /// firmware, in a partition that it opens by itself).
 pub trait BootControl {
+    /// The slot that runs, from whoever knows it better than what is remembered on the medium: the loader itself, which
+    /// says what it started in the kernel's command line, the device tree or a register. A loader may go back to the
+    /// other slot by itself and write that down nowhere; then this says so, and [`BootControl::read`] does not.
+    ///
+    /// `None` if nobody knows better: the slots are files and the loader's step is [`BootControl::select`], so that what
+    /// it wrote down is what was started.
+    fn running(&self) -> Option<Slot>;
+
     /// The areas of the medium whose content is trusted without hashing it. The engine flushes them and reads them back
     /// before it acts on them.
     fn areas(&self) -> &[Area];
@@ -123,6 +133,10 @@ pub trait BootControl {
 
 /// So that a host can choose its boot control at start.
 impl<B: BootControl + ?Sized> BootControl for Box<B> {
+    fn running(&self) -> Option<Slot> {
+        (**self).running()
+    }
+
     fn areas(&self) -> &[Area] {
         (**self).areas()
     }

@@ -9,11 +9,12 @@
 //! chunks against the signed index, images against the signed digest.
 //!
 //! `download` goes from room for a payload to its last chunk, `apply` makes an image from a patch, `trial` goes from the
-//! complete payload to the confirmed image. `journal`, `pages` and `progress` are what a resumption starts from.
+//! complete payload to the confirmed image. `factory` says what a new device starts from. `journal`, `pages` and `progress` are what a resumption starts from.
 
 #[cfg_attr(not(feature = "patch"), path = "no_patch.rs")]
 mod apply;
 mod download;
+mod factory;
 mod job;
 mod journal;
 mod pages;
@@ -22,6 +23,7 @@ mod patch_options;
 mod progress;
 mod trial;
 
+pub use factory::ProvisionError;
 pub use job::{Done, Job};
 pub use patch_options::{PatchMode, PatchOptions};
 
@@ -51,16 +53,13 @@ use crate::two_copies::{Format, TwoCopies};
 pub struct StorageOptions {
     /// Starts that a new image gets before the loader gives it up: 1 to 255, 3 by default.
     pub tries: u8,
-    /// The slot that runs, if the host knows it (from the kernel's command line, from
-    /// [`Storage::boot`]). If it is `None`, the boot control says which slot runs.
-    pub running: Option<Slot>,
     /// How patches are applied.
     pub patch: PatchOptions,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { tries: 3, running: None, patch: PatchOptions::default() }
+        Self { tries: 3, patch: PatchOptions::default() }
     }
 }
 
@@ -180,7 +179,9 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
                 disk.drop_cache(area)?;
             }
         }
-        boot.prepare(&mut disk, options.running.unwrap_or(Slot::A))?;
+        // Whoever knows what was started is believed before what is written down.
+        let told = boot.running();
+        boot.prepare(&mut disk, told.unwrap_or(Slot::A))?;
         let format = Format { magic: *b"WR", version: 1, content_max: RECORD_BYTES_MAX };
         let record = TwoCopies::new(format, Area::Record, 0, RECORD_STRIDE);
         record.reserve(&mut disk)?;
@@ -199,7 +200,7 @@ impl<D: Disk, B: BootControl> Storage<D, B> {
             slots,
             journal: Journal::default(),
             pages: Pages::default(),
-            running: options.running.unwrap_or_else(|| running_according_to(&state)),
+            running: told.unwrap_or_else(|| running_according_to(&state)),
             confirmed: state.confirmed,
             download: None,
             lacks: Vec::new(),
@@ -385,7 +386,7 @@ impl Held {
     }
 }
 
-/// The slot that runs, as far as the boot control can tell: the trial once it was started.
+/// The slot that runs, as far as what is written down can tell: the trial once it was started.
 fn running_according_to(state: &BootState) -> Slot {
     match state.trial {
         TrialState::Started(slot) => slot,
