@@ -91,9 +91,7 @@ impl Documents {
         };
         let payload = self.root.verify_object(role, kind, &object).map_err(Reason::Unauthentic)?;
         match kind {
-            Kind::Answer => {
-                HelloAnswer::decode(payload).map_err(Reason::Malformed).map(Taken::Answer)
-            }
+            Kind::Answer => HelloAnswer::decode(payload).map_err(Reason::Malformed).map(Taken::Answer),
             Kind::Assignment => self.take_assignment(cx, channel, bytes, payload),
             Kind::Campaign => self.take_campaign(cx, channel, bytes, payload),
             Kind::Beacon => self.take_beacon(cx, channel, payload),

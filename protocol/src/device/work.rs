@@ -1,6 +1,8 @@
 //! The work on one deployment at a time. It is in one state; this file says what inputs, time and refusals do to each
 //! state, and the states' own files what follows.
 
+mod shown;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
@@ -25,7 +27,7 @@ use super::timer::{Timer, Timers};
 use super::trial::{self, Confirming, Reverting, Testing};
 use crate::envelope::{Envelope, VerifyError};
 use crate::ids::OpId;
-use crate::message::{ChunkMessage, DeferReason, FailureCode, PageMessage, Refusal, RefusalCode, State};
+use crate::message::{ChunkMessage, DeferReason, PageMessage, Refusal, RefusalCode};
 use crate::time::Instant;
 use crate::trust::Root;
 
@@ -117,28 +119,6 @@ impl Deferred {
 }
 
 impl Phase {
-    /// The state that this is shown as; `None` if nothing is going on.
-    fn state(&self) -> Option<(State, Option<DeferReason>)> {
-        Some(match self {
-            Self::Idle => return None,
-            Self::Deferred(deferred) => (State::Deferred, Some(deferred.reason)),
-            Self::Offered(offered) if offered.is_spoiled() => {
-                (State::Deferred, Some(DeferReason::BadEnvelope))
-            }
-            Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
-            Self::Downloading(work) => match work.paused_for() {
-                Some(reason) => (State::Deferred, Some(reason)),
-                None if work.download().is_complete() => (State::Downloaded, None),
-                None => (State::Downloading, None),
-            },
-            Self::Installing(_) | Self::GivingUp(_) => (State::Installing, None),
-            Self::Installed | Self::Activating(_) | Self::Armed | Self::Rebooting(_) => {
-                (State::Rebooting, None)
-            }
-            Self::Testing(_) | Self::Confirming(_) | Self::Reverting(_) => (State::Testing, None),
-        })
-    }
-
     /// The operation on images, on the boot control or of the host that this waits for.
     const fn install_op(&self) -> Option<OpId> {
         match self {
@@ -189,25 +169,6 @@ impl Work {
         self.enter(cx, next);
     }
 
-    /// The state that the device is shown in, what it is deferred for, and why the last deployment failed.
-    pub(super) fn state(&self) -> (State, Option<DeferReason>, Option<FailureCode>) {
-        match (self.phase.state(), self.endings.state()) {
-            (Some((state, deferred)), _) => (state, deferred, None),
-            (None, Some((state, failure))) => (state, None, failure),
-            (None, None) => (State::Idle, None, None),
-        }
-    }
-
-    /// Until when the work waits, in the states that are shown as deferred.
-    pub(super) fn deferred_until(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Deferred(deferred) => Some(deferred.until),
-            Phase::Offered(offered) if offered.is_spoiled() => offered.ask_at(),
-            Phase::Downloading(work) => work.paused_until(),
-            _ => None,
-        }
-    }
-
     /// Whether the device fetches, or will soon restart or fetch, so that nothing else should use the link.
     pub(super) fn is_busy(&self, now: Instant) -> bool {
         match &self.phase {
@@ -218,25 +179,6 @@ impl Work {
             Phase::Offered(offered) => !offered.stands_still(),
             Phase::Downloading(work) => work.paused_for().is_none(),
             _ => false,
-        }
-    }
-
-    /// Chunks held, and chunks in all if known.
-    pub(super) fn progress(&self) -> (u32, u32) {
-        match &self.phase {
-            Phase::Downloading(work) => {
-                (work.download().held().len(), work.download().layout().chunk_count())
-            }
-            _ => (0, 0),
-        }
-    }
-
-    /// Bytes received and bytes received twice.
-    pub(super) fn ledger(&self, record: &Record) -> (u64, u64) {
-        match (&self.phase, &record.deployment) {
-            (Phase::Downloading(work), _) => work.ledger(),
-            (_, Some(deployment)) => (deployment.bytes_received, deployment.bytes_twice),
-            _ => self.endings.ledger(),
         }
     }
 
