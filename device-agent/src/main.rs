@@ -17,7 +17,6 @@ use whimbrel_agent::config::{self, Config, Sources};
 use whimbrel_agent::control::{self, Exit, Reply, Request};
 use whimbrel_agent::daemon::{self, Ended};
 use whimbrel_agent::home::{self, Home, LOCK_PAUSE, LOCK_TRIES, boot};
-use whimbrel_agent::identity;
 use whimbrel_agent::local_trust::check_path;
 use whimbrel_agent::provision::{self, Provision};
 use whimbrel_settings::daemon::{log, stop};

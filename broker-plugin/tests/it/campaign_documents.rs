@@ -5,7 +5,7 @@ use coset::{CborSerializable as _, TaggedCborSerializable as _};
 use p256::ecdsa::signature::Verifier as _;
 use serde_json::json;
 use whimbrel_protocol::cose::{Kind, PublicKey, Sign1};
-use whimbrel_protocol::ids::{GroupName, Nonce, ShortDigest};
+use whimbrel_protocol::ids::{DeviceId, GroupName, Nonce, ShortDigest};
 use whimbrel_protocol::message::{
     Assignment, Beacon, Campaign, CampaignState, Hello, HelloAnswer, Policy, group_hash,
 };
@@ -186,7 +186,8 @@ fn the_answer_to_a_hello_names_everything_and_brings_what_is_missing() {
         (HelloAnswer::decode(&answer).unwrap(), answers)
     };
     let (answer, documents) = ask(&hello, 2);
-    assert_eq!((answer.nonce, answer.device.as_str(), answer.root), (hello.nonce, "m1", 1));
+    let m1 = DeviceId::new("m1").unwrap();
+    assert_eq!((answer.echo, answer.root), (hello.nonce.echo(&m1), 1));
     assert_eq!((answer.assignment, answer.groups.len(), answer.groups[0].version), (1, 1, 1));
     verify(&service, Role::Campaign, Kind::Assignment, &documents[0]);
     verify(&service, Role::Campaign, Kind::Campaign, &documents[1]);
@@ -196,11 +197,11 @@ fn the_answer_to_a_hello_names_everything_and_brings_what_is_missing() {
     hello.groups = answer.groups;
     hello.nonce = Nonce([8; 8]);
     let (answer, _) = ask(&hello, 0);
-    assert_eq!(answer.nonce, Nonce([8; 8]));
+    assert_eq!(answer.echo, hello.nonce.echo(&m1));
     hello.assignment = 0;
     hello.nonce = Nonce([9; 8]);
     let (answer, documents) = ask(&hello, 1);
-    assert_eq!(answer.nonce, Nonce([9; 8]), "nothing else came in between");
+    assert_eq!(answer.echo, hello.nonce.echo(&m1), "nothing else came in between");
     verify(&service, Role::Campaign, Kind::Assignment, &documents[0]);
 }
 

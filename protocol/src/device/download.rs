@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-pub(super) use asking::{Ask, Notes};
+pub(super) use asking::Ask;
 
 use super::checkpoint::Checkpoint;
 use super::event::Reason;

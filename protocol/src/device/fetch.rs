@@ -10,7 +10,7 @@ use super::download::{Accepted, Ask, Download};
 use super::event::Reason;
 use super::hello::REFUSED_MS_MIN;
 use super::install::Installing;
-use super::io::{InstallOp, StoreFailure, StoreOp};
+use super::io::{StoreFailure, StoreOp};
 use super::link::{Arrival, ArrivalKind, Link, Silence};
 use super::meter::Terms;
 use super::run::Fetch;

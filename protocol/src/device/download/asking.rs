@@ -1,10 +1,9 @@
 //! What a download asks for next: an index page, or chunks, as many as the window has room for.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Download;
-use crate::chunk::{Layout, Page};
+use crate::chunk::Layout;
 use crate::device::meter::Sizing;
 use crate::ids::ChunkIndex;
 use crate::limits::REQUEST_CHUNKS_MAX;
@@ -74,7 +73,7 @@ impl Download {
             .map(PageNumber::Page)
     }
 
-    fn is_page_done(&self, page: u32) -> bool {
+    pub(super) fn is_page_done(&self, page: u32) -> bool {
         self.held.missing_in(self.layout.page_chunks(page)).next().is_none()
     }
 

@@ -4,6 +4,8 @@ use alloc::vec;
 
 use super::*;
 use crate::chunk::Index;
+use crate::device::meter::Sizing;
+use crate::limits::REQUEST_CHUNKS_MAX;
 use crate::message::Answer;
 
 /// More than two index pages.
