@@ -378,7 +378,7 @@ fn documents_that_are_no_news_count_as_not_asked_for_after_the_first_few_of_a_co
         let len = assignment.len() as u64;
         for number in 1..=UNSOLICITED_BYTES_MAX / len {
             let outputs = by_hand.message(Channel::Assignment, &assignment);
-            assert_eq!(events(&outputs), [refused.clone()], "{number}");
+            assert_eq!(events(&outputs), std::slice::from_ref(&refused), "{number}");
         }
         assert!(by_hand.message(Channel::Assignment, &assignment).contains(&Output::Disconnect));
         by_hand.feed(Input::Disconnected);
