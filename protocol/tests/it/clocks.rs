@@ -202,10 +202,10 @@ fn a_report_is_dated_by_the_service_and_until_that_answers_by_the_devices_own_cl
         by_hand
     };
     for (today, wall_clock_s, own_s) in [
-        (UnixTime::default(), 0, 0),
-        (issued.plus_secs(500), 0, 500),
-        (issued.plus_secs(500), 400, 500),
-        (issued.plus_secs(500), 600, 600),
+        (UnixTime::default(), None, 0),
+        (issued.plus_secs(500), None, 500),
+        (issued.plus_secs(500), Some(400), 500),
+        (issued.plus_secs(500), Some(600), 600),
     ] {
         let mut by_hand = begun(today);
         let order = aborted(&by_hand);
@@ -213,7 +213,9 @@ fn a_report_is_dated_by_the_service_and_until_that_answers_by_the_devices_own_cl
         assert_eq!(reported_s(&by_hand), 60, "the answer's");
         let mut by_hand = begun(today);
         by_hand.feed(Input::Disconnected);
-        by_hand.feed(Input::WallClock(issued.plus_secs(wall_clock_s)));
+        if let Some(seconds) = wall_clock_s {
+            by_hand.feed(Input::WallClock(issued.plus_secs(seconds)));
+        }
         by_hand.feed(Input::Connected);
         let order = aborted(&by_hand);
         by_hand.message(group(), &order);
