@@ -139,7 +139,7 @@ mod tests {
         let (mut seen, mut id) = (Vec::new(), 0);
         while !packets.is_empty() {
             let packet = packets.remove(0);
-            seen.extend(names(std::slice::from_ref(&packet)));
+            seen.extend(names(core::slice::from_ref(&packet)));
             id += 1;
             subscriptions.sent(id);
             if packet.iter().any(|filter| filter.topic == killer) {

@@ -123,7 +123,7 @@ fn the_chunk_size_follows_the_payload_unless_it_is_given() {
 #[test]
 fn chunks_above_4_kib_are_warned_of_on_standard_error_because_a_broker_may_carry_no_such_message() {
     let place = Place::new();
-    place.write("image", &noise(200_000, 1));
+    place.write("image", noise(200_000, 1));
     for (chunk_size, warned) in [("4KiB", false), ("8KiB", true), ("64KiB", true)] {
         let mut args = build_args("image", chunk_size);
         args.extend(["--codec", "raw", "--chunk-size", chunk_size]);
