@@ -292,7 +292,7 @@ impl StatusView {
 fn kept_of(home: &mut Home, payload: &TransferDescriptor) -> Option<(Chunks, (u64, u64))> {
     let kept = home.storage.checkpoint_of(&payload.index_digest)?;
     let (all, bytes) = (payload.layout.chunk_count(), payload.layout.chunk_size());
-    let held = u32::try_from(kept.claims(all).len()).unwrap_or(u32::MAX);
+    let held = kept.claims(all).len();
     Some((Chunks { held, all, bytes }, (kept.bytes_received, kept.bytes_twice)))
 }
 
