@@ -127,7 +127,7 @@ pub const WINDOW_BYTES_MAX: u64 = 64 * 1024;
 pub const UNSOLICITED_BYTES_MAX: u64 = 128 * 1024;
 /// Documents that are no news and come in one connection before the bytes of more of them count as not asked for: as
 /// many as a device has retained topics, and a few more.
-pub const REPLAYS_MAX: u32 = 16;
+pub const REPLAYS_MAX: u8 = 16;
 /// Longest wait that a refusal can ask for, in seconds.
 pub const RETRY_AFTER_MAX_S: u32 = 3600;
 /// Smallest flush group, in bytes.

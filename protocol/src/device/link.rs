@@ -39,7 +39,7 @@ pub(super) struct Link {
     /// Bytes that came without having been asked for.
     unsolicited: u32,
     /// Documents that came although they were here.
-    replays: u32,
+    replays: u8,
     /// Silences since something that was asked for arrived.
     silences: u8,
 }

@@ -24,12 +24,12 @@ pub(super) struct Offered {
     /// When to ask again; `None` for at once.
     ask_at: Option<Instant>,
     /// Times that it was asked for. Each doubles the wait before the next.
-    asked: u32,
+    asked: u8,
     /// The last question still waits for the manifest that was ordered, good or bad.
     is_awaited: bool,
     /// Times that the manifest came as an answer and was of no use, because of something that no signature covers.
     /// Each doubles the wait before the next question.
-    spoiled: u32,
+    spoiled: u8,
     /// The service refused the last question.
     is_refused: bool,
 }
@@ -46,7 +46,7 @@ pub(super) enum NotTaken {
 /// Longest wait after an envelope whose unsigned parts are bad or missing: 6 h.
 const SPOILED_CAP_MS: u64 = 6 * 3_600_000;
 /// Questions without any answer, after which other news is not held up any more.
-const UNANSWERED_MAX: u32 = 2;
+const UNANSWERED_MAX: u8 = 2;
 
 impl NotTaken {
     pub(super) const fn reason(self) -> Reason {
@@ -64,7 +64,7 @@ impl Offered {
             return;
         }
         let wait = (RETRY_MS << self.asked.min(8)).min(RETRY_CAP_MS);
-        self.asked += 1;
+        self.asked = self.asked.saturating_add(1);
         (self.is_awaited, self.is_refused) = (true, false);
         self.ask_at = Some(cx.after_about(wait));
         cx.request(DocumentRequest::Manifest(release.short()).encode());
@@ -104,7 +104,7 @@ impl Offered {
             _ if self.is_awaited => {
                 self.is_awaited = false;
                 let wait = (RETRY_MS << self.spoiled.min(11)).min(SPOILED_CAP_MS);
-                self.spoiled += 1;
+                self.spoiled = self.spoiled.saturating_add(1);
                 self.wait(cx, wait);
             }
             _ => {}
