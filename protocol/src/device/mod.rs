@@ -271,7 +271,8 @@ impl DeviceSession {
                 break;
             }
         }
-        let is_busy = self.work.is_busy(self.context.now);
+        // What is being saved may begin an order, and then there is something to fetch.
+        let is_busy = !self.context.saving.is_durable() || self.work.is_busy(self.context.now);
         self.link.subscribe(&mut self.context, self.documents.groups(), is_busy);
         self.show();
     }

@@ -104,6 +104,8 @@ pub struct Pair {
     /// Whether the device gets an answer to an operation that it never asked for, before each answer that it
     /// did ask for.
     pub stray_answers: bool,
+    /// Whether the medium never ends an installation.
+    pub hangs: bool,
     pub(super) options: PairOptions,
     pub(super) server: ServerSession,
     link: SeededLink,
@@ -172,6 +174,7 @@ impl Pair {
             wanted: None,
             wakes: 0,
             stray_answers: false,
+            hangs: false,
             server,
             link,
             jitter,

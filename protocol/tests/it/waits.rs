@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use whimbrel_protocol::device::{InstallFailure, StoreFailure};
+use whimbrel_protocol::device::{InstallFailure, Output, StoreFailure};
 use whimbrel_protocol::envelope::Envelope;
 use whimbrel_protocol::ids::GroupName;
 use whimbrel_protocol::message::{
@@ -285,6 +285,37 @@ fn a_campaign_that_does_not_rule_ends_no_wait() {
 }
 
 /// People at the device and at the service see what it waits for, also if it has never done anything before.
+/// Just before a restart, what the retained topics hold would travel in vain.
+#[test]
+fn a_device_that_installs_for_long_can_be_called_off_and_one_that_restarts_soon_does_not_ask_for_news() {
+    let mut pair = idle();
+    let ordered = pair.fixture.release(image(20_000, 1), 1, 12);
+    let campaign = document(&pair, Wait::Room, &ordered, options(1));
+    pair.service.releases.push(ordered.clone());
+    pair.service.live = Some(0);
+    pair.hangs = true;
+    pair.put_campaign(1, campaign);
+    // The news comes with the answer to a hello in a new connection.
+    pair.cut();
+    pair.wanted = Some(Vec::new());
+    assert_eq!(pair.run(MINUTE, |pair| pair.device.state() == State::Installing), Verdict::Done);
+    let began = pair.now;
+    let group = Channel::Group(pair.fixture.group.clone());
+    let news = |pair: &Pair| {
+        let asks = |output: &Output| matches!(output, Output::Subscribe(what) if what.contains(&group));
+        let mut wanted = pair.wanted.iter().flatten();
+        wanted.find(|(_, output)| asks(output)).map(|(at, _)| at.millis_since(began))
+    };
+    pair.run(9_900, |_| false);
+    assert_eq!(news(&pair), None);
+    pair.run(200, |_| false);
+    assert_eq!(news(&pair), Some(10_000));
+    let aborted = OrderOptions { state: CampaignState::Aborted, ..options(2) };
+    let aborted = pair.fixture.campaign(&ordered, aborted);
+    pair.inject(group.clone(), aborted);
+    assert_eq!(ended(&pair), [(Outcome::Cancelled, Some(FailureCode::Aborted))]);
+}
+
 #[test]
 fn a_device_that_waits_for_its_start_names_the_order_that_it_waits_for() {
     let mut pair = idle();
