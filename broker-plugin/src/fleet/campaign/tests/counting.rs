@@ -110,3 +110,31 @@ fn what_is_stored_of_a_campaign_says_when_it_was_made_and_for_how_long() {
     assert_eq!(document.validity.expires, TODAY.plus_secs(77));
     assert_eq!(campaign.signed(), &Bytes::from_static(b"newer"));
 }
+
+#[test]
+fn a_tally_counts_every_device_once() {
+    let mut campaign = campaign();
+    hear(&mut campaign, "m1", &report(0, 1, Outcome::Confirmed));
+    hear(&mut campaign, "m2", &report(0, 1, Outcome::Failed));
+    tell(&mut campaign, "m3", State::Downloading);
+    tell(&mut campaign, "m4", State::Testing);
+    hear(&mut campaign, "left", &report(0, 1, Outcome::Confirmed));
+    let members: Vec<DeviceId> = (1..=6).map(|number| device(&format!("m{number}"))).collect();
+    let tally = Tally::of(&campaign, members.iter());
+    assert_eq!((tally.total, tally.waiting), (7, 2));
+    let count = |state| tally.in_state(state);
+    assert_eq!((count(State::Confirmed), count(State::Failed)), (2, 1));
+    assert_eq!((count(State::Downloading), count(State::Testing)), (1, 1));
+    assert_eq!((tally.bytes_received, tally.bytes_twice), (3 * 5000 + 2 * 3000, 3 * 900));
+    assert_eq!(tally.failures.get("unhealthy"), Some(&1));
+    assert_eq!(u64::from(tally.percent()), (3 * 100 + 75 + 99) / 7);
+}
+
+#[test]
+fn bytes_that_no_device_can_have_received_do_not_overflow_the_sums() {
+    let mut campaign = campaign();
+    let huge = Report { bytes_received: u64::MAX, bytes_twice: u64::MAX, ..report(0, 1, Outcome::Confirmed) };
+    hear(&mut campaign, "m1", &huge);
+    hear(&mut campaign, "m2", &huge);
+    assert_eq!(Tally::of(&campaign, core::iter::empty()).bytes_received, 2 << 40);
+}
