@@ -1,13 +1,13 @@
 //! What becomes of the daemon if nobody takes its log, and of one that hangs.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
-use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use whimbrel_protocol::testing::Fixture;
 
+use crate::broker::eventually;
 use crate::rig::Device;
 
 /// A pipe that is full; as long as the reader is kept, a write waits for ever.
@@ -28,11 +28,6 @@ fn closed_pipe() -> PipeWriter {
 /// A disk without room.
 fn full_disk() -> File {
     File::options().write(true).open("/dev/full").unwrap()
-}
-
-/// A FIFO, and what opens its other end as soon as somebody reads it. Nothing is ever written.
-fn fifo(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
 /// The daemon answers with this as its standard error, and ends well when it is told to.
@@ -73,12 +68,15 @@ fn a_command_whose_errors_nobody_reads_fails_as_it_should() {
 #[test]
 fn an_agent_that_hangs_ends_ten_seconds_after_sigterm_with_a_status_of_its_own_and_says_so() {
     let mut device = Device::new(&Fixture::new(), 1);
-    fs::remove_file(device.path("agent.toml")).unwrap();
-    fifo(&device.path("agent.toml"));
-    device.start();
-    // Waits until the agent reads its configuration, which never comes.
-    let silent = File::options().write(true).open(device.path("agent.toml")).unwrap();
+    let agent = device.command(&["daemon"]);
+    let mut traced = Command::new("strace");
+    // The main thread gets no answer when it locks the data folder, for an hour, as on a disk that is gone. With `-D`
+    // the agent is our child, and strace stands beside it.
+    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3600000000"]);
+    traced.arg(agent.get_program()).args(agent.get_args());
+    traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(device.path("log")).unwrap());
+    device.adopt(traced.spawn().expect("strace is installed (scripts/test does it)"));
+    eventually("it wants to lock its data folder", || device.path("data/lock").exists().then_some(()));
     assert_eq!(device.terminate(), Some(75));
     assert!(device.log().contains("has not ended within 10 s of SIGTERM, ends now with status 75"));
-    drop(silent);
 }

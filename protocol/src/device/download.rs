@@ -45,7 +45,8 @@ pub(super) struct Download {
     reach: u32,
     /// Chunks below this one were asked for by an earlier run. Those that it did not leave may have come to it.
     asked_before: u32,
-    /// Chunks that came in this run and are missing all the same: they were wrong, or the medium did not keep them.
+    /// Chunks that came in this run, or may have come in part, and are missing all the same: they were wrong, the
+    /// medium did not keep them, or the connection broke while they were under way.
     came: SortedSet<u32>,
     /// Chunks that counted as lost last. What was sent of them may still come, besides what is sent again.
     lost: SortedSet<u32>,
@@ -142,7 +143,15 @@ impl Download {
         (longest, page_bytes)
     }
 
-    /// Forgets what was asked for: the link is gone, or nothing came. Returns how many chunks will be asked for again.
+    /// The connection broke. Of what was under way, parts may have come, and the link was paid for them.
+    pub(super) fn disconnected(&mut self) {
+        for chunk in self.outstanding.iter() {
+            self.came.insert(chunk);
+        }
+        self.forget_outstanding();
+    }
+
+    /// Forgets what was asked for: it was refused, or nothing came. Returns how many chunks will be asked for again.
     pub(super) fn forget_outstanding(&mut self) -> u32 {
         self.page_asked = None;
         if !self.outstanding.is_empty() {

@@ -256,7 +256,8 @@ impl Downloading {
 
     /// The link is gone: what was asked for does not come any more.
     pub(super) fn disconnected(&mut self, cx: &mut Context) {
-        self.forget_outstanding();
+        self.download.disconnected();
+        self.probe = None;
         (self.has_come, self.tries) = (false, 0);
         if self.checkpoint.is_none() && self.download.has_unflushed() {
             self.save_checkpoint(cx);

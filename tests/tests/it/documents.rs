@@ -87,6 +87,8 @@ impl Scene {
     }
 
     /// Waits until the device has refused a document for this reason, since it was started.
+    ///
+    /// Of refusals for one kind of reason its log has one line a minute.
     fn refuses(&mut self, reason: &str) {
         self.device.wait_for_line(&["message rejected channel=\"answers\"", reason]);
     }
@@ -146,11 +148,16 @@ fn an_older_document_of_any_scope_is_a_rollback_also_after_a_reboot() {
         scene.offer(document);
         remembers(&scene.device, &payload);
     }
-    for _ in 0..3 {
-        for (at, document) in old.iter().enumerate() {
-            scene.offer(document);
-            scene.refuses(&rollback(validities[at].version, newer(at).version));
+    // The log names the first one in each life of the agent.
+    for first in 0..3 {
+        let before = Agent::rejected(&scene.device.status(), "rollback");
+        for (at, count) in [0, 1, 2].map(|next| (first + next) % 3).into_iter().zip(1..) {
+            scene.offer(&old[at]);
+            scene
+                .device
+                .wait_for("it is refused", |status| Agent::rejected(status, "rollback") == before + count);
         }
+        scene.refuses(&rollback(validities[first].version, newer(first).version));
         scene.reboot();
     }
 }
@@ -170,19 +177,19 @@ fn another_document_of_the_same_version_is_equivocation_also_after_a_reboot() {
         scene.beacon.0.validity.version,
     ];
     let same = [scene.campaign.1.clone(), scene.assignment.1.clone(), scene.beacon.1.clone()];
-    for _ in 0..2 {
+    let others = [campaign, assignment, beacon];
+    // The log names the first one in each life of the agent.
+    for first in 0..3 {
         let before = scene.device.status();
         let taken = scene.device.log().matches("document taken").count();
         same.iter().for_each(|document| scene.offer(document));
-        for (document, count) in [&campaign, &assignment, &beacon].into_iter().zip(1..) {
-            scene.offer(document);
+        for (at, count) in [0, 1, 2].map(|next| (first + next) % 3).into_iter().zip(1..) {
+            scene.offer(&others[at]);
             scene.device.wait_for("it is refused", |status| {
                 Agent::rejected(status, "equivocation") == Agent::rejected(&before, "equivocation") + count
             });
         }
-        for version in versions {
-            scene.refuses(&format!("Equivocation {{ version: {version} }}"));
-        }
+        scene.refuses(&format!("Equivocation {{ version: {} }}", versions[first]));
         assert_eq!(scene.device.log().matches("document taken").count(), taken, "the same again is no news");
         assert_eq!(scene.device.status()["state"], "confirmed");
         scene.reboot();
