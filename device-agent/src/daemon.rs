@@ -38,7 +38,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<Ended, A
     let home = open(&config).await?;
     let key = load_or_make_key(&config.device.key)?;
     let hooks = Hooks::new(&config.hooks);
-    for name in hooks.misnamed()? {
+    // If the folder cannot be read, the watch says so, and no hook counts as run.
+    for name in hooks.misnamed().unwrap_or_default() {
         warn!(name, "a file in the hooks folder is not named like a hook");
     }
     let clock = Clock::start();

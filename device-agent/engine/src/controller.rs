@@ -310,6 +310,8 @@ impl Controller {
                 return self.ask(op, gate, Gated::Job(Job::Store(op, what)));
             }
             StoreOp::NoteAsked(_) => self.note = Some(op),
+            // What a hook has not allowed yet is called off with the download.
+            StoreOp::Close => self.gates.retain(|(_, gated)| !matches!(gated, Gated::Job(_))),
             _ => {}
         }
         self.work(Job::Store(op, what));

@@ -94,7 +94,9 @@ impl Found {
             }
             let hook = Hook { name: name.to_owned(), path: path.join(name) };
             match hook.check(&folder) {
-                Ok(()) => self.hooks.push(hook),
+                Ok(true) => self.hooks.push(hook),
+                // It went away since the folder was read.
+                Ok(false) => {}
                 Err(problem) => self.problems.push(problem),
             }
         }
@@ -103,13 +105,16 @@ impl Found {
 }
 
 impl Hook {
-    /// Says what keeps it from running.
-    fn check(&self, folder: &Folder) -> Result<(), String> {
-        let mode = folder.mode_of(self.name.as_ref()).map_err(|error| error.to_string())?;
+    /// Whether it is there. Says what keeps it from running.
+    fn check(&self, folder: &Folder) -> Result<bool, String> {
+        let mode = match folder.mode_of(self.name.as_ref()) {
+            Err(error) if error.is_missing() => return Ok(false),
+            mode => mode.map_err(|error| error.to_string())?,
+        };
         let is_executable = mode & 0o111 != 0
             && accessat(folder.descriptor(), &self.name, Access::EXEC_OK, AtFlags::empty()).is_ok();
         if is_executable {
-            return Ok(());
+            return Ok(true);
         }
         let path = self.path.display();
         Err(format!("{path} has mode {mode:04o} and cannot run: chmod 755 {path}, or give it no hook's name"))

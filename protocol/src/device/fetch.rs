@@ -66,6 +66,8 @@ pub(super) struct Checked {
 
 /// Written chunks stay without a checkpoint for at most this long, so that a power cut on a slow link costs little.
 const FLUSH_MS: u64 = 30_000;
+/// After more wrong messages than this the device waits for half a minute and longer, and says so.
+const WRONGS_TOLD: u32 = 5;
 /// A wait gets up to a quarter longer, in so many steps.
 const JITTER_PARTS: u64 = 256;
 
@@ -103,12 +105,13 @@ impl Downloading {
 
     /// What the pause is for, while there is one.
     pub(super) fn paused_for(&self) -> Option<DeferReason> {
-        self.paused.map(|(_, reason)| reason)
+        let stands_still = self.wrongs > WRONGS_TOLD && self.held_until.is_some();
+        self.paused.map(|(_, reason)| reason).or(stands_still.then_some(DeferReason::Retry))
     }
 
     /// Until when nothing is asked for.
     pub(super) fn paused_until(&self) -> Option<Instant> {
-        self.paused.map(|(until, _)| until)
+        self.paused.map(|(until, _)| until).or(self.held_until)
     }
 
     /// What the pause was for does not rule any more. The next refusal waits for longer all the same.

@@ -24,7 +24,7 @@ use crate::topic::Channel;
 pub(super) struct Link {
     /// Since when there is a connection.
     up: Option<Instant>,
-    /// The last sign of life.
+    /// When something came that had been asked for, or bytes of a message that is not complete yet.
     heard: Instant,
     hellos: Hellos,
     meter: Meter,
@@ -107,6 +107,11 @@ impl Link {
 
     pub(super) const fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Whether everything has arrived that the last answer of this connection named.
+    pub(super) const fn is_in_step(&self) -> bool {
+        self.hellos.is_in_step()
     }
 
     /// Bytes of the largest message of chunks to ask for.
@@ -231,6 +236,8 @@ impl Link {
     /// Something that was asked for arrived.
     pub(super) fn arrived(&mut self, cx: &mut Context, arrival: Arrival) {
         let now = cx.now;
+        // Nothing else ends a silence: anybody on the way can send what was not asked for.
+        self.heard(now);
         let bytes = u32::try_from(arrival.bytes).unwrap_or(u32::MAX);
         if self.carry.get_or_insert_default().arrived(now, bytes) {
             self.tell_limit(cx);

@@ -14,7 +14,6 @@ const ENVELOPE_TAG: [u8; 2] = [0xd8, 0x6b];
 
 impl DeviceSession {
     pub(super) fn message(&mut self, channel: Channel, payload: &[u8]) {
-        self.link.heard(self.context.now);
         if payload.is_empty() {
             return self.context.reject(channel, Reason::Empty);
         }
@@ -40,7 +39,6 @@ impl DeviceSession {
 
     /// A message of `bytes` arrived on a topic that is none of the device's. The host tells people.
     pub(super) fn foreign(&mut self, bytes: usize) {
-        self.link.heard(self.context.now);
         self.link.unasked(&mut self.context, bytes);
     }
 

@@ -7,6 +7,7 @@ use super::config::Trial;
 use super::context::Context;
 use super::documents::Documents;
 use super::ending::Ended;
+use super::link::Link;
 use super::record::{Deployment, Record, Stage};
 use super::release::Offered;
 use super::work::{Deferred, Phase, Work};
@@ -129,7 +130,7 @@ impl Work {
     }
 
     /// Begins the ruling order, if it may begin. `true` if another round may bring more.
-    pub(super) fn begin(&mut self, cx: &mut Context, ruling: Option<Ruling<'_>>) -> bool {
+    pub(super) fn begin(&mut self, cx: &mut Context, ruling: Option<Ruling<'_>>, link: &Link) -> bool {
         let stage = cx.deployment().map(|deployment| deployment.stage);
         match (stage, self.slots.boot.trial) {
             // An image runs that nobody has confirmed and that no deployment is testing: a person's, or one
@@ -154,6 +155,10 @@ impl Work {
         let Some(Ruling { order, validity, .. }) = ruling else {
             return false;
         };
+        // A newer document that the answer named may be on its way, and say otherwise.
+        if !link.is_in_step() {
+            return false;
+        }
         if cx.record().outcome_of(order.campaign, order.attempt).is_some() {
             return false;
         }

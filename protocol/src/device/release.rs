@@ -13,7 +13,7 @@ use crate::cose::Accept;
 use crate::envelope::{Envelope, Verified, VerifyError};
 use crate::ids::Digest;
 use crate::manifest::{Interpreter, ManifestError, Procedure};
-use crate::message::{DocumentRequest, FailureCode, Order};
+use crate::message::{DeferReason, DocumentRequest, FailureCode, Order};
 use crate::time::Instant;
 use crate::topic::Channel;
 use crate::trust::Root;
@@ -75,7 +75,7 @@ impl Offered {
     pub(super) const fn disconnected(&mut self) {
         (self.is_awaited, self.is_refused) = (false, false);
         if !self.is_spoiled() {
-            self.ask_at = None;
+            (self.ask_at, self.asked) = (None, 0);
         }
     }
 
@@ -120,6 +120,17 @@ impl Offered {
     /// Whether the next question is far away, so that nothing is held up for it.
     pub(super) const fn stands_still(&self) -> bool {
         self.is_spoiled() || self.is_refused || self.asked > UNANSWERED_MAX
+    }
+
+    /// Why it stands still.
+    pub(super) const fn waits_for(&self) -> DeferReason {
+        if self.is_spoiled() {
+            DeferReason::BadEnvelope
+        } else if self.is_refused {
+            DeferReason::Busy
+        } else {
+            DeferReason::Retry
+        }
     }
 
     pub(super) const fn ask_at(&self) -> Option<Instant> {

@@ -357,7 +357,7 @@ impl Work {
             return true;
         }
         match &mut self.phase {
-            Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class)),
+            Phase::Idle => return self.begin(cx, documents.ruling(cx.config.class), link),
             Phase::Deferred(deferred) if deferred.until <= cx.now => {
                 self.phase = Phase::Idle;
                 return true;

@@ -9,7 +9,8 @@ use whimbrel_protocol::device::{Event, Input, Reason, Record};
 use whimbrel_protocol::ids::{DeviceId, Digest, Nonce, ShortDigest};
 use whimbrel_protocol::limits::REPORTS_MAX;
 use whimbrel_protocol::message::{
-    DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report, Request, State,
+    DeferReason, DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report,
+    Request, State,
 };
 use whimbrel_protocol::testing::{Direction, OrderOptions, Pair, PairOptions};
 use whimbrel_protocol::topic::Channel;
@@ -254,7 +255,12 @@ fn a_manifest_that_does_not_come_is_asked_for_more_and_more_rarely() {
             heard.borrow().iter().filter(manifest).map(|(at, _)| *at).collect::<Vec<_>>()
         };
         pair.run(10 * 60 * MINUTE, |_| asked(&heard).len() == 12);
-        assert_eq!(pair.device.state(), State::Offered);
+        let status = pair.device.status().unwrap();
+        assert_eq!(
+            (status.state, status.deferred),
+            (State::Deferred, Some(DeferReason::Retry)),
+            "it says so"
+        );
         gaps(asked(&heard))
     });
     for number in 0..11 {

@@ -11,9 +11,7 @@ impl Phase {
         Some(match self {
             Self::Idle => return None,
             Self::Deferred(deferred) => (State::Deferred, Some(deferred.reason)),
-            Self::Offered(offered) if offered.is_spoiled() => {
-                (State::Deferred, Some(DeferReason::BadEnvelope))
-            }
+            Self::Offered(offered) if offered.stands_still() => (State::Deferred, Some(offered.waits_for())),
             Self::Offered(_) | Self::Matching(_) | Self::Preparing(_) => (State::Offered, None),
             Self::Downloading(work) => match work.paused_for() {
                 Some(reason) => (State::Deferred, Some(reason)),
@@ -43,7 +41,7 @@ impl Work {
     pub(in crate::device) fn deferred_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Deferred(deferred) => Some(deferred.until),
-            Phase::Offered(offered) if offered.is_spoiled() => offered.ask_at(),
+            Phase::Offered(offered) if offered.stands_still() => offered.ask_at(),
             Phase::Downloading(work) => work.paused_until(),
             _ => None,
         }
