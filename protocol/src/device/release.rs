@@ -30,8 +30,8 @@ pub(super) struct Offered {
     /// Times that the manifest came as an answer and was of no use, because of something that no signature covers.
     /// Each doubles the wait before the next question.
     spoiled: u8,
-    /// The service refused the last question.
-    is_refused: bool,
+    /// The service refused the last question; what that means for people.
+    refused: Option<DeferReason>,
 }
 
 /// Why an envelope is not taken.
@@ -65,7 +65,7 @@ impl Offered {
         }
         let wait = (RETRY_MS << self.asked.min(8)).min(RETRY_CAP_MS);
         self.asked = self.asked.saturating_add(1);
-        (self.is_awaited, self.is_refused) = (true, false);
+        (self.is_awaited, self.refused) = (true, None);
         self.ask_at = Some(cx.after_about(wait));
         cx.request(DocumentRequest::Manifest(release.short()).encode());
     }
@@ -73,16 +73,16 @@ impl Offered {
     /// The link is gone: asks at once when there is another, unless what came was bad. Otherwise whoever spoils
     /// envelopes and cuts links would have the device ask for one in every connection.
     pub(super) const fn disconnected(&mut self) {
-        (self.is_awaited, self.is_refused) = (false, false);
+        (self.is_awaited, self.refused) = (false, None);
         if !self.is_spoiled() {
             (self.ask_at, self.asked) = (None, 0);
         }
     }
 
     /// The service refused. Returns how many milliseconds to wait, before jitter.
-    pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>) -> u64 {
+    pub(super) fn refused(&mut self, cx: &mut Context, wait_ms: Option<u64>, reason: DeferReason) -> u64 {
         let wait = wait_ms.unwrap_or(RETRY_MS << self.asked.min(8)).clamp(REFUSED_MS_MIN, RETRY_CAP_MS);
-        self.is_refused = true;
+        self.refused = Some(reason);
         // Never sooner than without the refusal, however many come.
         self.wait(cx, wait);
         wait
@@ -119,17 +119,15 @@ impl Offered {
 
     /// Whether the next question is far away, so that nothing is held up for it.
     pub(super) const fn stands_still(&self) -> bool {
-        self.is_spoiled() || self.is_refused || self.asked > UNANSWERED_MAX
+        self.is_spoiled() || self.refused.is_some() || self.asked > UNANSWERED_MAX
     }
 
     /// Why it stands still.
     pub(super) const fn waits_for(&self) -> DeferReason {
-        if self.is_spoiled() {
-            DeferReason::BadEnvelope
-        } else if self.is_refused {
-            DeferReason::Busy
-        } else {
-            DeferReason::Retry
+        match self.refused {
+            _ if self.is_spoiled() => DeferReason::BadEnvelope,
+            Some(reason) => reason,
+            None => DeferReason::Retry,
         }
     }
 

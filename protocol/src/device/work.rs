@@ -273,10 +273,12 @@ impl Work {
         wait_ms: Option<u64>,
     ) -> Option<Refused> {
         let missing = matches!(refusal.code, RefusalCode::NotYours | RefusalCode::NotFound);
+        let reason = if missing { DeferReason::Retry } else { DeferReason::Busy };
         let (pauses_download, wait) = match &mut self.phase {
-            Phase::Offered(offered) if refusal.payload.is_none() => (false, offered.refused(cx, wait_ms)),
+            Phase::Offered(offered) if refusal.payload.is_none() => {
+                (false, offered.refused(cx, wait_ms, reason))
+            }
             Phase::Downloading(work) if work.concerns(refusal, missing) => {
-                let reason = if missing { DeferReason::Retry } else { DeferReason::Busy };
                 (true, work.refused(cx, wait_ms, reason))
             }
             _ => return None,
