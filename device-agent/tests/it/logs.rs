@@ -1,13 +1,12 @@
-//! What becomes of the daemon if nobody takes its log, and of one that hangs.
+//! What becomes of the daemon if nobody takes its log. What becomes of one that hangs is tested with the service.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use whimbrel_protocol::testing::Fixture;
 
-use crate::broker::eventually;
 use crate::rig::Device;
 
 /// A pipe that is full; as long as the reader is kept, a write waits for ever.
@@ -63,20 +62,4 @@ fn a_command_whose_errors_nobody_reads_fails_as_it_should() {
     let device = Device::new(&Fixture::new(), 1);
     let mut command = device.command(&["check"]);
     assert_eq!(command.stderr(closed_pipe()).status().unwrap().code(), Some(1));
-}
-
-#[test]
-fn an_agent_that_hangs_ends_ten_seconds_after_sigterm_with_a_status_of_its_own_and_says_so() {
-    let mut device = Device::new(&Fixture::new(), 1);
-    let agent = device.command(&["daemon"]);
-    let mut traced = Command::new("strace");
-    // The main thread gets no answer when it locks the data folder, for an hour, as on a disk that is gone. With `-D`
-    // the agent is our child, and strace stands beside it.
-    traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "inject=flock:delay_enter=3600000000"]);
-    traced.arg(agent.get_program()).args(agent.get_args());
-    traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(device.path("log")).unwrap());
-    device.adopt(traced.spawn().expect("strace is installed (scripts/test does it)"));
-    eventually("it wants to lock its data folder", || device.path("data/lock").exists().then_some(()));
-    assert_eq!(device.terminate(), Some(75));
-    assert!(device.log().contains("has not ended within 10 s of SIGTERM, ends now with status 75"));
 }
