@@ -202,7 +202,7 @@ impl Hellos {
         }
     }
 
-    /// A verified answer to a hello came. Returns the milliseconds that it took.
+    /// A verified answer to a hello came. Returns when that hello was said.
     ///
     /// # Errors
     /// [`Reason::WrongNonce`] if no hello waits for it.
@@ -211,7 +211,7 @@ impl Hellos {
         cx: &mut Context,
         answer: HelloAnswer,
         root: u64,
-    ) -> Result<u64, Reason> {
+    ) -> Result<Instant, Reason> {
         let asked = match self.asked.take() {
             Some(asked) if asked.echo == answer.echo => asked,
             other => {
@@ -228,7 +228,7 @@ impl Hellos {
         (self.unheard, self.unheard_since_s) = (0, None);
         self.current = Some(Current { assignment: answer.assignment, groups: answer.groups });
         self.again_at = Some(cx.now.plus_millis(DOCUMENTS_MS));
-        Ok(cx.now.millis_since(asked.at))
+        Ok(asked.at)
     }
 
     /// Compares what is held with what the answer said is current. `true` if nothing is missing.
