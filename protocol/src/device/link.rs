@@ -175,6 +175,13 @@ impl Link {
         self.hellos.again_within(cx, ms);
     }
 
+    /// Topics that bring news are missing in this connection: hellos ask for it.
+    pub(super) fn not_subscribed(&mut self, cx: &mut Context) {
+        if self.is_up() {
+            self.hellos.ask_for_news(cx);
+        }
+    }
+
     /// Says hello again soon to ask whether a report has arrived.
     pub(super) fn ask_for_report(&mut self, cx: &mut Context) {
         self.hellos.ask_for_report(cx);
