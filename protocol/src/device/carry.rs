@@ -13,6 +13,9 @@ pub struct MessageLimit {
     pub bytes: NonZeroU32,
     /// For how long it has been so, in seconds. After a day twice as much is tried.
     pub age_s: u32,
+    /// Whether a larger message was lost. If not, this is the size that is tried now, and nothing is known of larger
+    /// ones.
+    pub lost: bool,
 }
 
 /// What is known of the messages that arrive.
@@ -31,6 +34,8 @@ struct Limit {
     bytes: NonZeroU32,
     /// When twice as much is tried.
     double_at: Instant,
+    /// A larger message was lost.
+    lost: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,17 +82,17 @@ const DAY_S: u32 = 24 * 3600;
 
 impl Limit {
     /// Believed from now on.
-    fn new(bytes: u32, now: Instant) -> Option<Self> {
+    fn new(bytes: u32, now: Instant, lost: bool) -> Option<Self> {
         let double_at = now.plus_millis(u64::from(DAY_S) * 1000);
-        NonZeroU32::new(bytes).map(|bytes| Self { bytes, double_at })
+        NonZeroU32::new(bytes).map(|bytes| Self { bytes, double_at, lost })
     }
 }
 
 impl Carry {
     pub(super) fn new(known: Option<MessageLimit>, now: Instant) -> Self {
-        let limit = |MessageLimit { bytes, age_s }| {
+        let limit = |MessageLimit { bytes, age_s, lost }| {
             let left_s = u64::from(DAY_S.saturating_sub(age_s));
-            Limit { bytes, double_at: now.plus_millis(left_s * 1000) }
+            Limit { bytes, double_at: now.plus_millis(left_s * 1000), lost }
         };
         Self { limit: known.map(limit), ..Self::default() }
     }
@@ -98,10 +103,10 @@ impl Carry {
     }
 
     pub(super) fn limit(&self, now: Instant) -> Option<MessageLimit> {
-        self.limit.map(|Limit { bytes, double_at }| {
+        self.limit.map(|Limit { bytes, double_at, lost }| {
             let left_s = double_at.millis_since(now).div_ceil(1000);
             let age_s = DAY_S.saturating_sub(u32::try_from(left_s).unwrap_or(DAY_S));
-            MessageLimit { bytes, age_s }
+            MessageLimit { bytes, age_s, lost }
         })
     }
 
@@ -118,7 +123,7 @@ impl Carry {
     /// A day is over: tries messages twice as large, and none is too large from `most` bytes on.
     pub(super) fn double(&mut self, now: Instant, most: u32) {
         let twice = self.bytes_max().saturating_mul(2);
-        self.limit = if twice < most { Limit::new(twice, now) } else { None };
+        self.limit = if twice < most { Limit::new(twice, now, false) } else { None };
     }
 
     /// A message of the download arrived. `true` if it is larger than what was thought to pass.
@@ -130,7 +135,7 @@ impl Carry {
         let more = bytes > self.bytes_max();
         if more {
             // The smallest message there is was thought not to pass, and does: nothing is known of larger ones.
-            self.limit = if in_parts { Limit::new(bytes, now) } else { None };
+            self.limit = if in_parts { Limit::new(bytes, now, false) } else { None };
         }
         more
     }
@@ -156,7 +161,7 @@ impl Carry {
         }
         self.doubt = None;
         let most = half.unwrap_or(bytes.saturating_sub(1)).min(self.bytes_max());
-        self.limit = Limit::new(most, now);
+        self.limit = Limit::new(most, now, true);
         if half.is_some() { Finding::Smaller } else { Finding::Stuck }
     }
 }
@@ -174,7 +179,7 @@ mod tests {
     }
 
     fn limit(bytes: u32, age_s: u32) -> MessageLimit {
-        MessageLimit { bytes: NonZeroU32::new(bytes).unwrap(), age_s }
+        MessageLimit { bytes: NonZeroU32::new(bytes).unwrap(), age_s, lost: true }
     }
 
     fn at(ms: u64) -> Instant {
@@ -234,7 +239,7 @@ mod tests {
         let mut carry = Carry::new(Some(limit(4102, DAY_S - 10)), at(500));
         assert_eq!(carry.double_at(), Some(at(10_500)));
         carry.double(at(10_500), 16_390);
-        assert_eq!(carry.limit(at(10_500)), Some(limit(8204, 0)));
+        assert_eq!(carry.limit(at(10_500)), Some(MessageLimit { lost: false, ..limit(8204, 0) }));
         assert_eq!(carry.limit(at(3_610_500)).map(|limit| limit.age_s), Some(3600));
         carry.double(at(86_410_500), 16_390);
         assert_eq!((carry.limit(at(86_410_500)), carry.double_at()), (None, None));
@@ -245,7 +250,7 @@ mod tests {
         let mut carry = Carry::new(Some(limit(4102, 0)), at(0));
         assert!(!carry.arrived(at(1), passed(4102)));
         assert!(carry.arrived(at(2), passed(8198)));
-        assert_eq!(carry.bytes_max(), 8198);
+        assert_eq!(carry.limit(at(2)), Some(MessageLimit { lost: false, ..limit(8198, 0) }));
     }
 
     #[test]
