@@ -15,7 +15,8 @@ pub struct LinkView {
     pub last_error: Option<String>,
     /// For how many seconds nobody has answered, once two hellos in a row were in vain.
     pub no_answer_s: Option<u64>,
-    /// Larger messages of chunks do not arrive, in bytes; none if nothing shows such a limit.
+    /// Larger messages of chunks do not arrive, in bytes; none if nothing shows such a limit, and while larger ones
+    /// are tried.
     pub messages_above: Option<u32>,
     /// Topics that this connection goes without: the broker refuses them, or closes the connection at them.
     pub left_out: Vec<String>,

@@ -42,6 +42,9 @@ pub enum Input<'a> {
         /// Bytes of its payload.
         bytes: usize,
     },
+    /// Topics that bring news are not subscribed to in this connection: the broker refused them, or the host left them
+    /// out. The device asks for news instead, more and more rarely.
+    NotSubscribed,
     /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
     /// What a health check or a hook said last, before its verdict comes: for the report.
@@ -207,6 +210,7 @@ impl Controller {
             Input::Message { channel, payload } => SessionInput::Message { channel, payload },
             Input::Activity => SessionInput::Activity,
             Input::Foreign { bytes } => SessionInput::Foreign { bytes },
+            Input::NotSubscribed => SessionInput::NotSubscribed,
             Input::WallClock(time) => SessionInput::WallClock(time),
             Input::Said(text) => SessionInput::Said(text),
             Input::Check => SessionInput::Check,

@@ -144,7 +144,7 @@ impl Agent<'_> {
             for_s: now.millis_since(self.link_since) / 1000,
             last_error: self.link_error.clone(),
             no_answer_s: session.unanswered_ms(now).map(|ms| ms / 1000),
-            messages_above: session.message_limit().map(|limit| limit.bytes.get()),
+            messages_above: session.message_limit().filter(|limit| limit.lost).map(|limit| limit.bytes.get()),
             left_out: self.left_out.clone(),
         });
         view.reports_waiting = session.record().reports.len();

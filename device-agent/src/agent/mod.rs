@@ -86,6 +86,8 @@ pub(crate) struct Agent<'s> {
     awaits_acceptance: bool,
     /// Topics of this connection that are not subscribed to: the broker refuses them, or closes the connection.
     left_out: Vec<String>,
+    /// Topics were left out, and the device has not been told yet.
+    has_left_out: bool,
     /// Operations that wait for hooks.
     gates: BTreeMap<Question, (OpId, Gate)>,
     /// Gates at which no hook could be asked: they are answered in the next round.
@@ -161,6 +163,7 @@ impl<'s> Agent<'s> {
             link_error: None,
             awaits_acceptance: false,
             left_out: Vec::new(),
+            has_left_out: false,
             gates: BTreeMap::new(),
             unasked: VecDeque::new(),
             reboot: None,
@@ -309,6 +312,7 @@ impl<'s> Agent<'s> {
                     );
                 }
                 self.left_out.extend(topics);
+                self.feed(Input::NotSubscribed);
             }
             LinkEvent::Down(error) => self.link_down(&error),
         }

@@ -47,6 +47,10 @@ impl Agent<'_> {
         }
         self.hand_over();
         self.remember_progress();
+        // Only now, because the device takes the next input when everything that it wanted is taken.
+        if core::mem::take(&mut self.has_left_out) {
+            self.feed(Input::NotSubscribed);
+        }
     }
 
     fn subscribe(&mut self, channels: &[Channel]) -> bool {
@@ -65,6 +69,7 @@ impl Agent<'_> {
                 "not subscribed to: the broker closed the connection at each; news comes with the answers to hellos"
             );
             self.left_out.extend(left_out.iter().cloned());
+            self.has_left_out = true;
         }
         self.is_stuck(sent)
     }

@@ -18,14 +18,25 @@ use whimbrel_protocol::time::UnixTime;
 #[derive(Debug)]
 pub struct BrokerLimits {
     path: PathBuf,
-    /// The address, the limit and since when it holds, the latest last.
-    known: Vec<(String, NonZeroU32, UnixTime)>,
+    /// By address, the latest last.
+    known: Vec<(String, Known)>,
+}
+
+/// What is known of one broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    bytes: NonZeroU32,
+    since: UnixTime,
+    lost: bool,
 }
 
 /// The file's name in the data folder.
 pub const FILE: &str = "broker-limits";
 /// Most brokers that are remembered; the one that was found out about first makes room.
 const BROKERS_MAX: usize = 8;
+/// What a line ends with: a larger message was lost, or this size is tried.
+const LOST: &str = "lost";
+const TRIED: &str = "tried";
 /// Most bytes that are read of the file.
 const FILE_BYTES_MAX: u64 = 4096;
 
@@ -44,9 +55,9 @@ impl BrokerLimits {
     /// What is known of the broker at `address`.
     #[must_use]
     pub fn get(&self, address: &str, today: UnixTime) -> Option<MessageLimit> {
-        let (_, bytes, since) = self.known.iter().find(|(known, ..)| known == address)?;
+        let (_, Known { bytes, since, lost }) = self.known.iter().find(|(known, _)| known == address)?;
         let age_s = today.as_secs().saturating_sub(since.as_secs());
-        Some(MessageLimit { bytes: *bytes, age_s: u32::try_from(age_s).unwrap_or(u32::MAX) })
+        Some(MessageLimit { bytes: *bytes, age_s: u32::try_from(age_s).unwrap_or(u32::MAX), lost: *lost })
     }
 
     /// Remembers `limit` of the broker at `address`, or that it has none.
@@ -54,13 +65,13 @@ impl BrokerLimits {
     /// # Errors
     /// If the file can't be written.
     pub fn set(&mut self, address: &str, limit: Option<MessageLimit>, today: UnixTime) -> io::Result<()> {
-        self.known.retain(|(known, ..)| known != address);
-        if let Some(MessageLimit { bytes, age_s }) = limit {
+        self.known.retain(|(known, _)| known != address);
+        if let Some(MessageLimit { bytes, age_s, lost }) = limit {
             if self.known.len() >= BROKERS_MAX {
                 self.known.remove(0);
             }
             let since = UnixTime::from_secs(today.as_secs().saturating_sub(age_s.into()));
-            self.known.push((address.to_owned(), bytes, since));
+            self.known.push((address.to_owned(), Known { bytes, since, lost }));
         }
         self.save()
     }
@@ -68,8 +79,9 @@ impl BrokerLimits {
     /// Writes the file whole or not at all.
     fn save(&self) -> io::Result<()> {
         let mut text = String::new();
-        for (address, bytes, since) in &self.known {
-            writeln!(text, "{address} {bytes} {}", since.as_secs()).map_err(io::Error::other)?;
+        for (address, Known { bytes, since, lost }) in &self.known {
+            let why = if *lost { LOST } else { TRIED };
+            writeln!(text, "{address} {bytes} {} {why}", since.as_secs()).map_err(io::Error::other)?;
         }
         let new = self.path.with_extension("new");
         match fs::remove_file(&new) {
@@ -82,13 +94,18 @@ impl BrokerLimits {
     }
 }
 
-/// Reads a line of address, bytes and seconds.
-fn read_line(line: &str) -> Option<(String, NonZeroU32, UnixTime)> {
+/// Reads a line of address, bytes, seconds, and whether a larger message was lost.
+fn read_line(line: &str) -> Option<(String, Known)> {
     let mut words = line.split(' ');
     let address = words.next()?.to_owned();
     let bytes = words.next()?.parse().ok()?;
     let since = UnixTime::from_secs(words.next()?.parse().ok()?);
-    words.next().is_none().then_some((address, bytes, since))
+    let lost = match words.next()? {
+        LOST => true,
+        TRIED => false,
+        _ => return None,
+    };
+    words.next().is_none().then_some((address, Known { bytes, since, lost }))
 }
 
 #[cfg(test)]
@@ -96,7 +113,7 @@ mod tests {
     use super::*;
 
     fn limit(bytes: u32, age_s: u32) -> Option<MessageLimit> {
-        NonZeroU32::new(bytes).map(|bytes| MessageLimit { bytes, age_s })
+        NonZeroU32::new(bytes).map(|bytes| MessageLimit { bytes, age_s, lost: true })
     }
 
     #[test]
@@ -107,23 +124,33 @@ mod tests {
         assert_eq!(limits.get("a:1883", at(1000)), None);
         limits.set("a:1883", limit(4102, 100), at(1000)).unwrap();
         limits.set("[::1]:1884", limit(8198, 0), at(1000)).unwrap();
+        let tried = limit(8204, 0).map(|limit| MessageLimit { lost: false, ..limit });
+        limits.set("b:1883", tried, at(1000)).unwrap();
         let mut limits = BrokerLimits::load(folder.path());
         assert_eq!(limits.get("a:1883", at(1500)), limit(4102, 600));
         assert_eq!(limits.get("[::1]:1884", at(900)), limit(8198, 0), "a clock that was set back");
         assert_eq!(limits.get("a:1884", at(1500)), None);
+        assert_eq!(limits.get("b:1883", at(1000)), tried);
         limits.set("a:1883", None, at(2000)).unwrap();
         let limits = BrokerLimits::load(folder.path());
-        assert_eq!((limits.get("a:1883", at(2000)), limits.known.len()), (None, 1));
+        assert_eq!((limits.get("a:1883", at(2000)), limits.known.len()), (None, 2));
     }
 
     #[test]
     fn a_damaged_file_is_a_file_without_what_is_damaged_and_few_brokers_are_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "a:1 4102 7\nb:2\nc:3 x 7\nd:4 0 7\ne:5 1 7 9\n\u{0}\n").unwrap();
+        fs::write(
+            folder.path().join(FILE),
+            "a:1 4102 7 lost\nb:2\nc:3 x 7 lost\nd:4 0 7 lost\ne:5 1 7\nf:6 1 7 x\ng:7 1 7 lost 9\n\u{0}\n",
+        )
+        .unwrap();
         let mut limits = BrokerLimits::load(folder.path());
         assert_eq!(
             limits.known,
-            [("a:1".to_owned(), NonZeroU32::new(4102).unwrap(), UnixTime::from_secs(7))]
+            [(
+                "a:1".to_owned(),
+                Known { bytes: NonZeroU32::new(4102).unwrap(), since: UnixTime::from_secs(7), lost: true }
+            )]
         );
         for port in 0..20 {
             limits.set(&format!("x:{port}"), limit(4102, 0), UnixTime::from_secs(9)).unwrap();

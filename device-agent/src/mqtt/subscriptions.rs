@@ -90,8 +90,9 @@ impl Subscriptions {
     }
 
     /// The broker closed the connection. Gives the topics at which it did, if it did so before it acknowledged them.
+    /// A packet that it never saw is not to blame.
     pub(super) fn closed(&mut self, now: Instant) -> Option<Vec<String>> {
-        let (_, packet) = self.under_way.pop_front()?;
+        let (_, packet) = self.under_way.pop_front().filter(|(id, _)| id.is_some())?;
         let is_alone = packet.len() == 1;
         for filter in packet.iter().filter(|filter| !filter.needed) {
             let kills = self.suspects.kills.entry(filter.topic.clone()).or_default();
@@ -193,6 +194,23 @@ mod tests {
         assert_eq!(connect(&mut suspects, &["g1"], ""), (vec!["g1".to_owned()], vec![]));
         assert_eq!(connect(&mut suspects, &["g1"], "g1"), (vec!["g1".to_owned()], vec![]));
         assert_eq!(connect(&mut suspects, &["g1"], "").0, ["g1"]);
+    }
+
+    #[test]
+    fn a_topic_whose_packet_was_never_sent_is_not_to_blame() {
+        let mut suspects = Suspects::default();
+        for _ in 0..3 {
+            let mut subscriptions = Subscriptions::of(suspects);
+            assert_eq!(subscriptions.add(filters(&["g1"]), NOW).1, Vec::<String>::new());
+            assert_eq!(subscriptions.closed(NOW), None);
+            suspects = subscriptions.suspects();
+        }
+        // Of two packets, the one that was sent is to blame.
+        let mut subscriptions = Subscriptions::of(suspects);
+        let topics: Vec<String> = (0..9).map(|number| format!("g{number}")).collect();
+        subscriptions.add(filters(&topics.iter().map(String::as_str).collect::<Vec<_>>()), NOW);
+        subscriptions.sent(1);
+        assert_eq!(subscriptions.closed(NOW), Some(topics.into_iter().take(FILTERS_MAX).collect()));
     }
 
     #[test]

@@ -62,6 +62,16 @@ pub(super) struct Download {
     pub(super) bytes_twice: u64,
 }
 
+/// The longest of the messages that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Longest {
+    /// Its chunks, and their bytes.
+    pub(super) chunks: u32,
+    pub(super) chunk_bytes: u64,
+    /// Bytes of the index page that is under way, 0 if there is none.
+    pub(super) page_bytes: u64,
+}
+
 /// Verified chunks to write, next to each other.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
@@ -123,13 +133,14 @@ impl Download {
         chunks.saturating_mul(self.layout.chunk_size()) + pages
     }
 
-    /// Chunks of the longest message that is under way, if messages have up to `per_message` of them; with the bytes
-    /// of the index page that is under way, 0 if there is none.
-    pub(super) fn longest_outstanding(&self, per_message: u32) -> (u32, u64) {
-        let (mut longest, mut run, mut next) = (0, 0, None);
+    /// The longest message that is under way, if messages have up to `per_message` chunks.
+    pub(super) fn longest_outstanding(&self, per_message: u32) -> Longest {
+        let (mut longest, mut run, mut next) = ((0, 0), (0, 0), None);
         for chunk in self.outstanding.iter() {
             // Messages end at holes and at multiples of their size.
-            run = if next == Some(chunk) && chunk % per_message.max(1) != 0 { run + 1 } else { 1 };
+            let (chunks, bytes) =
+                if next == Some(chunk) && chunk % per_message.max(1) != 0 { run } else { (0, 0) };
+            run = (chunks + 1, bytes + self.layout.chunk_len(ChunkIndex(chunk)));
             next = Some(chunk + 1);
             longest = longest.max(run);
         }
@@ -140,7 +151,8 @@ impl Download {
                 u64::from(chunks.end - chunks.start) * CHUNK_DIGEST_BYTES as u64
             }
         });
-        (longest, page_bytes)
+        let (chunks, chunk_bytes) = longest;
+        Longest { chunks, chunk_bytes, page_bytes }
     }
 
     /// The connection broke. Of what was under way, parts may have come, and the link was paid for them.

@@ -3,10 +3,10 @@
 
 use alloc::boxed::Box;
 
-use super::carry::Missed;
+use super::carry::{Missed, Passed};
 use super::config::SessionConfig;
 use super::context::Context;
-use super::download::{Accepted, Ask, Download};
+use super::download::{Accepted, Ask, Download, Longest};
 use super::event::Reason;
 use super::hello::REFUSED_MS_MIN;
 use super::install::Installing;
@@ -37,6 +37,8 @@ pub(super) struct Downloading {
     unflushed_since: Option<Instant>,
     /// When the last request went out.
     asked_at: Instant,
+    /// When the oldest request went out since nothing was under way.
+    waiting_since: Instant,
     /// When a request went out while nothing else was under way. Its answer measures the round trip.
     probe: Option<Instant>,
     /// Pauses in a row. Each is at least twice as long as the one before.
@@ -88,6 +90,7 @@ impl Downloading {
             checkpoint: None,
             unflushed_since: None,
             asked_at: now,
+            waiting_since: now,
             probe: None,
             pauses: 0,
             held_until: None,
@@ -163,6 +166,7 @@ impl Downloading {
                 self.per_message = sizing.per_message;
                 if idle {
                     self.probe = Some(cx.now);
+                    self.waiting_since = cx.now;
                     self.jitter = cx.jitter.below(JITTER_PARTS);
                 }
             }
@@ -190,7 +194,9 @@ impl Downloading {
             (self.pauses, self.wrongs, self.tries, self.has_come) = (0, 0, 0, true);
             let more = self.download.is_waiting();
             let kind = if more { ArrivalKind::Chunks } else { ArrivalKind::LastChunks };
-            self.arrival(cx.now, len, kind)
+            let content = message.bytes.len() as u64;
+            let in_parts = content > self.download.layout().chunk_size();
+            self.arrival(cx.now, len, Passed { bytes: message_bytes(content), in_parts }, kind)
         });
         let good: usize = accepted.iter().map(|run| run.bytes.len()).sum();
         for run in accepted {
@@ -213,7 +219,9 @@ impl Downloading {
             Ok(()) => {
                 (self.wrongs, self.tries) = (0, 0);
                 cx.outputs.store(StoreOp::WritePage { page: message.page, bytes: message.bytes.to_vec() });
-                Checked { asked: Some(self.arrival(cx.now, len, ArrivalKind::Page)), unasked: None }
+                let passed = Passed { bytes: message_bytes(message.bytes.len() as u64), in_parts: false };
+                let asked = Some(self.arrival(cx.now, len, passed, ArrivalKind::Page));
+                Checked { asked, unasked: None }
             }
             Err(reason) => {
                 self.hold_after(cx, Some(reason));
@@ -231,9 +239,9 @@ impl Downloading {
         }
     }
 
-    fn arrival(&mut self, now: Instant, len: usize, kind: ArrivalKind) -> Arrival {
+    fn arrival(&mut self, now: Instant, len: usize, passed: Passed, kind: ArrivalKind) -> Arrival {
         let round_trip_ms = self.probe.take().map(|probe| now.millis_since(probe));
-        Arrival { round_trip_ms, bytes: len as u64, kind }
+        Arrival { round_trip_ms, bytes: len as u64, passed, kind }
     }
 
     /// The medium gave an index page back, or has none.
@@ -276,19 +284,17 @@ impl Downloading {
     /// Nothing came for too long: what was asked for counts as lost.
     pub(super) fn silent(&mut self, cx: &Context, link: &Link) -> Silence {
         let ms = self.patience_ms(cx, link);
-        let (chunks, page_bytes) = self.download.longest_outstanding(self.per_message);
-        let message = |chunks: u32| {
-            let bytes =
-                u64::from(chunks) * self.download.layout().chunk_size() + CHUNK_HEADER_BYTES_MAX as u64;
-            u32::try_from(bytes).unwrap_or(u32::MAX)
-        };
-        let page_bytes = u32::try_from(page_bytes).unwrap_or(u32::MAX);
-        let missed = if message(chunks) > page_bytes {
+        let Longest { chunks, chunk_bytes, page_bytes } = self.download.longest_outstanding(self.per_message);
+        let asked_at = self.waiting_since;
+        let missed = if chunk_bytes > page_bytes {
             // Messages have a power of two of chunks, or fewer.
-            let half = (chunks > 1).then(|| message(1 << ((chunks - 1).checked_ilog2().unwrap_or(0))));
-            Missed { bytes: message(chunks), half }
+            let half = (chunks > 1).then(|| {
+                let chunks = 1_u64 << (chunks - 1).checked_ilog2().unwrap_or(0);
+                message_bytes(chunks * self.download.layout().chunk_size())
+            });
+            Missed { bytes: message_bytes(chunk_bytes), half, asked_at }
         } else {
-            Missed { bytes: page_bytes, half: None }
+            Missed { bytes: message_bytes(page_bytes), half: None, asked_at }
         };
         self.tries = self.tries.saturating_add(1);
         Silence { chunks: self.forget_outstanding(), ms, missed }
@@ -370,6 +376,12 @@ impl Downloading {
 
 /// Type and flags, three bytes of length, two bytes of the topic's length (MQTT 3.1.1 section 3.3).
 const PUBLISH_HEADER_BYTES: usize = 6;
+
+/// Bytes of a message with `content` bytes of chunks, or of a page. Its header counts as if it were the longest one:
+/// what was missed and what arrived are compared, and only one of them is known to the byte.
+fn message_bytes(content: u64) -> u32 {
+    u32::try_from(content + CHUNK_HEADER_BYTES_MAX as u64).unwrap_or(u32::MAX)
+}
 
 /// What the configuration says about sizes: the bytes of chunks that a message may have, at most `bytes_max` with
 /// its header.

@@ -23,6 +23,8 @@ use crate::version::PROTOCOL_VERSION;
 pub(super) struct Hellos {
     /// The hello that waits for its answer.
     asked: Option<Asked>,
+    /// When the last hello of this connection was said.
+    asked_at: Instant,
     /// When to say hello again.
     again_at: Option<Instant>,
     /// Hellos since everything was last here that the service has for the device, over all connections. Each doubles
@@ -40,6 +42,11 @@ pub(super) struct Hellos {
     unheard_since_s: Option<NonZeroU32>,
     /// Hellos in a row that asked whether a report has arrived. Each doubles the wait before the next.
     reminders: u8,
+    /// The second, counted from 1, in which to ask for news, because topics that bring it are not subscribed to in
+    /// this connection.
+    news_at_s: Option<NonZeroU32>,
+    /// Hellos of this connection that asked for news. Each doubles the wait before the next.
+    news_asked: u8,
 }
 
 #[derive(Debug)]
@@ -53,7 +60,6 @@ struct Current {
 struct Asked {
     /// What its answer repeats.
     echo: Echo,
-    at: Instant,
     /// The service refused it, which is no signed answer, but shows that messages travel.
     refused: bool,
 }
@@ -77,6 +83,9 @@ pub(super) const REFUSED_MS_MIN: u64 = 1_000;
 /// How soon to ask whether a report that was sent again has arrived, doubled each time up to the cap.
 const REPORTED_MS: u64 = 10_000;
 const REPORTED_CAP_MS: u64 = 3_600_000;
+/// How soon to ask for news if topics that bring it are missing, doubled each time up to the cap.
+const NEWS_MS: u64 = 600_000;
+const NEWS_CAP_MS: u64 = 3_600_000;
 /// So many hellos without an answer or a refusal are told.
 const UNHEARD_MAX: u8 = 2;
 
@@ -91,7 +100,11 @@ impl Hellos {
 
     /// Counts the last hello if it has waited for long enough to say so.
     fn count_unheard(&mut self, now: Instant) {
-        if self.asked.as_ref().is_some_and(|asked| !asked.refused && now.millis_since(asked.at) >= RETRY_MS) {
+        if self
+            .asked
+            .as_ref()
+            .is_some_and(|asked| !asked.refused && now.millis_since(self.asked_at) >= RETRY_MS)
+        {
             self.unheard = self.unheard.saturating_add(1);
         }
     }
@@ -122,8 +135,9 @@ impl Hellos {
         self.in_step
     }
 
-    pub(super) const fn again_at(&self) -> Option<Instant> {
-        self.again_at
+    /// When to say hello again. News is asked for only where no other hello is to be said.
+    pub(super) fn again_at(&self) -> Option<Instant> {
+        self.again_at.or(self.news_at())
     }
 
     /// The last answer is too old to rely on.
@@ -152,16 +166,37 @@ impl Hellos {
         };
         cx.request(hello.encode());
         self.count_unheard(cx.now);
-        let now_s = u32::try_from(cx.now.as_millis() / 1000 + 1).unwrap_or(u32::MAX);
-        self.unheard_since_s = self.unheard_since_s.or(NonZeroU32::new(now_s));
+        self.unheard_since_s = self.unheard_since_s.or(second_of(cx.now));
         if self.unheard >= UNHEARD_MAX {
             cx.tell(Event::Unanswered { hellos: self.unheard.into() });
         }
         let range = (RETRY_MS << self.fruitless.min(10)).min(RETRY_CAP_MS);
         let wait = range.max(3 * rtt_p95_ms) + cx.jitter.below(range / 2);
         self.fruitless = self.fruitless.saturating_add(1);
-        self.asked = Some(Asked { echo: nonce.echo(&cx.config.device), at: cx.now, refused: false });
+        self.asked = Some(Asked { echo: nonce.echo(&cx.config.device), refused: false });
+        self.asked_at = cx.now;
         self.again_at = Some(cx.now.plus_millis(wait));
+        if self.news_at().is_some_and(|at| at <= cx.now) {
+            self.news_asked = self.news_asked.saturating_add(1);
+            self.plan_news(cx);
+        }
+    }
+
+    /// Topics that bring news are not subscribed to. Says hello from time to time for as long as the connection holds,
+    /// whatever the answers are.
+    pub(super) fn ask_for_news(&mut self, cx: &mut Context) {
+        if self.news_at_s.is_none() {
+            self.plan_news(cx);
+        }
+    }
+
+    fn plan_news(&mut self, cx: &mut Context) {
+        let at = cx.after_about((NEWS_MS << self.news_asked.min(8)).min(NEWS_CAP_MS));
+        self.news_at_s = second_of(at);
+    }
+
+    fn news_at(&self) -> Option<Instant> {
+        self.news_at_s.map(|second| Instant::from_millis(u64::from(second.get()) * 1000))
     }
 
     /// Says hello again soon, because something changed or is missing.
@@ -202,7 +237,7 @@ impl Hellos {
         }
     }
 
-    /// A verified answer to a hello came. Returns the milliseconds that it took.
+    /// A verified answer to a hello came. Returns when that hello was said.
     ///
     /// # Errors
     /// [`Reason::WrongNonce`] if no hello waits for it.
@@ -211,14 +246,10 @@ impl Hellos {
         cx: &mut Context,
         answer: HelloAnswer,
         root: u64,
-    ) -> Result<u64, Reason> {
-        let asked = match self.asked.take() {
-            Some(asked) if asked.echo == answer.echo => asked,
-            other => {
-                self.asked = other;
-                return Err(Reason::WrongNonce);
-            }
-        };
+    ) -> Result<Instant, Reason> {
+        if self.asked.take_if(|asked| asked.echo == answer.echo).is_none() {
+            return Err(Reason::WrongNonce);
+        }
         cx.set_clock(answer.time);
         cx.tell(Event::Answered { time: answer.time });
         if answer.root > root {
@@ -228,7 +259,7 @@ impl Hellos {
         (self.unheard, self.unheard_since_s) = (0, None);
         self.current = Some(Current { assignment: answer.assignment, groups: answer.groups });
         self.again_at = Some(cx.now.plus_millis(DOCUMENTS_MS));
-        Ok(cx.now.millis_since(asked.at))
+        Ok(self.asked_at)
     }
 
     /// Compares what is held with what the answer said is current. `true` if nothing is missing.
@@ -249,4 +280,9 @@ impl Hellos {
         }
         all
     }
+}
+
+/// The second in which `at` lies, counted from 1.
+fn second_of(at: Instant) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(at.as_millis() / 1000 + 1).unwrap_or(u32::MAX))
 }

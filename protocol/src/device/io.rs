@@ -33,6 +33,9 @@ pub enum Input<'a> {
         /// Bytes of its payload.
         bytes: usize,
     },
+    /// Topics that bring news are not subscribed to in this connection: the broker refused them, or the host left them
+    /// out. The session asks for news instead, more and more rarely.
+    NotSubscribed,
     /// The device's calendar clock was read. It dates reports, and decides nothing.
     WallClock(UnixTime),
     /// A [`StoreOp`] is done.

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::carry::{Carry, Finding, MessageLimit, Missed};
+use super::carry::{Carry, Finding, MessageLimit, Missed, Passed};
 use super::context::Context;
 use super::event::{Event, Reason};
 use super::hello::{Hellos, Introduction};
@@ -51,6 +51,8 @@ pub(super) struct Arrival {
     pub(super) round_trip_ms: Option<u64>,
     /// Bytes of the message.
     pub(super) bytes: u64,
+    /// What it says of the size of messages.
+    pub(super) passed: Passed,
     pub(super) kind: ArrivalKind,
 }
 
@@ -178,6 +180,13 @@ impl Link {
         self.hellos.again_within(cx, ms);
     }
 
+    /// Topics that bring news are missing in this connection: hellos ask for it.
+    pub(super) fn not_subscribed(&mut self, cx: &mut Context) {
+        if self.is_up() {
+            self.hellos.ask_for_news(cx);
+        }
+    }
+
     /// Says hello again soon to ask whether a report has arrived.
     pub(super) fn ask_for_report(&mut self, cx: &mut Context) {
         self.hellos.ask_for_report(cx);
@@ -198,10 +207,11 @@ impl Link {
         answer: HelloAnswer,
         root: u64,
     ) -> Result<(), Reason> {
-        let elapsed_ms = self.hellos.take_answer(cx, answer, root)?;
+        let asked_at = self.hellos.take_answer(cx, answer, root)?;
+        let elapsed_ms = cx.now.millis_since(asked_at);
         self.meter.round_trip(elapsed_ms, 0);
         if let Some(carry) = &mut self.carry {
-            carry.answered();
+            carry.answered(asked_at);
         }
         self.unaccepted = false;
         Ok(())
@@ -238,8 +248,7 @@ impl Link {
         let now = cx.now;
         // Nothing else ends a silence: anybody on the way can send what was not asked for.
         self.heard(now);
-        let bytes = u32::try_from(arrival.bytes).unwrap_or(u32::MAX);
-        if self.carry.get_or_insert_default().arrived(now, bytes) {
+        if self.carry.get_or_insert_default().arrived(now, arrival.passed) {
             self.tell_limit(cx);
         }
         if let Some(elapsed_ms) = arrival.round_trip_ms {

@@ -157,6 +157,7 @@ impl DeviceSession {
             Input::Message { channel, payload } => self.message(channel, payload),
             Input::Activity => self.link.heard(self.context.now),
             Input::Foreign { bytes } => self.foreign(bytes),
+            Input::NotSubscribed => self.link.not_subscribed(&mut self.context),
             Input::WallClock(time) => self.context.raise_calendar(time),
             Input::Stored { op, result } => self.stored(op, result),
             Input::Opened { op, result } => self.work.opened(&mut self.context, op, result),

@@ -20,6 +20,8 @@ pub enum Recorded {
     Activity,
     /// [`Input::Foreign`].
     Foreign(u64),
+    /// [`Input::NotSubscribed`].
+    NotSubscribed,
     /// [`Input::WallClock`].
     WallClock(u64),
     /// [`Input::Check`].
@@ -51,6 +53,7 @@ impl Recorder {
             Input::Message { channel, payload } => Recorded::Message(channel.clone(), payload.to_vec()),
             Input::Activity => Recorded::Activity,
             Input::Foreign { bytes } => Recorded::Foreign(*bytes as u64),
+            Input::NotSubscribed => Recorded::NotSubscribed,
             Input::WallClock(time) => Recorded::WallClock(time.as_secs()),
             Input::Check => Recorded::Check,
             Input::Timeout => Recorded::Timeout,
@@ -81,6 +84,7 @@ impl Recorded {
             Self::Message(channel, payload) => Input::Message { channel: channel.clone(), payload },
             Self::Activity => Input::Activity,
             Self::Foreign(bytes) => Input::Foreign { bytes: usize::try_from(*bytes).unwrap_or(usize::MAX) },
+            Self::NotSubscribed => Input::NotSubscribed,
             Self::WallClock(seconds) => Input::WallClock(UnixTime::from_secs(*seconds)),
             Self::Check => Input::Check,
             Self::Timeout => Input::Timeout,
@@ -110,6 +114,7 @@ impl Recording {
                 }
                 Recorded::Check => (5, "", &[][..]),
                 Recorded::Timeout => (6, "", &[][..]),
+                Recorded::NotSubscribed => (8, "", &[][..]),
             };
             writer.uint(kind).text(topic).bytes(payload);
         }
@@ -138,6 +143,7 @@ impl Recording {
                 4 => Recorded::WallClock(u64::from_be_bytes(payload.try_into().map_err(|_| bad)?)),
                 5 => Recorded::Check,
                 6 => Recorded::Timeout,
+                8 => Recorded::NotSubscribed,
                 7 => Recorded::Foreign(u64::from_be_bytes(payload.try_into().map_err(|_| bad)?)),
                 _ => return Err(bad),
             };

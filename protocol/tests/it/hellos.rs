@@ -15,7 +15,7 @@ use whimbrel_protocol::message::{
 use whimbrel_protocol::testing::{Direction, OrderOptions, Pair, PairOptions};
 use whimbrel_protocol::topic::Channel;
 
-use crate::by_hand::{ByHand, boot};
+use crate::by_hand::{ByHand, boot, subscriptions, the_hello};
 use crate::documents::{group, idle, offer, release};
 use crate::session::MINUTE;
 
@@ -345,4 +345,40 @@ fn report_numbers_rise_with_every_report_also_over_restarts_and_when_older_ones_
     }
     assert_eq!(numbers, (numbers[0]..numbers[0] + 9).collect::<Vec<_>>());
     assert_eq!(pair.device.record().next_report, numbers[8] + 1);
+}
+
+/// Without its topics a device would hear nothing for as long as the connection holds.
+#[test]
+fn if_topics_are_not_subscribed_to_a_device_in_step_asks_for_news_more_and_more_rarely() {
+    let mut waits = Vec::new();
+    let mut by_hand = ByHand::in_step(1);
+    assert_eq!(by_hand.wake(), None, "topics bring the news");
+    by_hand.feed(Input::NotSubscribed);
+    for range in [600_000, 1_200_000, 2_400_000, 3_600_000, 3_600_000] {
+        by_hand.feed(Input::NotSubscribed);
+        let (waited, outputs) = by_hand.wake().unwrap();
+        assert!((range..=range + range / 4 + 1000).contains(&waited), "{range}: {waited}");
+        waits.push(waited);
+        let hello = the_hello(&outputs);
+        let outputs = by_hand.answer(hello.nonce, |answer| answer.assignment = 1);
+        assert_eq!(subscriptions(&outputs), [], "what was refused is not subscribed to again");
+    }
+    assert!(waits[3] != waits[4], "there is jitter: {waits:?}");
+    // A person's question neither shortens the wait nor begins it anew.
+    by_hand.now = by_hand.now.plus_millis(1_000_000);
+    let hello = the_hello(&by_hand.feed(Input::Check));
+    by_hand.answer(hello.nonce, |answer| answer.assignment = 1);
+    let (waited, outputs) = by_hand.wake().unwrap();
+    assert!((2_600_000..=3_500_000).contains(&waited), "{waited}");
+    // One that nobody answers is said again like any other.
+    the_hello(&outputs);
+    let (waited, outputs) = by_hand.wake().unwrap();
+    assert!(waited <= 15_000, "{waited}");
+    the_hello(&outputs);
+    // The next connection may have every topic.
+    by_hand.feed(Input::Disconnected);
+    by_hand.feed(Input::NotSubscribed);
+    let hello = the_hello(&by_hand.feed(Input::Connected));
+    by_hand.answer(hello.nonce, |answer| answer.assignment = 1);
+    assert_eq!(by_hand.wake(), None);
 }
