@@ -157,7 +157,7 @@ fn an_older_document_of_any_scope_is_a_rollback_also_after_a_reboot() {
         remembers(&scene.device, &payload);
     }
     // The log names the first one in each life of the agent.
-    for first in 0..3 {
+    for (first, validity) in validities.into_iter().enumerate() {
         let before = Agent::rejected(&scene.device.status(), "rollback");
         for (at, count) in [0, 1, 2].map(|next| (first + next) % 3).into_iter().zip(1..) {
             scene.offer(&old[at]);
@@ -165,7 +165,7 @@ fn an_older_document_of_any_scope_is_a_rollback_also_after_a_reboot() {
                 .device
                 .wait_for("it is refused", |status| Agent::rejected(status, "rollback") >= before + count);
         }
-        scene.refuses(&rollback(validities[first].version, newer(first).version));
+        scene.refuses(&rollback(validity.version, newer(first).version));
         scene.reboot();
     }
 }
@@ -187,7 +187,7 @@ fn another_document_of_the_same_version_is_equivocation_also_after_a_reboot() {
     let same = [scene.campaign.1.clone(), scene.assignment.1.clone(), scene.beacon.1.clone()];
     let others = [campaign, assignment, beacon];
     // The log names the first one in each life of the agent.
-    for first in 0..3 {
+    for (first, version) in versions.into_iter().enumerate() {
         let before = scene.device.status();
         let taken = scene.device.log().matches("document taken").count();
         same.iter().for_each(|document| scene.offer(document));
@@ -197,7 +197,7 @@ fn another_document_of_the_same_version_is_equivocation_also_after_a_reboot() {
                 Agent::rejected(status, "equivocation") == Agent::rejected(&before, "equivocation") + count
             });
         }
-        scene.refuses(&format!("Equivocation {{ version: {} }}", versions[first]));
+        scene.refuses(&format!("Equivocation {{ version: {} }}", version));
         assert_eq!(scene.device.log().matches("document taken").count(), taken, "the same again is no news");
         assert_eq!(scene.device.status()["state"], "confirmed");
         scene.reboot();
