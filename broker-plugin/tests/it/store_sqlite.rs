@@ -92,10 +92,10 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     open(folder.path()).await.close().await;
     let mut bytes = std::fs::read(&path).unwrap();
     // The user version of a SQLite file: 4 bytes at 60.
-    bytes[60..64].copy_from_slice(&3u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&4u32.to_be_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error}");
 }
 
 #[tokio::test]
