@@ -23,8 +23,8 @@ fn a_full_device_waits_and_goes_on(release: impl FnOnce(&Stage) -> Release) {
     let second = release(&stage);
     let before = stage.proxy.traffic(device.id());
     let campaign = stage.service.roll_out(&second);
-    let status = device.wait_for_state("deferred");
-    assert_eq!(status["reason"], "room", "{status}");
+    let status = device.wait_for("it has no room", |status| status["reason"] == "room");
+    assert_eq!(status["state"], "deferred", "{status}");
     assert!(Agent::counted(&status, "no-room") >= 1, "{status}");
     stage.service.wait_for_end(&campaign, device.id(), "deferred", Some("room"));
     let traffic = stage.proxy.traffic(device.id());
