@@ -189,7 +189,7 @@ pub enum Event {
     OtherClass {
         /// Which.
         device: DeviceId,
-        /// What it says, shortened.
+        /// The class that it names, shortened.
         class: ClassTag,
     },
     /// A report was counted.
@@ -202,7 +202,7 @@ pub enum Event {
         outcome: Outcome,
         /// Why, in a word; none if all is well.
         failure: Option<message::FailureCode>,
-        /// What the device's health check or hook said because of which it ended; empty for nothing.
+        /// The deployment ended because a health check or a hook said this; empty if none said anything.
         said: String,
     },
     /// A report, or an unsigned word, was not counted.

@@ -146,7 +146,7 @@ pub struct CampaignRow {
     pub phase: Phase,
     /// When it was made.
     pub created: UnixTime,
-    /// What its operator said that no document says.
+    /// The operator set this, and no document says it.
     pub terms: Terms,
     /// The signed document.
     pub document: Bytes,

@@ -76,6 +76,7 @@ mod record;
 mod release;
 mod run;
 mod saving;
+mod shown;
 mod slots;
 mod timer;
 mod trial;

@@ -1,8 +1,6 @@
 //! The work on one deployment at a time. It is in one state; this file says what inputs, time and refusals do to each
 //! state, and the states' own files what follows.
 
-mod shown;
-
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::mem;
@@ -34,7 +32,7 @@ use crate::trust::Root;
 /// The device's work on updates.
 #[derive(Debug)]
 pub(super) struct Work {
-    phase: Phase,
+    pub(super) phase: Phase,
     pub(super) slots: Slots,
     pub(super) endings: Endings,
     /// The envelope of the deployment in progress, if it is at hand.

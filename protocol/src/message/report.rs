@@ -154,7 +154,8 @@ pub struct Report {
     pub bytes_received: u64,
     /// Of these, the bytes of what had come before (SPEC section 4.8).
     pub bytes_twice: u64,
-    /// The end of what the health check or hook said because of which it ended; empty for nothing. For people.
+    /// The deployment ended because a health check or a hook said this; it is the end of its words, for people. Empty if
+    /// none said anything.
     pub said: String,
 }
 

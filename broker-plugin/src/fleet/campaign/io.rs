@@ -86,7 +86,7 @@ pub enum Event {
         outcome: message::Outcome,
         /// Why, in a word; none if all is well.
         failure: Option<message::FailureCode>,
-        /// What the device's health check or hook said because of which it ended; empty for nothing.
+        /// The deployment ended because a health check or a hook said this; empty if none said anything.
         said: String,
     },
     /// A report, or an unsigned word, was not counted.

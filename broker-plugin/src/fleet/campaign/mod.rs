@@ -146,7 +146,7 @@ impl Campaign {
         self.created
     }
 
-    /// What its operator said that no document says.
+    /// The operator set this, and no document says it.
     #[must_use]
     pub fn terms(&self) -> &Terms {
         &self.terms

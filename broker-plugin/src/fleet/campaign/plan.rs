@@ -17,7 +17,7 @@ pub struct NewCampaign {
     pub not_before: Option<UnixTime>,
     /// Devices start spread over this many seconds after that. At most [`SPREAD_MAX_S`].
     pub spread_s: u64,
-    /// What the documents do not say. From when on no device starts any more: [`LIFE_MIN_S`] to [`LIFE_MAX_S`] from
+    /// The documents do not say this. No device starts any more when the life is over: [`LIFE_MIN_S`] to [`LIFE_MAX_S`] from
     /// now.
     pub terms: Terms,
     /// How the devices' own policy counts.

@@ -1,7 +1,7 @@
 //! What is shown of the work: the state, how far it is, and until when it waits.
 
-use super::{Phase, Work};
-use crate::device::record::Record;
+use super::record::Record;
+use super::work::{Phase, Work};
 use crate::message::{DeferReason, FailureCode, State};
 use crate::time::Instant;
 
@@ -29,7 +29,7 @@ impl Phase {
 
 impl Work {
     /// The state that the device is shown in, what it is deferred for, and why the last deployment failed.
-    pub(in crate::device) fn state(&self) -> (State, Option<DeferReason>, Option<FailureCode>) {
+    pub(super) fn state(&self) -> (State, Option<DeferReason>, Option<FailureCode>) {
         match (self.phase.state(), self.endings.state()) {
             (Some((state, deferred)), _) => (state, deferred, None),
             (None, Some((state, failure))) => (state, None, failure),
@@ -38,7 +38,7 @@ impl Work {
     }
 
     /// Until when the work waits, in the states that are shown as deferred.
-    pub(in crate::device) fn deferred_until(&self) -> Option<Instant> {
+    pub(super) fn deferred_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Deferred(deferred) => Some(deferred.until),
             Phase::Offered(offered) if offered.stands_still() => offered.ask_at(),
@@ -48,7 +48,7 @@ impl Work {
     }
 
     /// Chunks held, and chunks in all if known.
-    pub(in crate::device) fn progress(&self) -> (u32, u32) {
+    pub(super) fn progress(&self) -> (u32, u32) {
         match &self.phase {
             Phase::Downloading(work) => {
                 (work.download().held().len(), work.download().layout().chunk_count())
@@ -58,7 +58,7 @@ impl Work {
     }
 
     /// Bytes received and bytes received twice.
-    pub(in crate::device) fn ledger(&self, record: &Record) -> (u64, u64) {
+    pub(super) fn ledger(&self, record: &Record) -> (u64, u64) {
         match (&self.phase, &record.deployment) {
             (Phase::Downloading(work), _) => work.ledger(),
             (_, Some(deployment)) => (deployment.bytes_received, deployment.bytes_twice),
