@@ -95,8 +95,8 @@ const REQUESTS: usize = 64;
 // The limits of a stop: together they are shorter than `whimbrel_settings::daemon::stop::LIMIT`.
 /// Requests of operators that have begun may take this long when the service stops.
 const ADMIN_LIMIT: Duration = Duration::from_secs(3);
-/// What was handed to the store has to be stored within this when the service stops. What is not was acknowledged to
-/// nobody.
+/// The store gets this long to store what it was handed when the service stops. Nobody was told that the rest is
+/// stored.
 const STORE_LIMIT: Duration = Duration::from_secs(4);
 
 /// Runs the service until `shutdown` is ready. `ready` is called once, when devices and operators are served.

@@ -17,8 +17,8 @@ pub struct NewCampaign {
     pub not_before: Option<UnixTime>,
     /// Devices start spread over this many seconds after that. At most [`SPREAD_MAX_S`].
     pub spread_s: u64,
-    /// The documents do not say this. No device starts any more when the life is over: [`LIFE_MIN_S`] to [`LIFE_MAX_S`] from
-    /// now.
+    /// The documents do not say this. No device starts any more when the life is over, which is [`LIFE_MIN_S`] to
+    /// [`LIFE_MAX_S`] from now.
     pub terms: Terms,
     /// How the devices' own policy counts.
     pub policy: Policy,
