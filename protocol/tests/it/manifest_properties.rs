@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use whimbrel_protocol::chunk::Layout;
 use whimbrel_protocol::codec::{DecodeError, Reader, Writer};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
+use whimbrel_protocol::limits::{CHUNK_SIZE_LOG2_MIN, CHUNKS_MAX};
 use whimbrel_protocol::manifest::{
     Codec, Command, ComponentId, ComponentIndex, Condition, Content, DecoderMemory, LanguageText, Manifest,
     ManifestError, Parameter, ReportPolicy, Sequence, Severable, Text, TransferDescriptor,
@@ -14,7 +15,9 @@ fn digests() -> impl Strategy<Value = Digest> {
 }
 
 fn descriptors() -> impl Strategy<Value = TransferDescriptor> {
-    let layout = (10u64..=16, 1u64..1 << 26).prop_map(|(k, size)| Layout::new(k, size).unwrap());
+    // At the smallest chunks, the largest payload has as many as there may be.
+    let largest = u64::from(CHUNKS_MAX) << CHUNK_SIZE_LOG2_MIN;
+    let layout = (10u64..=16, 1..=largest).prop_map(|(k, size)| Layout::new(k, size).unwrap());
     let memory = (0u32..=8 << 20, 0u32..=8 << 20).prop_map(|(dictionary_bytes, more)| DecoderMemory {
         memory_bytes: dictionary_bytes + more,
         dictionary_bytes,
