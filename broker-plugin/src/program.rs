@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use whimbrel_settings::daemon::{log, stop};
 
-use crate::attach::LinkError;
 use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
 use crate::config::{Config, ConfigError, Sources, default_file, values};
+use crate::front::FrontError;
 use crate::run::{Ready, ServiceError, check, run};
 
 /// Runs `whimbreld` with these arguments, the program's name first. Status 0: it was told to stop; 1: it could
@@ -37,11 +37,11 @@ pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 impl Failure {
-    /// The exit status. Whichever notices first that the router is dead, the heartbeat or the service's own link, the
-    /// process ends with the same one.
+    /// The exit status. Whether the router is found dead by the heartbeat or while the door opens, the process ends with
+    /// the same one.
     fn status(&self) -> u8 {
         match self {
-            Self::Service(ServiceError::Link(LinkError::RouterGone(_))) => 70,
+            Self::Service(ServiceError::Front { error: FrontError::RouterGone }) => 70,
             _ => 1,
         }
     }
@@ -195,7 +195,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::FrontError;
+    use crate::attach::LinkError;
 
     #[test]
     fn the_router_is_silent_unless_it_is_asked_for() {
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_dead_router_has_its_own_exit_status_and_everything_else_has_1() {
-        let dead = ServiceError::Link(LinkError::RouterGone(FrontError::RouterGone));
+        let dead = ServiceError::Front { error: FrontError::RouterGone };
         assert_eq!(Failure::from(dead).status(), 70);
         assert_eq!(Failure::from(ServiceError::Link(LinkError::ClientGone)).status(), 1);
         assert_eq!(Failure::NoFile.status(), 1);

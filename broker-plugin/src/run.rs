@@ -50,7 +50,7 @@ pub enum ServiceError {
     /// Database or payloads.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The embedded broker's logs could outgrow what the owner allows.
+    /// What the embedded broker holds could outgrow what the owner allows.
     #[error(
         "the broker may need {needed} bytes of memory and limits.broker-memory allows {budget}: lower limits.devices, \
          limits.connections or limits.groups, or raise it"
@@ -272,6 +272,7 @@ fn serving_settings(config: &Config) -> serving::Settings {
         frame_cache_bytes: config.limits.frame_cache_bytes,
         payload_cache_bytes: config.limits.payload_cache_bytes,
         rates: config.limits.rates(),
+        broker_forgets: matches!(config.broker, BrokerConfig::Client { .. }),
     }
 }
 

@@ -2,14 +2,12 @@
 
 use thiserror::Error;
 
-use crate::front::FrontError;
-
 /// Why a message is not sent, or why the link is gone for good.
 #[derive(Debug, Error)]
 pub enum LinkError {
-    /// The embedded broker has stopped. For good.
-    #[error("the embedded broker has stopped")]
-    RouterGone(#[from] FrontError),
+    /// The embedded broker has a service already. For good.
+    #[error("the embedded broker has a service already")]
+    Taken,
     /// The client's task has stopped. For good.
     #[error("the connection to the broker has been given up")]
     ClientGone,
@@ -23,6 +21,14 @@ pub enum LinkError {
     #[error("{topic:?} is not a topic to publish to, expected 1 to 65,535 bytes of UTF-8 without + and #")]
     BadTopic {
         /// The topic, with what is not UTF-8 replaced.
+        topic: String,
+    },
+    /// The topic is not one on which devices hear the service.
+    #[error(
+        "{topic:?} is not a topic of the update service to devices, which is all that the embedded broker's service may publish to"
+    )]
+    NotOurs {
+        /// The topic.
         topic: String,
     },
     /// The message is larger than the link's limit.

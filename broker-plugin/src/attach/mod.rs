@@ -1,8 +1,7 @@
 //! How the service hangs on its broker: one trait, two implementations.
 //!
-//! [`EmbeddedLink`] is a link on the router behind our own [front door](crate::front); [`ClientLink`] is a client
-//! of any MQTT 3.1.1 broker. The service subscribes to `{prefix}/d/+/q` and `{prefix}/d/+/r`, publishes to the
-//! rest, and must not depend on more than the weaker of the two gives: messages may be lost and may come twice,
+//! [`EmbeddedLink`] is the service's end of our own [front door](crate::front); [`ClientLink`] is a client of any MQTT
+//! 3.1.1 broker. The service gets what is sent to `{prefix}/d/+/q` and `{prefix}/d/+/r`, publishes to the rest, and must not depend on more than the weaker of the two gives: messages may be lost and may come twice,
 //! and after [`LinkEvent::Up`] nothing that was published before is sure to be known.
 
 mod client;
@@ -15,6 +14,7 @@ use core::future::Future;
 use bytes::Bytes;
 use serde::Serialize;
 use whimbrel_api::Attachment;
+use whimbrel_protocol::ids::DeviceId;
 
 pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink};
 pub use embedded::EmbeddedLink;
@@ -87,8 +87,8 @@ pub trait BrokerLink {
     /// Queues a message; several may be queued before [`flush`](Self::flush).
     ///
     /// # Errors
-    /// [`LinkError::QueueFull`], [`LinkError::BadTopic`], [`LinkError::TooLarge`]: this message is not sent, the
-    /// link goes on.
+    /// [`LinkError::QueueFull`], [`LinkError::BadTopic`], [`LinkError::NotOurs`], [`LinkError::TooLarge`]: this message
+    /// is not sent, the link goes on.
     fn publish(&mut self, message: Outgoing) -> Result<(), LinkError>;
 
     /// Hands what is queued to the broker, one wake-up for all. Waits while the broker is behind, and never for
@@ -97,6 +97,11 @@ pub trait BrokerLink {
     /// # Errors
     /// The link is gone for good, and the process should end.
     fn flush(&mut self) -> impl Future<Output = Result<(), LinkError>>;
+
+    /// A device is as it is now: told for each that is known before the first event, and whenever one has changed.
+    /// `assignment` is the document that is in force for it. A broker of our own keeps that for the device's next
+    /// subscription, and ends its subscriptions to groups that it has left; another broker cannot be told.
+    fn device_is(&mut self, _device: &DeviceId, _assignment: Option<&Bytes>) {}
 
     /// The word by which operators are told how the service meets its broker.
     fn attachment(&self) -> Attachment;

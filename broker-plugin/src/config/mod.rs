@@ -154,8 +154,8 @@ fn front(broker: Broker, prefix: &Prefix, limits: &Limits) -> FrontConfig {
         packet_bytes_max: limits.packet_bytes,
         memory_budget: limits.broker_memory_bytes,
         worker_threads: broker.threads,
-        extra_publish: broker.extra_publish,
-        extra_subscribe: broker.extra_subscribe,
+        application_publish: broker.application_publish,
+        application_subscribe: broker.application_subscribe,
         ..FrontConfig::default()
     }
 }

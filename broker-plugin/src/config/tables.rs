@@ -54,10 +54,11 @@ settings! {
         pub(super) passwords: Option<PathBuf>, such as "devices.passwd" => read::optional(read::path());
         /// Embedded broker: threads that serve the sockets, 1 to 64.
         pub(super) threads: usize = "2" => read::number(1..=64);
-        /// Embedded broker: other topics that a device may publish to; %d stands for the device.
-        pub(super) extra_publish: Vec<String> = "" => read::list();
-        /// Embedded broker: other topics that a device may subscribe to; %d stands for the device.
-        pub(super) extra_subscribe: Vec<String> = "" => read::list();
+        /// Embedded broker: topics of the application, outside the prefix, that a device may publish to; %d stands for
+        /// the device.
+        pub(super) application_publish: Vec<String> = "" => read::list();
+        /// Embedded broker: topics of the application that a device may subscribe to; %d stands for the device.
+        pub(super) application_subscribe: Vec<String> = "" => read::list();
         /// Be a client of this broker instead; then broker.listen must not be set. The broker has to keep each device
         /// to its own topics.
         pub(super) connect: Option<BrokerUrl>, such as "mqtt://127.0.0.1:1884" => read::optional(read::parsed());
@@ -76,9 +77,9 @@ settings! {
         pub connections: usize = "2500" => read::number(1..=1_000_000);
         /// Embedded broker: different devices ever seen before it is started again, 1 to 1000000.
         pub devices: usize = "2048" => read::number(1..=1_000_000);
-        /// Embedded broker: different groups subscribed to, 1 to 10000.
+        /// Embedded broker: different groups subscribed to at once, 1 to 10000.
         pub groups: usize = "256" => read::number(1..=10_000);
-        /// Embedded broker: most memory that its logs may ever take. Start is refused where the numbers above could exceed it.
+        /// Embedded broker: most memory that it may ever take. Start is refused where the numbers above could exceed it.
         pub broker_memory_bytes as "broker-memory": u64 = "4GiB" => read::size(MIB..=TIB);
         /// Embedded broker: largest packet taken from a device, 2KiB to 1MiB.
         pub packet_bytes as "packet": usize = "65KiB" => read::size(2 * KIB..=MIB);

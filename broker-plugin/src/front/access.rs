@@ -18,7 +18,8 @@ pub trait Access: Send + Sync + 'static {
     /// The refusal becomes the return code of CONNACK.
     fn login(&self, login: &Login<'_>) -> Result<(), Refusal>;
 
-    /// May this device read the campaign of this group? Asked at each SUBSCRIBE.
+    /// May this device read the campaign of this group? Asked at each SUBSCRIBE, and
+    /// for what it has subscribed to whenever the service says that the device has changed.
     fn in_group(&self, device: &DeviceId, group: &GroupName) -> bool;
 }
 
@@ -56,7 +57,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The id of the client's link. Not the client id: device `m1-ota` and the agent of `m1` may both call
+    /// The id of the client's link on the router. Not the client id: device `m1-ota` and the agent of `m1` may both call
     /// themselves `m1-ota`, and two links with one id kill the router.
     pub(crate) fn link_id(self, device: &DeviceId) -> String {
         match self {
@@ -83,11 +84,23 @@ pub(crate) fn identify(client_id: &str, user_name: Option<&str>) -> Option<(Devi
 /// What a filter gives to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// One of the device's own topics, or the beacon: allowed.
-    Allowed,
-    /// A group's topic: allowed to members.
-    Group(GroupName),
+    /// A topic of the update service: one of the device's own, the beacon, or a group's, which only its members may
+    /// read.
+    Ours(Channel),
+    /// A topic of the application that the configuration allows.
+    Application,
     /// Anything else.
+    Refused,
+}
+
+/// Where a message of a device goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publishing {
+    /// To the update service.
+    Ours,
+    /// To a topic of the application that the configuration allows.
+    Application,
+    /// Nowhere.
     Refused,
 }
 
@@ -95,48 +108,53 @@ pub(crate) enum Reading {
 #[derive(Debug)]
 pub(crate) struct TopicRules {
     prefix: Prefix,
-    extra_publish: Vec<Template>,
-    extra_subscribe: Vec<Template>,
+    application_publish: Vec<Template>,
+    application_subscribe: Vec<Template>,
 }
 
 impl TopicRules {
-    /// Rules for `prefix`, and for extra topics in which `%d` stands for the device.
+    /// Rules for `prefix`, and for topics of the application in which `%d` stands for the device.
     pub(crate) fn new(
         prefix: Prefix,
-        extra_publish: &[String],
-        extra_subscribe: &[String],
+        application_publish: &[String],
+        application_subscribe: &[String],
     ) -> Result<Self, FrontError> {
         let templates = |setting, list: &[String]| {
             list.iter().map(|text| Template::new(setting, text, &prefix)).collect::<Result<Vec<_>, _>>()
         };
-        let extra_publish = templates("extra_publish", extra_publish)?;
-        let extra_subscribe = templates("extra_subscribe", extra_subscribe)?;
-        Ok(Self { prefix, extra_publish, extra_subscribe })
+        let application_publish = templates("application_publish", application_publish)?;
+        let application_subscribe = templates("application_subscribe", application_subscribe)?;
+        Ok(Self { prefix, application_publish, application_subscribe })
     }
 
-    /// May the device publish here (never retained), or leave a will here?
-    pub(crate) fn may_publish(&self, device: &DeviceId, topic: &[u8]) -> bool {
-        let Ok(topic) = core::str::from_utf8(topic) else { return false };
+    /// Where does what the device publishes here go (never retained)? The same holds for its will.
+    pub(crate) fn publishing(&self, device: &DeviceId, topic: &[u8]) -> Publishing {
+        let Ok(topic) = core::str::from_utf8(topic) else { return Publishing::Refused };
         let own = topic::parse(&self.prefix, topic).is_some_and(|address| {
             matches!(address.channel, Channel::Requests | Channel::Reports)
                 && address.device.as_ref() == Some(device)
         });
-        own || self.extra_publish.iter().any(|template| template.matches(device, topic))
+        if own {
+            return Publishing::Ours;
+        }
+        let application = self.application_publish.iter().any(|template| template.matches(device, topic));
+        if application { Publishing::Application } else { Publishing::Refused }
     }
 
     /// What does this filter give the device to read? Exact topics only.
     pub(crate) fn reading(&self, device: &DeviceId, filter: &str) -> Reading {
         match topic::parse(&self.prefix, filter) {
             Some(address) => match address.channel {
-                Channel::Answers | Channel::Assignment if address.device.as_ref() == Some(device) => {
-                    Reading::Allowed
+                channel @ (Channel::Answers | Channel::Assignment)
+                    if address.device.as_ref() == Some(device) =>
+                {
+                    Reading::Ours(channel)
                 }
-                Channel::Beacon => Reading::Allowed,
-                Channel::Group(group) => Reading::Group(group),
+                channel @ (Channel::Beacon | Channel::Group(_)) => Reading::Ours(channel),
                 _ => Reading::Refused,
             },
-            None if self.extra_subscribe.iter().any(|template| template.matches(device, filter)) => {
-                Reading::Allowed
+            None if self.application_subscribe.iter().any(|template| template.matches(device, filter)) => {
+                Reading::Application
             }
             None => Reading::Refused,
         }
@@ -224,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_topic_is_exact_and_the_devices_own() {
+    fn a_topic_of_the_application_is_exact_and_the_devices_own() {
         let rules = TopicRules::new(
             Prefix::default(),
             &["tele/%d/state".to_owned()],
@@ -232,19 +250,20 @@ mod tests {
         )
         .unwrap();
         let m1 = device("m1");
-        assert!(rules.may_publish(&m1, b"tele/m1/state"));
+        assert_eq!(rules.publishing(&m1, b"tele/m1/state"), Publishing::Application);
+        assert_eq!(rules.publishing(&m1, b"ota/d/m1/q"), Publishing::Ours);
         for topic in ["tele/m2/state", "tele/m1/state/x", "tele/m1", "tele//state", "cmd/m1"] {
-            assert!(!rules.may_publish(&m1, topic.as_bytes()), "{topic}");
+            assert_eq!(rules.publishing(&m1, topic.as_bytes()), Publishing::Refused, "{topic}");
         }
-        assert_eq!(rules.reading(&m1, "cmd/m1"), Reading::Allowed);
-        assert_eq!(rules.reading(&m1, "cmd/all"), Reading::Allowed);
+        assert_eq!(rules.reading(&m1, "cmd/m1"), Reading::Application);
+        assert_eq!(rules.reading(&m1, "cmd/all"), Reading::Application);
         for filter in ["cmd/m11", "cmd/+", "cmd/m2", "cmd/#", "cmd/allx"] {
             assert_eq!(rules.reading(&m1, filter), Reading::Refused, "{filter}");
         }
     }
 
     #[test]
-    fn extra_topics_that_would_open_the_door_are_refused() {
+    fn topics_of_the_application_that_would_open_the_door_are_refused() {
         for text in ["ota/d/%d/c", "ota", "#", "a/+/b", "$SYS/x", "%d/up", "a/%d/%d", "", "a b", "é/x"] {
             let list = [text.to_owned()];
             assert!(TopicRules::new(Prefix::default(), &list, &[]).is_err(), "{text}");

@@ -1,91 +1,90 @@
-//! Puts the acknowledgements of a client in the order in which the router wants them.
+//! The messages of QoS 1 that a client has not acknowledged: their numbers, and how many there may be.
 //!
-//! The router drops a link whose PUBACKs are out of order or unknown. Clients may send them in any order (MQTT
-//! 3.1.1 section 4.6 asks for order, few check), and hostile ones send what they like.
+//! Clients may acknowledge in any order (MQTT 3.1.1 section 4.6 asks for order, few check), and hostile ones send
+//! what they like.
 
-use alloc::collections::VecDeque;
-
-/// Messages of QoS 1 that a client has not acknowledged, oldest first. The router sends at most 100 before the
-/// first acknowledgement.
+/// Messages that a client has not acknowledged.
 #[derive(Debug, Default)]
-pub(crate) struct Acks {
-    outstanding: VecDeque<(u16, Acked)>,
+pub(crate) struct InFlight {
+    last: u16,
+    outstanding: Vec<u16>,
 }
 
-type Acked = bool;
+impl InFlight {
+    /// Whether one more may be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outstanding.len() < IN_FLIGHT_MAX.into()
+    }
 
-impl Acks {
-    /// A message was sent to the client.
-    pub(crate) fn sent(&mut self, pkid: u16) {
-        self.outstanding.push_back((pkid, false));
+    /// The number of a message that is sent now; not one that is outstanding.
+    pub(crate) fn send(&mut self) -> u16 {
+        loop {
+            self.last = self.last.checked_add(1).unwrap_or(1);
+            if !self.outstanding.contains(&self.last) {
+                self.outstanding.push(self.last);
+                return self.last;
+            }
+        }
     }
 
     /// The client has acknowledged; false where nothing is outstanding under this number.
     pub(crate) fn acknowledged(&mut self, pkid: u16) -> bool {
-        match self.outstanding.iter_mut().find(|(sent, acked)| *sent == pkid && !acked) {
-            Some((_, acked)) => {
-                *acked = true;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The next acknowledgement that the router may see: the oldest message's.
-    pub(crate) fn next_in_order(&mut self) -> Option<u16> {
-        match self.outstanding.front() {
-            Some(&(pkid, true)) => {
-                self.outstanding.pop_front();
-                Some(pkid)
-            }
-            _ => None,
-        }
+        let known = self.outstanding.iter().position(|sent| *sent == pkid);
+        known.map(|at| self.outstanding.swap_remove(at)).is_some()
     }
 }
+
+/// Messages of QoS 1 that are sent before the first acknowledgement.
+pub(crate) const IN_FLIGHT_MAX: u16 = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn in_order(acks: &mut Acks) -> Vec<u16> {
-        core::iter::from_fn(|| acks.next_in_order()).collect()
+    fn fill(in_flight: &mut InFlight) -> Vec<u16> {
+        let mut sent = Vec::new();
+        while in_flight.has_room() {
+            sent.push(in_flight.send());
+        }
+        sent
     }
 
     #[test]
-    fn acknowledgements_leave_in_the_order_of_the_messages() {
-        let mut acks = Acks::default();
-        (1..=5).for_each(|pkid| acks.sent(pkid));
-        assert!(acks.acknowledged(3) && acks.acknowledged(2));
-        assert!(in_order(&mut acks).is_empty());
-        assert!(acks.acknowledged(1));
-        assert_eq!(in_order(&mut acks), [1, 2, 3]);
-        assert!(acks.acknowledged(5) && acks.acknowledged(4));
-        assert_eq!(in_order(&mut acks), [4, 5]);
+    fn acknowledgements_in_any_order_make_room() {
+        let mut in_flight = InFlight::default();
+        assert_eq!(fill(&mut in_flight), (1..=100).collect::<Vec<_>>());
+        assert!(in_flight.acknowledged(77) && in_flight.acknowledged(1));
+        assert_eq!(fill(&mut in_flight), [101, 102]);
     }
 
     #[test]
     fn acknowledgements_that_nobody_asked_for_are_strangers() {
-        let mut acks = Acks::default();
-        assert!(!acks.acknowledged(1));
-        acks.sent(1);
-        assert!(!acks.acknowledged(0) && !acks.acknowledged(2) && !acks.acknowledged(u16::MAX));
-        assert!(acks.acknowledged(1));
-        assert!(!acks.acknowledged(1), "twice");
-        assert_eq!(in_order(&mut acks), [1]);
-        assert!(!acks.acknowledged(1), "after it has left");
+        let mut in_flight = InFlight::default();
+        assert!(!in_flight.acknowledged(1));
+        assert_eq!(in_flight.send(), 1);
+        assert!(
+            !in_flight.acknowledged(0) && !in_flight.acknowledged(2) && !in_flight.acknowledged(u16::MAX)
+        );
+        assert!(in_flight.acknowledged(1));
+        assert!(!in_flight.acknowledged(1), "twice");
     }
 
     #[test]
-    fn numbers_may_come_round_again() {
-        let mut acks = Acks::default();
-        for round in 0..3 {
-            for pkid in 1..=100 {
-                acks.sent(pkid);
-            }
-            for pkid in (1..=100).rev() {
-                assert!(acks.acknowledged(pkid), "{round} {pkid}");
-            }
-            assert_eq!(in_order(&mut acks), (1..=100).collect::<Vec<_>>());
+    fn numbers_come_round_again_and_pass_over_one_that_is_outstanding() {
+        let mut in_flight = InFlight::default();
+        for _ in 0..5 {
+            assert!(in_flight.send() > 0);
         }
+        for number in [1, 2, 4, 5] {
+            assert!(in_flight.acknowledged(number));
+        }
+        let mut seen = Vec::new();
+        for _ in 0..u32::from(u16::MAX) + 10 {
+            let number = in_flight.send();
+            seen.push(number);
+            assert!(in_flight.acknowledged(number));
+        }
+        assert!(!seen.contains(&0) && !seen.contains(&3), "3 is outstanding and 0 is no number");
+        assert!(in_flight.acknowledged(3));
     }
 }

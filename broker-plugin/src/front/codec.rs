@@ -79,6 +79,14 @@ impl Frame {
         self.first() & 1 == 1
     }
 
+    /// The packet identifier of a PUBLISH that has one; `None` where the packet is cut off. The router's own reader
+    /// keeps it to itself.
+    pub(crate) fn publish_pkid(&self) -> Option<u16> {
+        let body = self.body();
+        let topic_len = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
+        Some(u16::from_be_bytes([*body.get(2 + topic_len)?, *body.get(3 + topic_len)?]))
+    }
+
     /// Protocol level of a CONNECT: 4 is MQTT 3.1.1. `None` where it is not MQTT.
     pub(crate) fn level(&self) -> Option<u8> {
         match self.body() {

@@ -1,18 +1,19 @@
-//! Settings of the front door, and the check that the router can't outgrow its memory.
+//! Settings of the front door, and the check that what it may come to hold fits the memory.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::collections::HashMap;
 
-use rumqttd::protocol::{Publish, PublishProperties};
-use rumqttd::{RouterConfig, SegmentConfig};
+use rumqttd::RouterConfig;
 use whimbrel_protocol::ids::Prefix;
-use whimbrel_protocol::topic;
+use whimbrel_protocol::limits::{DEVICE_ID_MAX, SIGNED_BYTES_MAX};
 
 use super::access::TopicRules;
 use super::error::FrontError;
+use super::exchange::GROUPS_KEPT_MAX;
+use super::inbox::INBOX_MESSAGES;
+use super::outbox::{Bounds, SHARE_BYTES};
 
-/// Settings of the front door. The defaults suit a fleet of up to 2,000 devices on a machine with 4 GiB to spare.
+/// Settings of the front door. The defaults suit a fleet of up to 2,000 devices.
 #[derive(Clone, Debug)]
 pub struct FrontConfig {
     /// Where to listen; plain TCP. Default 127.0.0.1:1883.
@@ -21,9 +22,9 @@ pub struct FrontConfig {
     pub prefix: Prefix,
     /// Clients connected at once, 1 to 1,000,000. About 20 % above the fleet. Default 2,500.
     pub connections_max: usize,
-    /// Different devices ever seen, 1 to 1,000,000: the router keeps logs for each until it ends. Default 2,048.
+    /// Different devices ever seen, 1 to 1,000,000; of as many the assignment is kept. Default 2,048.
     pub devices_max: usize,
-    /// Different groups ever subscribed to, up to 10,000. Default 256.
+    /// Different groups subscribed to at once, up to 10,000. Default 256.
     pub groups_max: usize,
     /// Sockets that are not let in yet, 1 to 100,000; more push out the oldest. Default 1,024.
     pub waiting_max: usize,
@@ -37,15 +38,23 @@ pub struct FrontConfig {
     pub write_limit: Duration,
     /// Threads that serve the sockets, 1 to 64. Default 2.
     pub worker_threads: usize,
-    /// Sizes of the router's logs.
-    pub segments: Segments,
-    /// Most memory that the router's logs and the connections may ever take. Default 4 GiB.
+    /// Answers that may wait for one client, in bytes, 16 KiB to 1 GiB: at least twice the largest window. What is
+    /// over it is lost, the oldest first. Default 512 KiB.
+    pub answers_bytes_max: usize,
+    /// Documents that may wait for one client, in bytes, 16 KiB to 1 GiB. Default 128 KiB.
+    pub documents_bytes_max: usize,
+    /// What may wait for all clients together, beside a share of 8 KiB for each. Default 512 MiB.
+    pub outstanding_bytes_max: usize,
+    /// Bytes of each of the two segments of the router's log of one topic of the application, 1 KiB to 1 GiB. What
+    /// rolls over before it is delivered is lost. Default 64 KiB.
+    pub application_segment_bytes: usize,
+    /// Most memory that all of this may ever take. Default 4 GiB.
     pub memory_budget: u64,
-    /// Extra topics that a device may publish to; `%d` stands for the device. A publish that nobody reads costs
-    /// the router a look at every filter. Default none.
-    pub extra_publish: Vec<String>,
-    /// Extra topics that a device may subscribe to; `%d` stands for the device. Default none.
-    pub extra_subscribe: Vec<String>,
+    /// Topics of the application that a device may publish to; `%d` stands for the device. A publish that nobody reads
+    /// costs the router a look at every filter of the application. Default none.
+    pub application_publish: Vec<String>,
+    /// Topics of the application that a device may subscribe to; `%d` stands for the device. Default none.
+    pub application_subscribe: Vec<String>,
 }
 
 impl Default for FrontConfig {
@@ -62,50 +71,15 @@ impl Default for FrontConfig {
             setup_limit: Duration::from_secs(10),
             write_limit: Duration::from_secs(20),
             worker_threads: 2,
-            segments: Segments::default(),
+            answers_bytes_max: 512 * 1024,
+            documents_bytes_max: 128 * 1024,
+            outstanding_bytes_max: 512 << 20,
+            application_segment_bytes: 64 * 1024,
             memory_budget: 4 << 30,
-            extra_publish: Vec::new(),
-            extra_subscribe: Vec::new(),
+            application_publish: Vec::new(),
+            application_subscribe: Vec::new(),
         }
     }
-}
-
-/// Sizes of the router's logs. Each filter that anyone subscribes to has one; what is delivered stays in it until
-/// it rolls over, and what rolls over before it is delivered is lost.
-#[derive(Clone, Debug)]
-pub struct Segments {
-    /// Requests of all devices, one log. At least twice devices x outstanding requests x 150 bytes. 4 MiB x 4.
-    pub requests: SegmentSize,
-    /// Reports of all devices, one log. 1 MiB x 4.
-    pub reports: SegmentSize,
-    /// Answers to one device. At least twice the largest window. 256 KiB x 2.
-    pub answers: SegmentSize,
-    /// The assignment of one device. 16 KiB x 2.
-    pub assignments: SegmentSize,
-    /// All others: groups, the beacon, extra topics. 64 KiB x 2.
-    pub others: SegmentSize,
-}
-
-impl Default for Segments {
-    fn default() -> Self {
-        let kib = |bytes: usize, count| SegmentSize { bytes: bytes * 1024, count };
-        Self {
-            requests: kib(4 * 1024, 4),
-            reports: kib(1024, 4),
-            answers: kib(256, 2),
-            assignments: kib(16, 2),
-            others: kib(64, 2),
-        }
-    }
-}
-
-/// The size of one log of the router.
-#[derive(Clone, Copy, Debug)]
-pub struct SegmentSize {
-    /// Bytes of topics and payloads in a segment, at least 1,024. One message may exceed it.
-    pub bytes: usize,
-    /// Segments kept, at least 1.
-    pub count: usize,
 }
 
 impl FrontConfig {
@@ -120,8 +94,11 @@ impl FrontConfig {
         within("waiting_max", self.waiting_max, 1, 100_000)?;
         within("packet_bytes_max", self.packet_bytes_max, 1024, 1 << 20)?;
         within("worker_threads", self.worker_threads, 1, 64)?;
-        within("extra_publish", self.extra_publish.len(), 0, 32)?;
-        within("extra_subscribe", self.extra_subscribe.len(), 0, 32)?;
+        within("answers_bytes_max", self.answers_bytes_max, 16 * 1024, 1 << 30)?;
+        within("documents_bytes_max", self.documents_bytes_max, 16 * 1024, 1 << 30)?;
+        within("application_segment_bytes", self.application_segment_bytes, 1024, 1 << 30)?;
+        within("application_publish", self.application_publish.len(), 0, 32)?;
+        within("application_subscribe", self.application_subscribe.len(), 0, 32)?;
         for (setting, limit) in [
             ("connect_limit", self.connect_limit),
             ("setup_limit", self.setup_limit),
@@ -135,14 +112,7 @@ impl FrontConfig {
                 });
             }
         }
-        let segments = &self.segments;
-        for size in
-            [segments.requests, segments.reports, segments.answers, segments.assignments, segments.others]
-        {
-            within("segments.bytes", size.bytes, 1024, 1 << 30)?;
-            within("segments.count", size.count, 1, 1024)?;
-        }
-        TopicRules::new(self.prefix.clone(), &self.extra_publish, &self.extra_subscribe)?;
+        TopicRules::new(self.prefix.clone(), &self.application_publish, &self.application_subscribe)?;
         let needed = self.memory_worst_case();
         if needed > self.memory_budget {
             return Err(FrontError::MemoryBudget { needed, budget: self.memory_budget });
@@ -150,60 +120,54 @@ impl FrontConfig {
         Ok(())
     }
 
-    /// The most memory, in bytes, that the router's logs and the connections can come to take.
+    /// The most memory, in bytes, that the door and its router can come to hold.
     ///
-    /// The logs that devices fill are counted as full of the smallest messages, each with what the router keeps
-    /// beside it; those that the service fills twice their size; connections with full buffers. What the service
-    /// publishes to many devices as one shared `Bytes` takes far less.
+    /// Each number is one that something refuses to exceed: a document for each device and group, the queue to the
+    /// service, what waits for clients, a packet that each connection has not sent to its end. The router counts only
+    /// if the application has topics: two segments of each, of which some differ by device. What many clients are sent
+    /// as one shared `Bytes` takes far less.
     #[must_use]
     pub fn memory_worst_case(&self) -> u64 {
-        let segments = &self.segments;
-        let smallest_topic = topic::all_requests(&self.prefix).len() + 1; // a device id has at least 2 characters
-        let of_devices = |size: SegmentSize| {
-            let bytes = wide(size.bytes).saturating_mul(wide(size.count));
-            bytes.saturating_add((bytes / wide(4 + smallest_topic)).saturating_mul(wide(ENTRY_BYTES)))
-        };
-        let of_service = |size: SegmentSize, filters: u64| {
-            wide(size.bytes).saturating_mul(wide(size.count)).saturating_mul(2).saturating_mul(filters)
-        };
-        let devices = wide(self.devices_max);
-        let others = wide(self.groups_max + 1)
-            .saturating_add(devices.saturating_mul(wide(self.extra_subscribe.len())));
-        let connection = wide(CONNECTION_BYTES + WRITE_BATCH_BYTES + 2 * self.packet_bytes_max);
+        let document = wide(SIGNED_BYTES_MAX + KEPT_BYTES);
+        let (devices, connections) = (wide(self.devices_max), wide(self.connections_max));
+        let router = self.application_topics() > 0;
+        let link = if router { ROUTER_LINK_BYTES } else { 0 };
+        let connection = wide(CONNECTION_BYTES + link + SHARE_BYTES + READ_BYTES + self.packet_bytes_max);
+        let log = wide(self.application_segment_bytes).saturating_mul(2 * 2);
+        let logs = self
+            .application_subscribe
+            .iter()
+            .fold(0_u64, |sum, topic| sum.saturating_add(if topic.contains("%d") { devices } else { 1 }));
         [
-            of_devices(segments.requests),
-            of_devices(segments.reports),
-            of_service(segments.answers, devices),
-            of_service(segments.assignments, devices),
-            of_service(segments.others, others),
-            wide(self.connections_max).saturating_mul(connection),
+            devices.saturating_add(wide(GROUPS_KEPT_MAX)).saturating_mul(document),
+            wide(INBOX_MESSAGES).saturating_mul(wide(self.packet_bytes_max)),
+            wide(self.outstanding_bytes_max),
+            connections.saturating_mul(connection),
+            log.saturating_mul(logs),
             wide(self.waiting_max).saturating_mul(wide(CONNECT_BYTES_MAX)),
         ]
         .into_iter()
         .fold(0, u64::saturating_add)
     }
 
+    fn application_topics(&self) -> usize {
+        self.application_publish.len() + self.application_subscribe.len()
+    }
+
+    /// How much may wait for clients.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let (answers, documents) = (self.answers_bytes_max, self.documents_bytes_max);
+        Bounds { answers, documents, all: self.outstanding_bytes_max }
+    }
+
     /// The settings as the router wants them.
     pub(crate) fn router(&self) -> RouterConfig {
-        let segments = &self.segments;
-        let custom = [
-            (topic::all_requests(&self.prefix), segments.requests),
-            (topic::all_reports(&self.prefix), segments.reports),
-            (topic::all_answers(&self.prefix), segments.answers),
-            (topic::all_assignments(&self.prefix), segments.assignments),
-        ]
-        .into_iter()
-        .map(|(filter, size)| {
-            (filter, SegmentConfig { max_segment_size: size.bytes, max_segment_count: size.count })
-        })
-        .collect::<HashMap<_, _>>();
         RouterConfig {
             // The door itself refuses before the router would: a link that the router refuses hangs its builder.
             max_connections: self.connections_max + OWN_LINKS_MAX,
             max_outgoing_packet_count: 200,
-            max_segment_size: segments.others.bytes,
-            max_segment_count: segments.others.count,
-            custom_segment: Some(custom),
+            max_segment_size: self.application_segment_bytes,
+            max_segment_count: 2,
             ..RouterConfig::default()
         }
     }
@@ -213,12 +177,16 @@ impl FrontConfig {
 pub(crate) const CONNECT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes gathered before they are written to a client.
 pub(crate) const WRITE_BATCH_BYTES: usize = 64 * 1024;
-/// Links of the process itself: heartbeat, reaper, service, and some for load tests.
+/// Links of the process itself: heartbeat, reaper, and some for tests.
 const OWN_LINKS_MAX: usize = 64;
-/// What a connection costs before it has said anything, in bytes; measured 32 to 39 KB, nearly all in the router.
-const CONNECTION_BYTES: usize = 40 * 1024;
-/// What the router keeps for a message beside its topic and payload, with the allocator's share.
-const ENTRY_BYTES: usize = size_of::<(Publish, Option<PublishProperties>, std::time::Instant)>() + 96;
+/// What a connection costs before it has said anything: its task, its socket's state, its entries in maps.
+const CONNECTION_BYTES: usize = 6 * 1024;
+/// What its link on the router costs beside that; measured.
+const ROUTER_LINK_BYTES: usize = 36 * 1024;
+/// Bytes read at once.
+pub(crate) const READ_BYTES: usize = 8 * 1024;
+/// What a document that is kept takes beside its own bytes: the longest name, its place in a map.
+const KEPT_BYTES: usize = DEVICE_ID_MAX + 256;
 /// The longest time limit that may be set.
 const LIMIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -238,38 +206,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_settings_fit_their_budget() {
-        let config = FrontConfig::default();
+    fn thirty_thousand_devices_fit_the_default_budget_connected_and_all() {
+        FrontConfig::default().check().unwrap();
+        let config = FrontConfig { devices_max: 30_000, ..FrontConfig::default() };
         config.check().unwrap();
-        assert!(config.memory_worst_case() > 2 << 30, "{}", config.memory_worst_case());
+        FrontConfig { connections_max: 36_000, ..config }.check().unwrap();
     }
 
     #[test]
     fn a_fleet_that_the_memory_budget_cannot_hold_is_refused_at_the_start() {
-        let config = FrontConfig { devices_max: 20_000, ..FrontConfig::default() };
+        let config = FrontConfig { devices_max: 1_000_000, ..FrontConfig::default() };
         let error = config.check().unwrap_err();
-        assert!(matches!(error, FrontError::MemoryBudget { needed, .. } if needed > 20 << 30), "{error}");
+        assert!(matches!(error, FrontError::MemoryBudget { needed, .. } if needed > 4 << 30), "{error}");
     }
 
     #[test]
-    fn the_budget_counts_what_the_router_keeps_beside_the_smallest_messages() {
-        let config = FrontConfig::default();
-        let nominal = 4 * 4 * 1024 * 1024;
-        let without = FrontConfig {
-            segments: Segments { requests: SegmentSize { bytes: 1024, count: 1 }, ..config.segments.clone() },
-            ..config.clone()
-        };
-        let requests = config.memory_worst_case() - without.memory_worst_case();
-        assert!(requests > 10 * nominal, "{requests} for a log of {nominal}");
+    fn the_router_counts_only_if_the_application_has_topics() {
+        let without = FrontConfig::default();
+        let topics = vec!["cmd/%d".to_owned(), "cmd/all".to_owned()];
+        let with = FrontConfig { application_subscribe: topics, ..without.clone() };
+        let router = with.memory_worst_case() - without.memory_worst_case();
+        // Two segments for each device and for all, each of twice its nominal size; and a link for each client.
+        assert_eq!(router, (2_048 + 1) * 256 * 1024 + 2_500 * 36 * 1024);
     }
 
     #[test]
     fn segments_that_the_router_would_panic_on_are_refused() {
-        for size in [SegmentSize { bytes: 1023, count: 2 }, SegmentSize { bytes: 4096, count: 0 }] {
-            let segments = Segments { others: size, ..Segments::default() };
-            let config = FrontConfig { segments, ..FrontConfig::default() };
-            assert!(matches!(config.check(), Err(FrontError::Setting { .. })), "{size:?}");
-        }
+        let config = FrontConfig { application_segment_bytes: 1023, ..FrontConfig::default() };
+        assert!(matches!(config.check(), Err(FrontError::Setting { .. })));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One connection, from the first byte to the last: moves bytes between the socket and the router's link.
+//! One connection, from the first byte to the last: moves bytes between the socket, the exchange and, where the client
+//! uses topics of the application, a link on the router.
 
 use alloc::sync::Arc;
 use core::future::Future;
@@ -10,27 +11,29 @@ use core::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use rumqttd::Notification;
-use rumqttd::local::LinkRx;
-use rumqttd::protocol::Packet;
+use rumqttd::protocol::{Packet, Publish};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::Shared;
+use super::access::Publishing;
 use super::codec::{Codec, Fault, Frame};
-use super::config::{CONNECT_BYTES_MAX, WRITE_BATCH_BYTES};
-use super::conversation::{Conversation, Delivered};
+use super::config::{CONNECT_BYTES_MAX, READ_BYTES, WRITE_BATCH_BYTES};
+use super::conversation::{Conversation, Noticed, Step};
 use super::counters::Counters;
 use super::end::End;
-use super::handshake::{self, Guest, Refused};
-use super::link::{Held, Link};
+use super::handshake::{self, Guest, Refused, Will};
+use super::inbox::FromDevice;
+use super::link::Held;
 use super::output::Output;
+use super::router_link::RouterLink;
 use super::seats::Claim;
 use super::waiting::Ticket;
 use crate::clock;
 
 /// Serves one socket until it closes or `shutdown` changes. Leaves nothing behind, however it ends: also when
-/// this future is dropped, its link goes to the reaper.
+/// this future is dropped, its place in the exchange is given back and its link goes to the reaper.
 pub(crate) async fn serve<S>(
     shared: Arc<Shared>,
     mut socket: S,
@@ -46,23 +49,21 @@ pub(crate) async fn serve<S>(
         _ = shutdown.changed() => None,
     };
     let Some(seated) = seated else { return };
-    let Seated { guest, claim, link, rx } = seated;
     Counters::count(&shared.counters.admitted);
     Counters::count(&shared.counters.connected);
-    let device = guest.device.clone();
-    let end = converse(&shared, socket, input, guest, claim, link, rx, shutdown).await;
+    let device = seated.guest.device.clone();
+    let end = converse(&shared, socket, input, seated, shutdown).await;
     tracing::debug!(%device, %peer, reason = ?end, "connection ended");
 }
 
-/// A client with a link of the router.
+/// A client with a seat.
 struct Seated {
     guest: Guest,
     claim: Claim,
-    link: Link,
-    rx: LinkRx,
+    router: RouterLink,
 }
 
-/// Reads CONNECT and makes the link; counts and answers whoever is not let in.
+/// Reads CONNECT and takes the seat; counts and answers whoever is not let in.
 async fn let_in<S>(
     shared: &Arc<Shared>,
     socket: &mut S,
@@ -133,8 +134,8 @@ enum SetupFailed {
     Refused(Refused, BytesMut),
 }
 
-/// Takes the client's seat, a place in the house, and a link, in this order: who takes over an old connection
-/// gets its place.
+/// Takes the client's seat and a place in the house, in this order: who takes over an old connection gets its place. A
+/// will on a topic of the application needs a link on the router before it can be left.
 async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFailed> {
     let refuse = |refused: Refused, codec: &Codec| {
         let mut answer = BytesMut::new();
@@ -148,21 +149,14 @@ async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFaile
     let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
         return Err(refuse(Refused::Full, &guest.codec));
     };
-    let builder = Arc::clone(&shared.builders).acquire_owned().await.expect("the semaphore is never closed");
-    let id = guest.role.link_id(&guest.device);
-    let router = shared.router.clone();
-    // Building blocks. When this future is dropped meanwhile, the link is dropped by the closure's end.
     // In this order: whoever waits for the seat must find the place free.
     let held: Held = Box::new((place, seat));
-    let built = tokio::task::spawn_blocking(move || {
-        let built = router.link_holding(&id, Some(held));
-        drop(builder);
-        built
-    });
-    match built.await {
-        Ok(Ok((link, rx))) => Ok(Seated { guest, claim, link, rx }),
-        _ => Err(refuse(Refused::NoLink, &guest.codec)),
+    let mut router = RouterLink::none(guest.role.link_id(&guest.device), held);
+    let for_router = guest.will.as_ref().is_some_and(|will| will.publishing == Publishing::Application);
+    if for_router && router.link(shared).await.is_err() {
+        return Err(refuse(Refused::NoLink, &guest.codec));
     }
+    Ok(Seated { guest, claim, router })
 }
 
 /// The time after CONNACK.
@@ -170,30 +164,28 @@ async fn converse<S>(
     shared: &Arc<Shared>,
     socket: S,
     input: BytesMut,
-    guest: Guest,
-    mut claim: Claim,
-    link: Link,
-    rx: LinkRx,
+    seated: Seated,
     mut shutdown: watch::Receiver<bool>,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Guest { device, codec, terms, silence_max, will, .. } = guest;
+    let Seated { guest, mut claim, router } = seated;
+    let Guest { device, role, codec, terms, silence_max, will } = guest;
     let mut output = Output::default();
     handshake::write_welcome(shared, &codec, silence_max, output.packets());
+    let client = shared.exchange.enter(&device, role);
     let mut connection = Connection {
-        conversation: Conversation::new(Arc::clone(shared), device, codec, terms),
+        conversation: Conversation::new(Arc::clone(shared), device, codec, terms, client),
         shared: Arc::clone(shared),
         socket,
         input,
         output,
-        to_router: Vec::new(),
-        link,
+        router,
         silence_max,
     };
     let end = tokio::select! {
-        end = connection.run(rx) => end,
+        end = connection.run() => end,
         () = claim.superseded() => End::TakenOver,
         _ = shutdown.changed() => End::ShuttingDown,
     };
@@ -201,19 +193,39 @@ where
     if let Some(counter) = end.counter(&shared.counters) {
         Counters::count(counter);
     }
-    let Connection { conversation, mut socket, mut output, link, .. } = connection;
+    let Connection { conversation, mut socket, mut output, mut router, .. } = connection;
     if let Some(will) = will.filter(|_| end.leaves_will()) {
-        link.queue([Packet::Publish(will, None)]);
-        Counters::count(&shared.counters.wills_published);
+        leave(shared, will, &mut router).await;
     }
-    // First the link, so that whoever takes over need not wait for this client to listen.
-    drop(link);
+    let codec = conversation.into_codec();
+    // First the seat, so that whoever takes over need not wait for this client to listen.
+    drop(router);
     if let Some(reason) = end.farewell() {
-        conversation.codec().write_farewell(reason, output.packets());
+        codec.write_farewell(reason, output.packets());
         output.seal();
         let _told = timeout(FAREWELL_LIMIT, write_out(shared, &mut socket, &mut output)).await;
     }
     end
+}
+
+/// Publishes a will.
+async fn leave(shared: &Arc<Shared>, will: Will, router: &mut RouterLink) {
+    let Will { publishing, topic, payload } = will;
+    let left = match publishing {
+        Publishing::Ours => {
+            let sent = shared.exchange.inbox().send(FromDevice { topic, payload });
+            sent.await.is_ok()
+        }
+        Publishing::Application => {
+            // The link's end hands over what is queued.
+            router.queue(Packet::Publish(Publish::new(topic, payload, false), None));
+            true
+        }
+        Publishing::Refused => false,
+    };
+    if left {
+        Counters::count(&shared.counters.wills_published);
+    }
 }
 
 /// A connection that converses.
@@ -225,38 +237,38 @@ struct Connection<S> {
     input: BytesMut,
     /// What is to be written.
     output: Output,
-    to_router: Vec<Packet>,
-    link: Link,
+    router: RouterLink,
     silence_max: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Runs until the connection ends. Reads nothing while it writes, so that a client that does not read is not
-    /// served either.
-    async fn run(&mut self, mut rx: LinkRx) -> End {
-        match self.run_to_error(&mut rx).await {
+    /// served either; and reads nothing while its last message waits for the service.
+    async fn run(&mut self) -> End {
+        match self.run_to_error().await {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
-    async fn run_to_error(&mut self, rx: &mut LinkRx) -> Result<core::convert::Infallible, End> {
-        let mut heard = clock::timer_now();
-        let mut silence = core::pin::pin!(sleep_until(heard + self.silence_max));
+    async fn run_to_error(&mut self) -> Result<core::convert::Infallible, End> {
+        let outbox = Arc::clone(self.conversation.client().outbox());
+        let mut silence = core::pin::pin!(sleep_until(clock::timer_now() + self.silence_max));
         self.flush().await?;
         self.receive().await?; // What came together with CONNECT.
+        let mut heard = clock::timer_now();
         loop {
+            let has_room = self.conversation.has_room();
             tokio::select! {
                 read = read_some(&mut self.socket, &mut self.input) => {
                     let count = read?;
                     Counters::add_len(&self.shared.counters.bytes_in, count);
-                    heard = clock::timer_now();
                     self.receive().await?;
+                    // Now, and not before the message waited for its place: nothing was read meanwhile.
+                    heard = clock::timer_now();
                 }
-                notification = rx.next() => {
-                    let first = notification.map_err(|_| End::RouterGone)?;
-                    self.deliver(first, rx).await?;
-                }
+                () = outbox.filled() => self.deliver().await?,
+                notification = self.router.next(), if has_room => self.notice(notification?).await?,
                 () = &mut silence => {
                     let deadline = heard + self.silence_max;
                     if deadline <= clock::timer_now() {
@@ -268,50 +280,84 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Passes on what the client has said; also what came before the packet that ends the connection.
+    /// Passes on what the client has said, also what came before the packet that ends the connection, and writes what
+    /// may be written now.
     async fn receive(&mut self) -> Result<(), End> {
-        let outcome = self.conversation.receive(&mut self.input, &mut self.to_router, &mut self.output);
+        let outcome = self.receive_all().await;
         if self.input.is_empty() {
             self.input = BytesMut::new(); // An idle connection owns no read buffer.
         }
-        self.tell_router()?;
+        self.router.notify()?;
         outcome?;
-        self.flush().await
+        self.deliver().await
     }
 
-    /// Writes this notification and all that are ready behind it.
-    async fn deliver(&mut self, first: Option<Notification>, rx: &mut LinkRx) -> Result<(), End> {
-        let mut next = first;
-        let mut parked = false;
-        loop {
-            if let Some(notification) = next.take() {
-                let done = self.conversation.deliver(notification, &mut self.to_router, &mut self.output)?;
-                parked |= done == Delivered::Parked;
+    async fn receive_all(&mut self) -> Result<(), End> {
+        while let Some(step) = self.conversation.take(&mut self.input, &mut self.output)? {
+            match step {
+                Step::Answered => {}
+                Step::Service(message, pkid) => {
+                    self.shared.exchange.inbox().send(message).await?;
+                    self.conversation.acknowledge(pkid, &mut self.output)?;
+                }
+                Step::Router(packet, pkid) => {
+                    self.router.link(&self.shared).await?;
+                    self.router.queue(packet);
+                    self.conversation.acknowledge(pkid, &mut self.output)?;
+                }
             }
-            if self.output.len() >= WRITE_BATCH_BYTES {
-                self.flush().await?;
-            }
-            match poll_once(rx.next()).await {
-                Some(notification) => next = notification.map_err(|_| End::RouterGone)?,
-                None => break,
-            }
-        }
-        self.tell_router()?;
-        self.flush().await?;
-        if parked {
-            // After the write: a client that takes nothing must not make the router prepare more for it.
-            Counters::count(&self.shared.counters.links_unparked);
-            rx.wake().await.map_err(|_| End::RouterGone)?;
         }
         Ok(())
     }
 
-    fn tell_router(&mut self) -> Result<(), End> {
-        if self.to_router.is_empty() {
-            return Ok(());
+    /// Writes what waits in the outbox, as much as goes out at once: what the client says is read in between.
+    async fn deliver(&mut self) -> Result<(), End> {
+        let mut all = false;
+        while !all && self.output.len() < WRITE_BATCH_BYTES {
+            match self.conversation.next_message() {
+                Some(message) => self.conversation.deliver(message, &mut self.output)?,
+                None => all = true,
+            }
         }
-        self.link.queue(self.to_router.drain(..));
-        Ok(self.link.notify()?)
+        self.flush().await?;
+        let outbox = self.conversation.client().outbox();
+        outbox.written();
+        if !all {
+            outbox.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes this notification of the router and all that are ready behind it, and writes what comes of them.
+    async fn notice(&mut self, first: Option<Notification>) -> Result<(), End> {
+        let mut next = first;
+        let mut parked = false;
+        loop {
+            if let Some(notification) = next.take() {
+                match self.conversation.notice(notification, &mut self.output)? {
+                    Noticed::Done => {}
+                    Noticed::Message(message) => self.conversation.deliver(message, &mut self.output)?,
+                    Noticed::Parked => parked = true,
+                }
+            }
+            if self.output.len() >= WRITE_BATCH_BYTES {
+                self.flush().await?;
+            }
+            if !self.conversation.has_room() {
+                break; // The rest waits in the router's log.
+            }
+            match poll_once(self.router.next()).await {
+                Some(notification) => next = notification?,
+                None => break,
+            }
+        }
+        self.flush().await?;
+        if parked {
+            // After the write: a client that takes nothing must not make the router prepare more for it.
+            Counters::count(&self.shared.counters.links_unparked);
+            self.router.wake().await?;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), End> {
@@ -362,7 +408,5 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-/// Bytes read at once.
-const READ_BYTES: usize = 8 * 1024;
 /// A client that is being turned away or thrown out has this long to hear why.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);

@@ -1,10 +1,11 @@
-//! What is said on one connection after CONNACK: which packets of the client reach the router, and which
-//! notifications of the router reach the client. No I/O; [`session`](super::session) moves the bytes.
+//! What is said on one connection after CONNACK: where the packets of the client go, and what reaches the client. No
+//! I/O; [`connection`](super::connection) moves the bytes.
 //!
-//! The router drops a link for many reasons, and to be dropped is what a link must never be
-//! ([`link`](super::link)). So nothing goes to the router but what it is known to bear: a PUBLISH to one of the
-//! device's own topics without properties, a SUBSCRIBE for filters that are exact, allowed and new, an
-//! UNSUBSCRIBE for filters it has, and acknowledgements in order. Everything else is answered here.
+//! The service's own topics go through the [`exchange`](super::exchange). Topics of the application go through a
+//! link on the router, and the router drops a link for many reasons, which is what must never happen to a link
+//! ([`link`](super::link)). So nothing goes to the router but what it is known to bear: a PUBLISH of QoS 0 to one of
+//! the device's application topics without properties, a SUBSCRIBE of QoS 0 for filters that are exact, allowed and
+//! new, and an UNSUBSCRIBE for filters it has. Acknowledgements are the door's own in both directions.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -19,12 +20,15 @@ use rumqttd::{Forward, Notification};
 use whimbrel_protocol::ids::DeviceId;
 
 use super::Shared;
-use super::access::Reading;
-use super::acks::Acks;
+use super::access::{Publishing, Reading};
+use super::acks::InFlight;
 use super::codec::{Codec, Frame, Kind};
 use super::counters::Counters;
 use super::end::End;
-use super::output::{Added, Output};
+use super::exchange::Client;
+use super::inbox::FromDevice;
+use super::outbox::Message;
+use super::output::Output;
 
 /// The state of one connection's protocol.
 pub(crate) struct Conversation {
@@ -32,7 +36,9 @@ pub(crate) struct Conversation {
     device: DeviceId,
     codec: Codec,
     terms: Terms,
-    acks: Acks,
+    client: Client,
+    in_flight: InFlight,
+    /// Filters of the application that the router knows.
     subscriptions: Vec<Subscription>,
     /// SUBACKs that wait for the router to know their filters, in order.
     subacks: VecDeque<SubAck>,
@@ -43,7 +49,7 @@ pub(crate) struct Conversation {
 pub(crate) struct Terms {
     /// Largest packet, in bytes.
     pub(crate) packet_bytes_max: usize,
-    /// Highest QoS granted to its subscriptions: 0 where it can't take the router's 100 messages in flight.
+    /// Highest QoS granted to its subscriptions: 0 where it can't take the door's 100 messages in flight.
     pub(crate) qos_max: QoS,
 }
 
@@ -57,86 +63,133 @@ struct Subscription {
     next: Option<u64>,
 }
 
-/// What [`Conversation::deliver`] has done with a notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivered {
-    /// Answered or passed on.
+/// What is to be done for a packet of the client.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nothing: it was answered.
+    Answered,
+    /// Hand this to the service, then [`Conversation::acknowledge`].
+    Service(FromDevice, Option<u16>),
+    /// Hand this to the router, then [`Conversation::acknowledge`].
+    Router(Packet, Option<u16>),
+}
+
+/// What [`Conversation::notice`] has made of a notification of the router.
+#[derive(Debug)]
+pub(crate) enum Noticed {
+    /// Answered, or nothing for the client.
     Done,
+    /// A message to deliver.
+    Message(Message),
     /// The router has parked the link, and must be woken when everything is written.
     Parked,
 }
 
 impl Conversation {
-    pub(crate) fn new(shared: Arc<Shared>, device: DeviceId, codec: Codec, terms: Terms) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        device: DeviceId,
+        codec: Codec,
+        terms: Terms,
+        client: Client,
+    ) -> Self {
         Self {
             shared,
             device,
             codec,
             terms,
-            acks: Acks::default(),
+            client,
+            in_flight: InFlight::default(),
             subscriptions: Vec::new(),
             subacks: VecDeque::new(),
         }
     }
 
-    /// Takes the whole packets out of what the client has sent; adds what the router has to see to `to_router`
-    /// and the answers to `to_client`, also when it ends with an error.
-    pub(crate) fn receive(
-        &mut self,
-        input: &mut BytesMut,
-        to_router: &mut Vec<Packet>,
-        to_client: &mut Output,
-    ) -> Result<(), End> {
-        while let Some(frame) = Frame::take(input, self.shared.config.packet_bytes_max)? {
-            Counters::count(&self.shared.counters.packets_in);
-            match frame.kind() {
-                Kind::Publish => to_router.push(self.publish(frame)?),
-                Kind::PubAck => self.puback(frame, to_router)?,
-                Kind::Subscribe => self.subscribe(frame, to_router, to_client)?,
-                Kind::Unsubscribe => self.unsubscribe(frame, to_router, to_client)?,
-                Kind::PingReq => self.codec.write(Packet::PingResp(PingResp), to_client.packets())?,
-                Kind::Disconnect => {
-                    let with_will = self.codec.is_v5() && frame.disconnect_reason() != 0;
-                    return Err(End::Disconnected { with_will });
-                }
-                Kind::Connect | Kind::Other => return Err(End::Malformed),
+    /// Takes one whole packet out of what the client has sent; `None` where there is none.
+    pub(crate) fn take(&mut self, input: &mut BytesMut, to_client: &mut Output) -> Result<Option<Step>, End> {
+        let Some(frame) = Frame::take(input, self.shared.config.packet_bytes_max)? else { return Ok(None) };
+        Counters::count(&self.shared.counters.packets_in);
+        match frame.kind() {
+            Kind::Publish => return self.publish(frame).map(Some),
+            Kind::PubAck => self.puback(frame)?,
+            Kind::Subscribe => return self.subscribe(frame, to_client).map(Some),
+            Kind::Unsubscribe => return self.unsubscribe(frame, to_client).map(Some),
+            Kind::PingReq => self.codec.write(Packet::PingResp(PingResp), to_client.packets())?,
+            Kind::Disconnect => {
+                let with_will = self.codec.is_v5() && frame.disconnect_reason() != 0;
+                return Err(End::Disconnected { with_will });
             }
+            Kind::Connect | Kind::Other => return Err(End::Malformed),
+        }
+        Ok(Some(Step::Answered))
+    }
+
+    /// A message of the client has reached its place.
+    pub(crate) fn acknowledge(&self, pkid: Option<u16>, to_client: &mut Output) -> Result<(), End> {
+        let Some(pkid) = pkid else { return Ok(()) };
+        let ack = PubAck { pkid, reason: PubAckReason::Success };
+        Ok(self.codec.write(Packet::PubAck(ack, None), to_client.packets())?)
+    }
+
+    /// The next message that waits for the client and may be sent now.
+    pub(crate) fn next_message(&self) -> Option<Message> {
+        self.client.outbox().pop(self.has_room())
+    }
+
+    /// Whether another message may be sent that has to be acknowledged.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight.has_room()
+    }
+
+    /// The connection's place in the exchange.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Adds a message to what is written to the client.
+    pub(crate) fn deliver(&mut self, message: Message, to_client: &mut Output) -> Result<(), End> {
+        let pkid = (message.qos != QoS::AtMostOnce).then(|| self.in_flight.send());
+        if to_client.publish(&self.codec, message, pkid, self.terms.packet_bytes_max)? {
+            self.count(|counters| &counters.messages_out);
+            return Ok(());
+        }
+        // MQTT 5 section 3.1.2.11.4: act as if it had been sent.
+        self.count(|counters| &counters.messages_too_large_for_client);
+        if let Some(pkid) = pkid {
+            self.in_flight.acknowledged(pkid);
         }
         Ok(())
     }
 
-    /// Turns a notification of the router into bytes for the client.
-    pub(crate) fn deliver(
+    /// Takes a notification of the router.
+    pub(crate) fn notice(
         &mut self,
         notification: Notification,
-        to_router: &mut Vec<Packet>,
         to_client: &mut Output,
-    ) -> Result<Delivered, End> {
+    ) -> Result<Noticed, End> {
         match notification {
-            Notification::Unschedule => return Ok(Delivered::Parked),
-            Notification::Forward(forward) => self.forward(forward, to_router, to_client)?,
+            Notification::Unschedule => return Ok(Noticed::Parked),
+            Notification::Forward(forward) => return Ok(self.forwarded(forward)),
             Notification::Disconnect(..) => return Err(End::RouterGone),
-            other => match Option::<Packet>::from(other) {
-                Some(Packet::SubAck(..)) => {
+            other => {
+                // UNSUBACKs were answered when they were asked for.
+                if let Some(Packet::SubAck(..)) = Option::<Packet>::from(other) {
                     let ack = self.subacks.pop_front().ok_or(End::RouterGone)?;
                     self.codec.write(Packet::SubAck(ack, None), to_client.packets())?;
                 }
-                Some(Packet::PubAck(ack, _)) => {
-                    self.codec.write(Packet::PubAck(ack, None), to_client.packets())?
-                }
-                _ => {} // UNSUBACKs were answered when they were asked for.
-            },
+            }
         }
-        Ok(Delivered::Done)
+        Ok(Noticed::Done)
     }
 
-    /// The codec, for what is said outside the conversation.
-    pub(crate) fn codec(&self) -> &Codec {
-        &self.codec
+    /// Ends the conversation and gives the connection's place in the exchange back.
+    pub(crate) fn into_codec(self) -> Codec {
+        self.codec
     }
 
-    fn publish(&mut self, frame: Frame) -> Result<Packet, End> {
-        match frame.qos() {
+    fn publish(&mut self, frame: Frame) -> Result<Step, End> {
+        let qos = frame.qos();
+        match qos {
             0 | 1 => {}
             2 => return Err(End::PublishQos2),
             _ => return Err(End::Malformed),
@@ -144,42 +197,34 @@ impl Conversation {
         if frame.retain() {
             return Err(End::PublishRetain);
         }
-        let Packet::Publish(mut publish, properties) = self.codec.read(frame)? else {
+        let pkid = (qos == 1).then(|| frame.publish_pkid()).flatten();
+        let Packet::Publish(publish, properties) = self.codec.read(frame)? else {
             return Err(End::Malformed);
         };
         if properties.is_some_and(|properties| properties.topic_alias.is_some()) {
             return Err(End::PublishAlias);
         }
-        if !self.shared.rules.may_publish(&self.device, &publish.topic) {
-            return Err(End::PublishTopic);
+        let publishing = self.shared.rules.publishing(&self.device, &publish.topic);
+        let (topic, payload) = own_memory(&publish);
+        match publishing {
+            Publishing::Ours => Ok(Step::Service(FromDevice { topic, payload }, pkid)),
+            // Of QoS 0, and without properties: the router keeps them but does not count them to the size of its log.
+            Publishing::Application => {
+                Ok(Step::Router(Packet::Publish(Publish::new(topic, payload, false), None), pkid))
+            }
+            Publishing::Refused => Err(End::PublishTopic),
         }
-        // The properties are left out: the router keeps them but does not count them to the size of its log.
-        own_memory(&mut publish);
-        Ok(Packet::Publish(publish, None))
     }
 
-    fn puback(&mut self, frame: Frame, to_router: &mut Vec<Packet>) -> Result<(), End> {
+    fn puback(&mut self, frame: Frame) -> Result<(), End> {
         let Packet::PubAck(ack, _) = self.codec.read(frame)? else { return Err(End::Malformed) };
-        if self.acks.acknowledged(ack.pkid) {
-            self.pass_acks(to_router);
-        } else {
+        if !self.in_flight.acknowledged(ack.pkid) {
             self.count(|counters| &counters.stranger_acks);
         }
         Ok(())
     }
 
-    fn pass_acks(&mut self, to_router: &mut Vec<Packet>) {
-        while let Some(pkid) = self.acks.next_in_order() {
-            to_router.push(Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None));
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        frame: Frame,
-        to_router: &mut Vec<Packet>,
-        to_client: &mut Output,
-    ) -> Result<(), End> {
+    fn subscribe(&mut self, frame: Frame, to_client: &mut Output) -> Result<Step, End> {
         let Packet::Subscribe(Subscribe { pkid, filters }, properties) = self.codec.read(frame)? else {
             return Err(End::Malformed);
         };
@@ -191,61 +236,54 @@ impl Conversation {
         let return_codes = filters.into_iter().map(|filter| self.grant(filter, &mut new)).collect();
         let ack = SubAck { pkid, return_codes };
         if new.is_empty() {
-            return Ok(self.codec.write(Packet::SubAck(ack, None), to_client.packets())?);
+            self.codec.write(Packet::SubAck(ack, None), to_client.packets())?;
+            return Ok(Step::Answered);
         }
         if self.subacks.len() >= SUBACKS_MAX {
             return Err(End::Malformed);
         }
         self.subacks.push_back(ack);
-        to_router.push(Packet::Subscribe(Subscribe { pkid, filters: new }, None));
-        Ok(())
+        Ok(Step::Router(Packet::Subscribe(Subscribe { pkid, filters: new }, None), None))
     }
 
     /// Decides about one filter; adds it to `new` where the router has to learn it. A filter that is subscribed
-    /// already keeps its QoS: the router can't change it.
+    /// already keeps its QoS.
     fn grant(&mut self, wanted: Filter, new: &mut Vec<Filter>) -> SubscribeReasonCode {
-        if let Some(known) = self.subscriptions.iter().find(|known| *known.filter == *wanted.path) {
-            return SubscribeReasonCode::Success(known.qos);
-        }
-        if self.subscriptions.len() >= FILTERS_MAX || !self.may_read(&wanted.path) {
-            self.count(|counters| &counters.subscribe_refused);
-            return SubscribeReasonCode::Failure;
-        }
         let qos = if wanted.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { self.terms.qos_max };
-        self.subscriptions.push(Subscription { filter: wanted.path.as_str().into(), qos, next: None });
-        new.push(Filter {
-            path: wanted.path,
-            qos,
-            nolocal: false,
-            preserve_retain: false,
-            retain_forward_rule: RetainForwardRule::OnEverySubscribe,
-        });
-        SubscribeReasonCode::Success(qos)
-    }
-
-    fn may_read(&self, filter: &str) -> bool {
-        match self.shared.rules.reading(&self.device, filter) {
-            Reading::Allowed => true,
-            Reading::Refused => false,
-            Reading::Group(group) => {
-                if !self.shared.access.in_group(&self.device, &group) {
-                    return false;
-                }
-                let admitted = self.shared.seats.admit_group(&group);
-                if !admitted {
-                    self.count(|counters| &counters.subscribe_refused_groups_max);
-                }
-                admitted
+        match self.granted(wanted.path, qos, new) {
+            Some(qos) => SubscribeReasonCode::Success(qos),
+            None => {
+                self.count(|counters| &counters.subscribe_refused);
+                SubscribeReasonCode::Failure
             }
         }
     }
 
-    fn unsubscribe(
-        &mut self,
-        frame: Frame,
-        to_router: &mut Vec<Packet>,
-        to_client: &mut Output,
-    ) -> Result<(), End> {
+    fn granted(&mut self, path: String, qos: QoS, new: &mut Vec<Filter>) -> Option<QoS> {
+        let full = self.subscriptions.len() + self.client.outbox().subscriptions() >= FILTERS_MAX;
+        match self.shared.rules.reading(&self.device, &path) {
+            Reading::Refused => None,
+            Reading::Ours(channel) if full => self.client.outbox().granted(&channel),
+            Reading::Ours(channel) => self.client.subscribe(&channel, &path, qos),
+            Reading::Application => {
+                let known = self.subscriptions.iter().find(|known| *known.filter == *path);
+                if full || known.is_some() {
+                    return known.map(|known| known.qos);
+                }
+                self.subscriptions.push(Subscription { filter: path.as_str().into(), qos, next: None });
+                new.push(Filter {
+                    path,
+                    qos: QoS::AtMostOnce,
+                    nolocal: false,
+                    preserve_retain: false,
+                    retain_forward_rule: RetainForwardRule::OnEverySubscribe,
+                });
+                Some(qos)
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, frame: Frame, to_client: &mut Output) -> Result<Step, End> {
         let Packet::Unsubscribe(Unsubscribe { pkid, mut filters }, _) = self.codec.read(frame)? else {
             return Err(End::Malformed);
         };
@@ -255,53 +293,37 @@ impl Conversation {
         let mut reasons = Vec::with_capacity(filters.len());
         filters.retain(|filter| {
             let known = self.subscriptions.iter().position(|known| *known.filter == **filter);
-            reasons.push(match known {
-                Some(_) => UnsubAckReason::Success,
-                None => UnsubAckReason::NoSubscriptionExisted,
-            });
-            known.map(|position| self.subscriptions.swap_remove(position)).is_some()
+            let of_router = known.map(|position| self.subscriptions.swap_remove(position)).is_some();
+            let had = of_router
+                || match self.shared.rules.reading(&self.device, filter) {
+                    Reading::Ours(channel) => self.client.unsubscribe(&channel),
+                    Reading::Application | Reading::Refused => false,
+                };
+            reasons.push(if had { UnsubAckReason::Success } else { UnsubAckReason::NoSubscriptionExisted });
+            of_router
         });
         // The router answers once for each filter that it knows and never for others.
         self.codec.write(Packet::UnsubAck(UnsubAck { pkid, reasons }, None), to_client.packets())?;
-        if !filters.is_empty() {
-            to_router.push(Packet::Unsubscribe(Unsubscribe { pkid, filters }, None));
+        if filters.is_empty() {
+            return Ok(Step::Answered);
         }
-        Ok(())
+        Ok(Step::Router(Packet::Unsubscribe(Unsubscribe { pkid, filters }, None), None))
     }
 
-    fn forward(
-        &mut self,
-        forward: Forward,
-        to_router: &mut Vec<Packet>,
-        to_client: &mut Output,
-    ) -> Result<(), End> {
+    /// A message of the application. The numbers of a log have no gaps: where one is left out, the log has rolled over
+    /// the reader.
+    fn forwarded(&mut self, forward: Forward) -> Noticed {
         let Forward { cursor, publish, .. } = forward;
-        self.count_lost(&publish.topic, cursor);
-        let Added { pkid, fits } = to_client.publish(&self.codec, publish, self.terms.packet_bytes_max)?;
-        if let Some(pkid) = pkid {
-            self.acks.sent(pkid);
+        let known = self.subscriptions.iter_mut().find(|known| known.filter.as_bytes() == publish.topic);
+        let Some(subscription) = known else { return Noticed::Done }; // It has just been given up.
+        if let Some((_, number)) = cursor {
+            // A retained message has no number.
+            let lost = subscription.next.map_or(0, |next| number.saturating_sub(next));
+            subscription.next = Some(number + 1);
+            Counters::add(&self.shared.counters.messages_lost, lost);
         }
-        if fits {
-            self.count(|counters| &counters.messages_out);
-            return Ok(());
-        }
-        // MQTT 5 section 3.1.2.11.4: act as if it had been sent.
-        self.count(|counters| &counters.messages_too_large_for_client);
-        if let Some(pkid) = pkid {
-            self.acks.acknowledged(pkid);
-            self.pass_acks(to_router);
-        }
-        Ok(())
-    }
-
-    /// The numbers of a log have no gaps: where one is left out, the log has rolled over the reader.
-    fn count_lost(&mut self, topic: &[u8], cursor: Option<(u64, u64)>) {
-        let Some((_, number)) = cursor else { return }; // A retained message has none.
-        let known = self.subscriptions.iter_mut().find(|known| known.filter.as_bytes() == topic);
-        let Some(subscription) = known else { return };
-        let lost = subscription.next.map_or(0, |next| number.saturating_sub(next));
-        subscription.next = Some(number + 1);
-        Counters::add(&self.shared.counters.messages_lost, lost);
+        let Publish { topic, payload, retain, .. } = publish;
+        Noticed::Message(Message { topic, payload, qos: subscription.qos, retain })
     }
 
     fn count(&self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
@@ -309,15 +331,15 @@ impl Conversation {
     }
 }
 
-/// Copies topic and payload out of the connection's read buffer, which the router's log would pin otherwise.
-pub(crate) fn own_memory(publish: &mut Publish) {
+/// Topic and payload, copied out of the connection's read buffer, which whoever keeps them would pin otherwise.
+pub(crate) fn own_memory(publish: &Publish) -> (Bytes, Bytes) {
     let topic_len = publish.topic.len();
     let mut both = Vec::with_capacity(topic_len + publish.payload.len());
     both.extend_from_slice(&publish.topic);
     both.extend_from_slice(&publish.payload);
     let mut topic = Bytes::from(both);
-    publish.payload = topic.split_off(topic_len);
-    publish.topic = topic;
+    let payload = topic.split_off(topic_len);
+    (topic, payload)
 }
 
 /// Most filters in one packet, and most that a connection may have.

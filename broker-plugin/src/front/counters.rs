@@ -32,11 +32,11 @@ pub struct Counters {
     pub refused_will: AtomicU64,
     /// Refused: `connections_max` clients are connected.
     pub refused_full: AtomicU64,
-    /// Refused: `devices_max` other devices have been seen; the router never forgets one.
+    /// Refused: `devices_max` other devices have been seen.
     pub refused_devices_max: AtomicU64,
     /// Refused: the access rules could not be asked now.
     pub refused_busy: AtomicU64,
-    /// Clients that could not be given a link of the router in time.
+    /// Clients whose seat was not free in time.
     pub setup_timeouts: AtomicU64,
 
     /// Connections replaced by a newer one of the same client.
@@ -66,7 +66,7 @@ pub struct Counters {
     pub publish_refused_alias: AtomicU64,
     /// Filters refused in a SUBACK.
     pub subscribe_refused: AtomicU64,
-    /// Filters refused because `groups_max` other groups have been subscribed to.
+    /// Filters refused because `groups_max` other groups are subscribed to.
     pub subscribe_refused_groups_max: AtomicU64,
     /// PUBACKs for messages that were not outstanding; ignored.
     pub stranger_acks: AtomicU64,
@@ -79,12 +79,18 @@ pub struct Counters {
     pub messages_out: AtomicU64,
     /// Bytes to clients.
     pub bytes_out: AtomicU64,
-    /// Messages that a client or the service did not get because the log of their topic had rolled over.
+    /// Messages that a client did not get because too much waited for it, or for all clients.
     pub messages_lost: AtomicU64,
     /// Messages that were larger than the client said it can take; not sent.
     pub messages_too_large_for_client: AtomicU64,
     /// Wills published.
     pub wills_published: AtomicU64,
+    /// Subscriptions to a group that ended because the device is no longer in it.
+    pub subscriptions_ended: AtomicU64,
+    /// Documents that the door did not keep because it keeps as many as it may; devices get them when they ask.
+    pub documents_not_kept: AtomicU64,
+    /// Links of the router that were made for clients which use topics of the application.
+    pub router_links: AtomicU64,
     /// Times that the router parked a link with much to send, and was woken again.
     pub links_unparked: AtomicU64,
 }

@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use super::codec::Fault;
 use super::counters::Counters;
 use super::error::FrontError;
+use super::inbox::ServiceGone;
 
 /// Why a connection that was let in has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) enum End {
     ShuttingDown,
     /// The router has dropped the link or stopped.
     RouterGone,
+    /// The service does not listen any more: the process is ending.
+    ServiceGone,
     /// A packet could not be read, or does not belong there.
     Malformed,
     /// A packet was over the limit.
@@ -46,7 +49,7 @@ impl End {
             Self::KeepAlive => &counters.keepalive_timeouts,
             Self::WriteStalled => &counters.write_timeouts,
             Self::TakenOver => &counters.takeovers,
-            Self::ShuttingDown => return None,
+            Self::ShuttingDown | Self::ServiceGone => return None,
             Self::RouterGone => &counters.router_gone,
             Self::Malformed => &counters.protocol_errors,
             Self::TooLarge => &counters.packets_too_large,
@@ -61,7 +64,7 @@ impl End {
     pub(crate) fn leaves_will(self) -> bool {
         match self {
             Self::Disconnected { with_will } => with_will,
-            Self::ShuttingDown | Self::RouterGone => false,
+            Self::ShuttingDown | Self::RouterGone | Self::ServiceGone => false,
             _ => true,
         }
     }
@@ -73,7 +76,7 @@ impl End {
             Self::Disconnected { .. } | Self::PeerClosed | Self::WriteStalled => return None,
             Self::KeepAlive => 0x8D,
             Self::TakenOver => 0x8E,
-            Self::ShuttingDown => 0x8B,
+            Self::ShuttingDown | Self::ServiceGone => 0x8B,
             Self::RouterGone => 0x80,
             Self::Malformed => 0x82,
             Self::TooLarge => 0x95,
@@ -98,5 +101,11 @@ impl From<FrontError> for End {
     /// The only thing that a link reports is that the router is gone.
     fn from(_: FrontError) -> Self {
         Self::RouterGone
+    }
+}
+
+impl From<ServiceGone> for End {
+    fn from(_: ServiceGone) -> Self {
+        Self::ServiceGone
     }
 }

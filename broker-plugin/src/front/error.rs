@@ -17,10 +17,10 @@ pub enum FrontError {
         /// What would be right.
         expected: String,
     },
-    /// The router's logs may grow beyond what the owner allows.
+    /// What the door and its router hold may grow beyond what the owner allows.
     #[error(
         "front door: the broker may need {needed} bytes of memory and memory_budget allows {budget}; \
-         lower devices_max, connections_max or the segments, or raise the budget"
+         lower devices_max or connections_max, or raise the budget"
     )]
     MemoryBudget {
         /// What [`FrontConfig::memory_worst_case`](super::FrontConfig::memory_worst_case) says.

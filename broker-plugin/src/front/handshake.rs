@@ -4,14 +4,15 @@ use core::net::SocketAddr;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rumqttd::protocol::{
     ConnAck, ConnAckProperties, ConnectProperties, ConnectReturnCode, LastWill, Packet, Publish, QoS,
 };
 use whimbrel_protocol::ids::DeviceId;
 
 use super::Shared;
-use super::access::{self, Login, Role};
+use super::access::{self, Login, Publishing, Role};
+use super::acks::IN_FLIGHT_MAX;
 use super::codec::{Codec, Frame, Kind};
 use super::conversation::{Terms, own_memory};
 use super::counters::Counters;
@@ -25,7 +26,14 @@ pub(crate) struct Guest {
     /// The client is gone when nothing has come for this long.
     pub(crate) silence_max: Duration,
     /// What to publish when it goes without a word.
-    pub(crate) will: Option<Publish>,
+    pub(crate) will: Option<Will>,
+}
+
+/// What a client leaves when it goes without a word.
+pub(crate) struct Will {
+    pub(crate) publishing: Publishing,
+    pub(crate) topic: Bytes,
+    pub(crate) payload: Bytes,
 }
 
 /// Why a client is not let in.
@@ -98,19 +106,17 @@ fn terms_of(properties: Option<&ConnectProperties>) -> Option<Terms> {
     if receive_maximum == 0 || packet_bytes_max == 0 {
         return None;
     }
-    let qos_max = if receive_maximum < ROUTER_INFLIGHT { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    let qos_max = if receive_maximum < IN_FLIGHT_MAX { QoS::AtMostOnce } else { QoS::AtLeastOnce };
     Some(Terms { packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX), qos_max })
 }
 
-fn check_will(shared: &Shared, device: &DeviceId, will: LastWill) -> Result<Publish, Refused> {
-    let allowed =
-        !will.retain && will.qos != QoS::ExactlyOnce && shared.rules.may_publish(device, &will.topic);
-    if !allowed {
+fn check_will(shared: &Shared, device: &DeviceId, will: LastWill) -> Result<Will, Refused> {
+    let publishing = shared.rules.publishing(device, &will.topic);
+    if will.retain || will.qos == QoS::ExactlyOnce || publishing == Publishing::Refused {
         return Err(Refused::Will);
     }
-    let mut publish = Publish::new(will.topic, will.message, false);
-    own_memory(&mut publish);
-    Ok(publish)
+    let (topic, payload) = own_memory(&Publish::new(will.topic, will.message, false));
+    Ok(Will { publishing, topic, payload })
 }
 
 /// The CONNACK of a client that is let in. No session is ever present: the router forgets with the connection.
@@ -172,9 +178,6 @@ impl Refused {
         if v5 { in_v5 } else { v4 }
     }
 }
-
-/// Messages of QoS 1 that the router sends before the first acknowledgement; it takes no other number.
-const ROUTER_INFLIGHT: u16 = 100;
 
 #[cfg(test)]
 mod tests {

@@ -1,19 +1,32 @@
-//! The front door of the embedded broker: an MQTT server on rumqttd's router.
+//! The front door of the embedded broker: an MQTT server for the update service's own topics, with rumqttd's router
+//! behind it for the topics of the application.
 //!
-//! rumqttd's own server has no rules about topics, no time limits on writes, and kills its router on some clients;
-//! its router alone is fast and sound as long as nothing reaches it that it can't bear. So this module
-//! accepts the sockets itself (MQTT 3.1.1 and 5 on one port), decides who comes in and what each device may read
-//! and write, and gives the router one well-behaved `link` per client:
+//! The door accepts the sockets itself (MQTT 3.1.1 and 5 on one port) and decides who comes in and what each device may
+//! read and write. What it does with a message depends on the topic alone:
+//!
+//! 1. The service's own topics (`q`, `r`, `c`, `s`, `g`, `t`) go through the `exchange`, by device id and group. The
+//!    router never sees them: its matching of each topic with every filter costs more than an update.
+//! 2. A message of a device waits in the `inbox` for the service, and its connection reads nothing meanwhile. Places are
+//!    given in turn, so that a device that sends without end delays the others by one message a round.
+//! 3. A message of the service waits in the `outbox` of each client that has subscribed. The service waits for nobody:
+//!    what a client does not take is lost beyond a bound, and counted.
+//! 4. Retained documents lie in the exchange. It is given every device's assignment when the service starts, without
+//!    a message, so that nothing has to be announced and a subscription is a look at a map.
+//! 5. When the service says that a device has changed, its subscriptions to groups that it is no longer in end.
+//! 6. Topics that the configuration allows the application go through the router. A connection gets a `router_link`
+//!    when it uses one for the first time: rumqttd's router alone is fast and sound as long as nothing reaches it that
+//!    it can't bear, and is killed by some of what clients do.
 //!
 //! | file | decides |
 //! |---|---|
-//! | `config` | settings, and whether the router's logs fit the memory |
+//! | `config` | settings, and whether all that may be held fits the memory |
 //! | `waiting`, `connection`, `handshake` | a socket until CONNACK; one connection's bytes |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
+//! | `exchange`, `inbox`, `outbox` | the service's own topics |
 //! | `output` | what is to be written to a client, payloads uncopied |
-//! | `seats` | takeover; what the router never forgets |
-//! | `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
+//! | `seats` | takeover |
+//! | `router_link`, `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
 //! | `counters`, `end` | everything that happens has a number |
 //!
 //! What this door does not do: TLS, persistent sessions (`session present` is always 0), QoS 2, wildcards,
@@ -29,10 +42,14 @@ mod conversation;
 mod counters;
 mod end;
 mod error;
+mod exchange;
 mod handshake;
 mod heartbeat;
+mod inbox;
 mod link;
+mod outbox;
 mod output;
+mod router_link;
 mod seats;
 mod waiting;
 
@@ -49,14 +66,18 @@ use tokio::time::sleep;
 use whimbrel_protocol::ids::Prefix;
 
 pub use access::{Access, Login, Refusal};
-pub use config::{FrontConfig, SegmentSize, Segments};
+pub use config::FrontConfig;
 pub use counters::Counters;
 pub use error::FrontError;
 pub use heartbeat::{OnRouterDeath, RouterDeath, end_process};
 pub use link::{Link, RouterHandle};
 
+pub(crate) use exchange::{Exchange, ToDevices};
+pub(crate) use inbox::FromDevice;
+
 use access::TopicRules;
 use heartbeat::Heartbeat;
+use outbox::Pool;
 use seats::Seats;
 use waiting::WaitingRoom;
 
@@ -65,6 +86,7 @@ pub(crate) struct Shared {
     config: FrontConfig,
     rules: TopicRules,
     access: Arc<dyn Access>,
+    exchange: Arc<Exchange>,
     router: RouterHandle,
     seats: Seats,
     /// One permit for each client that may be connected.
@@ -77,7 +99,7 @@ pub(crate) struct Shared {
 /// An open front door. Dropping it closes it.
 pub struct FrontDoor {
     local_addr: SocketAddr,
-    prefix: Prefix,
+    exchange: Arc<Exchange>,
     router: RouterHandle,
     counters: Arc<Counters>,
     close: watch::Sender<bool>,
@@ -97,7 +119,11 @@ impl FrontDoor {
         on_router_death: OnRouterDeath,
     ) -> Result<Self, FrontError> {
         config.check()?;
-        let rules = TopicRules::new(config.prefix.clone(), &config.extra_publish, &config.extra_subscribe)?;
+        let rules = TopicRules::new(
+            config.prefix.clone(),
+            &config.application_publish,
+            &config.application_subscribe,
+        )?;
         let address = config.listen;
         let runtime = start_runtime(config.worker_threads)?;
         let listener = listen(&runtime, address).and_then(|it| Ok((it.local_addr()?, it)));
@@ -118,12 +144,20 @@ impl FrontDoor {
             }
         };
         let counters = Arc::new(Counters::default());
-        let prefix = config.prefix.clone();
+        let exchange = Exchange::new(
+            config.prefix.clone(),
+            Arc::clone(&access),
+            Arc::clone(&counters),
+            Pool::new(config.bounds()),
+            config.devices_max,
+            config.groups_max,
+        );
         let shared = Arc::new(Shared {
             rules,
             access,
+            exchange: Arc::clone(&exchange),
             router: router.clone(),
-            seats: Seats::new(config.devices_max, config.groups_max),
+            seats: Seats::new(config.devices_max),
             places: Arc::new(Semaphore::new(config.connections_max)),
             builders: Arc::new(Semaphore::new(BUILDERS)),
             counters: Arc::clone(&counters),
@@ -139,7 +173,7 @@ impl FrontDoor {
             .map_err(|source| FrontError::Start { what: "the front door's thread", source })?;
         tracing::info!(%local_addr, "front door open");
         let (server, heartbeat) = (Some(server), Some(heartbeat));
-        Ok(Self { local_addr, prefix, router, counters, close, server, heartbeat })
+        Ok(Self { local_addr, exchange, router, counters, close, server, heartbeat })
     }
 
     /// Where it listens; the port is the real one where the settings say 0.
@@ -151,10 +185,15 @@ impl FrontDoor {
     /// First level of all topics.
     #[must_use]
     pub fn prefix(&self) -> &Prefix {
-        &self.prefix
+        self.exchange.prefix()
     }
 
-    /// The router behind the door.
+    /// What carries the service's own topics.
+    pub(crate) fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// The router behind the door, which carries topics of the application.
     #[must_use]
     pub fn router(&self) -> &RouterHandle {
         &self.router

@@ -1,14 +1,14 @@
-//! What is to be written to one client: small packets in a buffer, payloads shared with the router's logs.
+//! What is to be written to one client: small packets in a buffer, payloads shared with whoever has them.
 //!
 //! A chunk message goes to the socket from the memory it was read into, for however many devices.
 
 use alloc::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
-use rumqttd::protocol::{Packet, Publish};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::codec::{Codec, Fault};
+use super::outbox::Message;
 
 /// Packets in the order in which they are written.
 #[derive(Debug, Default)]
@@ -19,15 +19,6 @@ pub(crate) struct Output {
     tail: BytesMut,
     /// Bytes of `parts`.
     parts_len: usize,
-}
-
-/// A PUBLISH that has been added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Added {
-    /// Packet identifier; `None` for QoS 0. The router keeps the field to itself.
-    pub(crate) pkid: Option<u16>,
-    /// Whether it was added: not where it is larger than the client takes.
-    pub(crate) fits: bool,
 }
 
 impl Output {
@@ -41,30 +32,35 @@ impl Output {
         self.parts_len + self.tail.len()
     }
 
-    /// Adds a PUBLISH of at most `packet_bytes_max` bytes.
+    /// Adds a PUBLISH of at most `packet_bytes_max` bytes; false where it is larger, and was left out. It has a packet
+    /// identifier where its QoS is not 0.
     pub(crate) fn publish(
         &mut self,
         codec: &Codec,
-        mut publish: Publish,
+        message: Message,
+        pkid: Option<u16>,
         packet_bytes_max: usize,
-    ) -> Result<Added, Fault> {
-        let topic_len = publish.topic.len();
-        let payload = core::mem::take(&mut publish.payload);
-        let start = self.tail.len();
-        codec.write(Packet::Publish(publish, None), &mut self.tail)?;
-        // Fixed header and topic; the length in it is too short by the payload.
-        let without = self.tail.split_off(start);
-        let (head, body) = split_header(&without).ok_or(Fault::Malformed)?;
-        let (length, length_len) = remaining_length(body.len() + payload.len()).ok_or(Fault::Malformed)?;
-        let pkid = (head >> 1 & 3 != 0).then(|| pkid_of(body, topic_len)).flatten();
-        let fits = 1 + length_len + body.len() + payload.len() <= packet_bytes_max;
+    ) -> Result<bool, Fault> {
+        let Message { topic, payload, retain, .. } = message;
+        let topic_len = u16::try_from(topic.len()).map_err(|_| Fault::Malformed)?;
+        let identifier_len = if pkid.is_some() { 2 } else { 0 };
+        // Version 5 says how long the properties are: there are none.
+        let properties_len = usize::from(codec.is_v5());
+        let body_len = 2 + topic.len() + identifier_len + properties_len + payload.len();
+        let (length, length_len) = remaining_length(body_len).ok_or(Fault::Malformed)?;
+        let fits = 1 + length_len + body_len <= packet_bytes_max;
         if fits {
-            self.tail.extend_from_slice(&[head]);
-            self.tail.extend_from_slice(length.get(..length_len).unwrap_or_default());
-            self.tail.extend_from_slice(body);
+            self.tail.put_u8(0x30 | u8::from(pkid.is_some()) << 1 | u8::from(retain));
+            self.tail.put_slice(length.get(..length_len).unwrap_or_default());
+            self.tail.put_u16(topic_len);
+            self.tail.put_slice(&topic);
+            if let Some(pkid) = pkid {
+                self.tail.put_u16(pkid);
+            }
+            self.tail.put_bytes(0, properties_len);
             self.share(payload);
         }
-        Ok(Added { pkid, fits })
+        Ok(fits)
     }
 
     fn share(&mut self, payload: Bytes) {
@@ -116,13 +112,6 @@ impl Buf for Output {
     }
 }
 
-/// First byte of a packet, and what comes after its remaining length.
-fn split_header(packet: &[u8]) -> Option<(u8, &[u8])> {
-    let (&first, rest) = packet.split_first()?;
-    let length_len = 1 + rest.iter().take_while(|byte| **byte & 0x80 != 0).count();
-    Some((first, rest.get(length_len..)?))
-}
-
 /// The variable byte integer (MQTT 3.1.1 section 2.2.3) and how many bytes it has; `None` where it is too large.
 fn remaining_length(len: usize) -> Option<([u8; 4], usize)> {
     let mut bytes = [0; 4];
@@ -138,18 +127,19 @@ fn remaining_length(len: usize) -> Option<([u8; 4], usize)> {
     None
 }
 
-/// The packet identifier behind the topic of a PUBLISH.
-fn pkid_of(body: &[u8], topic_len: usize) -> Option<u16> {
-    let at = 2 + topic_len;
-    Some(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]))
-}
-
 /// Payloads from this size on are shared. Shorter ones cost less to copy than another piece of a vectored write.
 const SHARED_BYTES_MIN: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use rumqttd::protocol::{Packet, Publish, QoS};
+
     use super::*;
+
+    fn message(topic: &'static str, len: usize, retain: bool) -> Message {
+        let (topic, payload) = (Bytes::from(topic), Bytes::from(vec![7; len]));
+        Message { topic, payload, qos: QoS::AtMostOnce, retain }
+    }
 
     fn written(output: &mut Output) -> Vec<u8> {
         output.seal();
@@ -173,14 +163,13 @@ mod tests {
         for level in [4, 5] {
             let codec = Codec::of_level(level).unwrap();
             for len in [0, 1, 100, 127, 128, 511, 512, 16_300, 16_383, 16_384, 70_000] {
-                let publish =
-                    || Publish::new(Bytes::from("ota/d/meter-1/c"), Bytes::from(vec![7; len]), true);
+                let message = || message("ota/d/meter-1/c", len, true);
+                let Message { topic, payload, retain, .. } = message();
                 let mut whole = BytesMut::new();
-                codec.write(Packet::Publish(publish(), None), &mut whole).unwrap();
+                codec.write(Packet::Publish(Publish::new(topic, payload, retain), None), &mut whole).unwrap();
                 let mut output = Output::default();
                 for _ in 0..2 {
-                    let added = output.publish(&codec, publish(), whole.len()).unwrap();
-                    assert_eq!(added, Added { pkid: None, fits: true });
+                    assert!(output.publish(&codec, message(), None, whole.len()).unwrap());
                 }
                 output.packets().extend_from_slice(&[0xD0, 0]);
                 assert_eq!(output.len(), 2 * whole.len() + 2);
@@ -198,19 +187,30 @@ mod tests {
         let codec = Codec::of_level(4).unwrap();
         let mut output = Output::default();
         output.packets().extend_from_slice(&[0xD0, 0]);
-        let publish = || Publish::new(Bytes::from("a/b"), Bytes::from(vec![7; 1000]), false);
-        assert!(!output.publish(&codec, publish(), 1007).unwrap().fits);
+        let message = || message("a/b", 1000, false);
+        assert!(!output.publish(&codec, message(), None, 1007).unwrap());
         assert_eq!(written(&mut output), [0xD0, 0]);
-        assert!(output.publish(&codec, publish(), 1008).unwrap().fits);
+        assert!(output.publish(&codec, message(), None, 1008).unwrap());
         assert_eq!(written(&mut output).len(), 1008);
     }
 
     #[test]
+    fn a_publish_to_acknowledge_has_its_number_behind_the_topic() {
+        for (level, rest) in [(4, &b"\x01\x02\x07"[..]), (5, b"\x01\x02\0\x07")] {
+            let mut output = Output::default();
+            let codec = Codec::of_level(level).unwrap();
+            assert!(output.publish(&codec, message("a/b", 1, false), Some(0x0102), 100).unwrap());
+            let len = u8::try_from(5 + rest.len()).unwrap();
+            assert_eq!(written(&mut output), [&[0x32, len][..], b"\0\x03a/b", rest].concat());
+        }
+    }
+
+    #[test]
     fn a_large_payload_is_not_copied() {
-        let payload = Bytes::from(vec![7; 1000]);
+        let message = message("a/b", 1000, false);
+        let payload = message.payload.clone();
         let mut output = Output::default();
-        let publish = Publish::new(Bytes::from("a/b"), payload.clone(), false);
-        output.publish(&Codec::of_level(5).unwrap(), publish, 2000).unwrap();
+        output.publish(&Codec::of_level(5).unwrap(), message, None, 2000).unwrap();
         assert!(output.parts.iter().any(|part| part.as_ptr() == payload.as_ptr()));
     }
 

@@ -1,15 +1,16 @@
-//! Which clients are connected, and what the router will never forget.
+//! Which clients are connected.
 //!
 //! Each client has a *seat*. A new connection of the same client tells the one before it to leave, and gets the
-//! seat when the router has forgotten that one's link. Seats are never freed: the router keeps logs for
-//! every device it has seen, so that the number of devices ever seen must have a limit anyway.
+//! seat when that one has gone and the router has forgotten its link, if it had one. Seats are never freed: the
+//! router keeps logs for every device that has used a topic of the application, so that the number of devices ever
+//! seen must have a limit anyway.
 
 use alloc::sync::Arc;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, watch};
-use whimbrel_protocol::ids::{DeviceId, GroupName};
+use whimbrel_protocol::ids::DeviceId;
 
 use super::access::Role;
 
@@ -17,9 +18,7 @@ use super::access::Role;
 #[derive(Debug)]
 pub(crate) struct Seats {
     devices_max: usize,
-    groups_max: usize,
     devices: Mutex<HashMap<DeviceId, [Arc<Seat>; 2]>>,
-    groups: Mutex<HashSet<GroupName>>,
 }
 
 /// The place of one client.
@@ -42,8 +41,8 @@ pub(crate) struct Claim {
 pub(crate) type Taken = OwnedMutexGuard<()>;
 
 impl Seats {
-    pub(crate) fn new(devices_max: usize, groups_max: usize) -> Self {
-        Self { devices_max, groups_max, devices: Mutex::default(), groups: Mutex::default() }
+    pub(crate) fn new(devices_max: usize) -> Self {
+        Self { devices_max, devices: Mutex::default() }
     }
 
     /// Claims the seat of a client and tells whoever sits there to leave. `None` if the device is new and
@@ -62,16 +61,6 @@ impl Seats {
         let newest = seat.newest.subscribe();
         let number = *newest.borrow();
         Some(Claim { seat, number, newest })
-    }
-
-    /// May this group's topic become a filter of the router? It may if it is one already, or `groups_max`
-    /// others are not reached.
-    pub(crate) fn admit_group(&self, group: &GroupName) -> bool {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if groups.contains(group) {
-            return true;
-        }
-        groups.len() < self.groups_max && groups.insert(group.clone())
     }
 }
 
@@ -112,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_newest_of_many_connections_gets_the_seat_and_the_others_leave() {
-        let seats = Seats::new(10, 10);
+        let seats = Seats::new(10);
         let mut first = seats.claim(&device("m1"), Role::Device).unwrap();
         let seat = first.take().await.unwrap();
         let mut second = seats.claim(&device("m1"), Role::Device).unwrap();
@@ -125,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_was_overtaken_on_its_way_to_the_seat_does_not_wait_for_it() {
-        let seats = Seats::new(10, 10);
+        let seats = Seats::new(10);
         let mut slow = seats.claim(&device("m1"), Role::Device).unwrap();
         let mut newest = seats.claim(&device("m1"), Role::Device).unwrap();
         let _seat = newest.take().await.unwrap();
@@ -134,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_devices_own_client_and_its_agent_do_not_take_each_others_seat() {
-        let seats = Seats::new(10, 10);
+        let seats = Seats::new(10);
         let mut own = seats.claim(&device("m1"), Role::Device).unwrap();
         let _own = own.take().await.unwrap();
         let mut agent = seats.claim(&device("m1"), Role::Agent).unwrap();
@@ -145,16 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn new_devices_and_groups_beyond_the_limit_are_refused_and_known_ones_are_not() {
-        let seats = Seats::new(2, 1);
+    fn new_devices_beyond_the_limit_are_refused_and_known_ones_are_not() {
+        let seats = Seats::new(2);
         for id in ["m1", "m2", "m1"] {
             assert!(seats.claim(&device(id), Role::Device).is_some(), "{id}");
         }
         assert!(seats.claim(&device("m3"), Role::Device).is_none());
         assert!(seats.claim(&device("m2"), Role::Agent).is_some());
-        let group = |name| GroupName::new(name).unwrap();
-        assert!(seats.admit_group(&group("all")));
-        assert!(!seats.admit_group(&group("west")));
-        assert!(seats.admit_group(&group("all")));
     }
 }

@@ -73,6 +73,7 @@ impl<L: BrokerLink> Service<L> {
             fleet::Output::Changed(device) => {
                 if let Some(known) = self.fleet.registry().device(&device) {
                     self.membership.enter(known);
+                    self.link.device_is(&device, known.assignment());
                 }
                 self.for_serving.push_back(serving::Input::Changed(device));
             }

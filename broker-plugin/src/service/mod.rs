@@ -108,8 +108,10 @@ impl<L: BrokerLink> Service<L> {
             }
             held
         });
+        let mut link = link;
         for device in &snapshot.devices {
             parts.membership.enter(device);
+            link.device_is(&device.id, device.assignment());
         }
         let (done, results) = mpsc::unbounded_channel();
         let root = parts.authority.root().clone();

@@ -26,12 +26,14 @@ pub struct Settings {
     pub payload_cache_bytes: usize,
     /// How fast payloads are served.
     pub rates: Rates,
+    /// The broker may have forgotten assignments whenever the link comes up, so that all are published again.
+    pub broker_forgets: bool,
 }
 
 /// Something happened outside. Feeding it never fails.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The link is up: everything that the broker should keep is published again.
+    /// The link is up: everything that the broker should keep and may have forgotten is published again.
     Up,
     /// The link is down. What was put out since the last [`Input::Flushed`] may be lost.
     Down,

@@ -63,6 +63,7 @@ pub struct Serving {
     /// Devices whose extent has been read.
     ready: VecDeque<(DeviceId, Extent)>,
     retained: Retained,
+    broker_forgets: bool,
     up: bool,
     /// Messages that were put out since the last flush.
     queued: usize,
@@ -79,7 +80,7 @@ impl Serving {
     /// Serves nobody yet. `seed` makes the waits of devices differ that are told to come back.
     #[must_use]
     pub fn new(settings: Settings, counters: Arc<Counters>, seed: u64, now: Instant) -> Self {
-        let Settings { prefix, sessions_max, session_idle_ms, .. } = settings;
+        let Settings { prefix, sessions_max, session_idle_ms, broker_forgets, .. } = settings;
         Self {
             counters,
             now,
@@ -93,6 +94,7 @@ impl Serving {
             reads_running: 0,
             ready: VecDeque::new(),
             retained: Retained::default(),
+            broker_forgets,
             up: false,
             queued: 0,
             sweep_at: now.plus_millis(SWEEP_EVERY_MS),
@@ -108,7 +110,7 @@ impl Serving {
         match input {
             Input::Up => {
                 self.up = true;
-                self.retained.all();
+                self.retained.all(self.broker_forgets);
             }
             Input::Down => self.up = false,
             Input::Message(message) => self.message(fleet, message),

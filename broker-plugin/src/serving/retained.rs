@@ -1,23 +1,25 @@
 //! What stays with the broker for devices that come later: assignments, campaigns, the beacon.
 //!
-//! All of it only saves a round trip; the answer to a hello brings the same. A broker that has just come up knows
-//! nothing, so that everything is published again, a part at a time.
+//! All of it only saves a round trip; the answer to a hello brings the same. A broker that has just come up may know
+//! nothing, so that everything is published again, a part at a time. The embedded broker is given the assignments
+//! otherwise ([`device_is`](crate::attach::BrokerLink::device_is)): of it only campaigns and the beacon are published.
 
 use alloc::collections::VecDeque;
 
-use bytes::Bytes;
 use whimbrel_protocol::ids::{DeviceId, GroupName};
 use whimbrel_protocol::topic::Channel;
 
 use super::Serving;
 use crate::fleet::{Fleet, Publication};
 use crate::metrics::Counters;
-use crate::store::{Device, Standing};
+use crate::store::Device;
 
 /// What is to be published.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     queue: VecDeque<Publication>,
+    /// All campaigns are to be published.
+    campaigns: bool,
     /// All assignments are to be published: those after this device.
     assignments: Option<Option<DeviceId>>,
 }
@@ -26,11 +28,12 @@ pub(super) struct Retained {
 const BATCH: usize = 128;
 
 impl Retained {
-    /// Everything is to be published again.
-    pub(super) fn all(&mut self) {
+    /// Everything is to be published again, assignments only if they may be forgotten.
+    pub(super) fn all(&mut self, assignments: bool) {
         self.queue.clear();
         self.queue.push_back(Publication::Beacon);
-        self.assignments = Some(None);
+        self.campaigns = true;
+        self.assignments = assignments.then_some(None);
     }
 
     pub(super) fn add(&mut self, publication: Publication) {
@@ -39,12 +42,12 @@ impl Retained {
 
     /// How many are still to be published; all those of many devices count as one.
     pub(super) fn under_way(&self) -> usize {
-        self.queue.len() + usize::from(self.assignments.is_some())
+        self.queue.len() + usize::from(self.campaigns) + usize::from(self.assignments.is_some())
     }
 
     /// Whether there is something to publish and somebody to publish it to.
     pub(super) fn is_due(&self, up: bool) -> bool {
-        up && (!self.queue.is_empty() || self.assignments.is_some())
+        up && self.under_way() > 0
     }
 }
 
@@ -65,16 +68,16 @@ impl Serving {
                 None => break,
             }
         }
-        if let Some(after) = self.retained.assignments.take() {
-            self.publish_everything_after(fleet, after);
-        }
-    }
-
-    fn publish_everything_after(&mut self, fleet: &Fleet, after: Option<DeviceId>) {
-        if after.is_none() {
+        if core::mem::take(&mut self.retained.campaigns) {
             let groups: Vec<GroupName> = fleet.campaigns().groups().map(|(group, _)| group.clone()).collect();
             self.retained.queue.extend(groups.into_iter().map(Publication::Campaign));
         }
+        if let Some(after) = self.retained.assignments.take() {
+            self.publish_assignments_after(fleet, after);
+        }
+    }
+
+    fn publish_assignments_after(&mut self, fleet: &Fleet, after: Option<DeviceId>) {
         let devices: Vec<&Device> = fleet.registry().devices_after(after.as_ref()).take(BATCH).collect();
         self.retained.assignments = devices.last().map(|device| Some(device.id.clone()));
         for device in devices {
@@ -88,11 +91,9 @@ impl Serving {
         match publication {
             Publication::Assignment(device) => {
                 let topic = Channel::Assignment.topic(&self.prefix, device);
-                let payload = match fleet.registry().device(device).map(|known| &known.standing) {
-                    Some(Standing::Accepted { assignment, .. }) => assignment.clone(),
-                    _ => Bytes::new(),
-                };
-                self.retain(topic, payload);
+                let known = fleet.registry().device(device);
+                let assignment = known.and_then(|known| known.assignment()).cloned();
+                self.retain(topic, assignment.unwrap_or_default());
             }
             Publication::Campaign(group) => {
                 if let Some(campaign) = fleet.campaigns().of_group(group) {

@@ -96,6 +96,15 @@ impl Device {
         matches!(self.standing, Standing::Accepted { .. })
     }
 
+    /// The assignment that is in force for it, signed, if it is accepted.
+    #[must_use]
+    pub const fn assignment(&self) -> Option<&Bytes> {
+        match &self.standing {
+            Standing::Accepted { assignment, .. } => Some(assignment),
+            _ => None,
+        }
+    }
+
     /// Whether it waits to be accepted.
     #[must_use]
     pub const fn is_pending(&self) -> bool {

@@ -155,6 +155,32 @@ impl Driven {
     }
 }
 
+#[test]
+fn a_device_gets_the_same_messages_in_the_same_order_on_both() {
+    on_both(|link, addr| {
+        let mut device = Client::let_in(addr, 4, "m1");
+        let topics = [("ota/d/m1/c", 0), ("ota/d/m1/s", 1), ("ota/g/all", 1), ("ota/t", 0)];
+        assert_eq!(device.subscribe(&topics), [0, 1, 1, 0]);
+        let message = |number: u32| {
+            let (topic, qos) = topics[(number * 7 % 11 % 4) as usize];
+            let delivery = if qos == 0 { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+            outgoing(topic, &number.to_be_bytes(), delivery, false)
+        };
+        for first in (0..300).step_by(30) {
+            link.publish_all((first..first + 30).map(message).collect()).unwrap();
+        }
+        for number in 0..300 {
+            let (sent, got) = (message(number), device.expect_publish());
+            assert_eq!((got.topic.as_bytes(), &got.payload[..]), (&sent.topic[..], &sent.payload[..]));
+            assert_eq!(got.qos, u8::from(sent.delivery == Delivery::AtLeastOnce));
+            if got.pkid > 0 {
+                device.ack(got.pkid);
+            }
+        }
+        device.disconnect();
+    });
+}
+
 /// A question of a device comes in and an answer goes out; what was sent before has arrived by then.
 fn settle(link: &Driven, addr: SocketAddr) {
     let mut device = Client::let_in(addr, 4, "settler");

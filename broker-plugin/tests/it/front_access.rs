@@ -78,8 +78,8 @@ fn may_read(device: &str) -> BTreeSet<String> {
 
 fn open() -> House {
     House::open_with(|config| {
-        config.extra_publish = vec!["tele/%d/state".to_owned()];
-        config.extra_subscribe = vec!["cmd/all".to_owned()];
+        config.application_publish = vec!["tele/%d/state".to_owned()];
+        config.application_subscribe = vec!["cmd/all".to_owned()];
     })
 }
 
@@ -243,4 +243,21 @@ fn what_the_access_rules_refuse_has_the_code_of_its_version() {
         assert_eq!(knock(level, "later", None), Some(busy));
         assert_eq!(knock(level, "locked", Some("key")), Some(0));
     }
+}
+
+#[test]
+fn a_client_that_uses_no_topic_of_the_application_costs_the_router_nothing() {
+    let house = open();
+    for level in [4, 5] {
+        let mut client = Client::let_in(house.addr(), level, "m1");
+        assert_eq!(client.subscribe(&[("ota/d/m1/c", 0), ("ota/g/all", 1), ("ota/t", 1)]), [0, 1, 1]);
+        assert!(client.publish_acked("ota/d/m1/r", b"report"));
+        client.disconnect();
+    }
+    house.prove_serving();
+    assert_eq!(house.count(|it| &it.router_links), 0);
+    let mut client = Client::let_in(house.addr(), 4, "m1");
+    assert!(client.publish_acked("tele/m1/state", b"warm"));
+    assert_eq!(client.subscribe(&[("cmd/all", 0)]), [0]);
+    assert_eq!(house.count(|it| &it.router_links), 1, "one for all topics of the application");
 }

@@ -225,7 +225,7 @@ fn a_version_5_client_gets_no_packet_over_its_maximum() {
     let (mut client, code) = Client::knock(house.addr(), 5, &hello);
     assert_eq!(code, Some(0));
     assert_eq!(client.subscribe(&[("ota/d/m1/c", 1)]), [1]);
-    // More than the router's 100 in flight: those left out must not stop the others.
+    // More than the 100 in flight: those left out must not stop the others.
     for _ in 0..150 {
         house.publish("ota/d/m1/c", &[0; 200], false);
     }

@@ -72,8 +72,8 @@ fn links_to_a_dead_router_fail_at_once() {
 fn the_router_delivers_at_the_qos_of_the_subscription() {
     let house = House::open();
     let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
-    subscribe(&mut link, "ota/t", QoS::AtLeastOnce);
-    house.publish("ota/t", b"x", false); // A link can publish at QoS 0 only.
+    subscribe(&mut link, "app/t", QoS::AtLeastOnce);
+    house.publish("app/t", b"x", false); // A link can publish at QoS 0 only.
     let publish = next_forward(&mut rx).publish;
     // The field is private, and so is its name in this form.
     assert!(format!("{publish:?}").contains("AtLeastOnce"), "{publish:?}");
@@ -81,14 +81,14 @@ fn the_router_delivers_at_the_qos_of_the_subscription() {
 
 #[test]
 fn properties_of_a_version_5_message_do_not_reach_the_router() {
-    let house = House::open();
+    let house = House::open_with(|config| config.application_publish = vec!["tele/%d".to_owned()]);
     let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
-    subscribe(&mut link, "ota/d/+/q", QoS::AtMostOnce);
+    subscribe(&mut link, "tele/+", QoS::AtMostOnce);
     say(&mut link, Packet::PingReq(PingReq));
     packets_until_pong(&mut rx);
     let mut client = Client::let_in(house.addr(), 5, "m1");
     let user_property = b"\x26\0\x01k\0\x05value";
-    let body = [&b"\0\x0aota/d/m1/q"[..], &[user_property.len() as u8], user_property, b"x"].concat();
+    let body = [&b"\0\x07tele/m1"[..], &[user_property.len() as u8], user_property, b"x"].concat();
     client.send(&packet(0x30, &body));
     // It keeps them, and does not count them to the size of its log.
     let forward = next_forward(&mut rx);
@@ -109,7 +109,7 @@ fn the_router_never_answers_an_unsubscribe_of_a_filter_that_nobody_has() {
 fn the_router_parks_a_link_until_it_says_ready() {
     let house = House::open();
     let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
-    subscribe(&mut link, "ota/t", QoS::AtMostOnce);
+    subscribe(&mut link, "app/t", QoS::AtMostOnce);
     say(&mut link, Packet::PingReq(PingReq));
     packets_until_pong(&mut rx);
     let (mut witness, mut turns) = house.door.router().link(".witness").unwrap();
@@ -120,9 +120,9 @@ fn the_router_parks_a_link_until_it_says_ready() {
     };
     let total = 1_000;
     for _ in 0..total {
-        house.publish("ota/t", b"x", false);
+        house.publish("app/t", b"x", false);
     }
-    house.all_published();
+    house.all_published_to_the_router();
     let (mut got, mut parked) = (0, 0);
     while got < total {
         match rx.recv_deadline(deadline()).expect("the router goes on after each `ready`") {
@@ -147,17 +147,17 @@ fn the_router_parks_a_link_until_it_says_ready() {
 fn the_router_cuts_retained_messages_of_a_wildcard_short_without_a_word() {
     let house = House::open();
     for number in 0..300 {
-        house.publish(&format!("ota/g/many{number}"), b"x", true);
+        house.publish(&format!("app/g/many{number}"), b"x", true);
     }
-    house.all_published();
+    house.all_published_to_the_router();
     for (qos, limit) in [(QoS::AtMostOnce, 200), (QoS::AtLeastOnce, 100)] {
         let (mut link, mut rx) = house.door.router().link(&format!(".reader-{qos:?}")).unwrap();
-        subscribe(&mut link, "ota/g/+", qos);
+        subscribe(&mut link, "app/g/+", qos);
         let mut got = 0;
         loop {
             match rx.recv_deadline(deadline()).unwrap() {
                 // What is published now comes behind all that was kept.
-                Some(Notification::DeviceAck(_)) => house.publish("ota/g/mark", b"mark", false),
+                Some(Notification::DeviceAck(_)) => house.publish("app/g/mark", b"mark", false),
                 Some(Notification::Forward(forward)) if &forward.publish.payload[..] == b"mark" => break,
                 Some(Notification::Forward(_)) => {
                     got += 1;
@@ -181,12 +181,12 @@ fn the_router_cuts_retained_messages_of_a_wildcard_short_without_a_word() {
 fn the_router_numbers_the_messages_of_a_log_without_gaps() {
     let house = House::open();
     let (mut link, mut rx) = house.door.router().link(".reader").unwrap();
-    subscribe(&mut link, "ota/t", QoS::AtMostOnce);
+    subscribe(&mut link, "app/t", QoS::AtMostOnce);
     say(&mut link, Packet::PingReq(PingReq));
     packets_until_pong(&mut rx);
     let total = 50;
     for _ in 0..total {
-        house.publish("ota/t", &[0; 2048], false); // Into the second segment of 64 KiB.
+        house.publish("app/t", &[0; 2048], false); // Into the second segment of 64 KiB.
     }
     let mut numbers = Vec::new();
     while numbers.len() < total {
@@ -202,7 +202,7 @@ fn the_router_numbers_the_messages_of_a_log_without_gaps() {
 #[test]
 fn a_link_that_leaves_while_the_router_is_busy_does_not_kill_it() {
     let house = House::open();
-    let topic = Bytes::from_static(b"ota/t");
+    let topic = Bytes::from_static(b"app/t");
     for round in 0..20 {
         // Something that takes the router longer than it takes the reaper to come.
         let (mut busy, _rx) = house.door.router().link(&format!(".busy-{round}")).unwrap();

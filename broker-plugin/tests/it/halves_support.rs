@@ -258,6 +258,7 @@ impl Link {
             frame_cache_bytes: 1 << 20,
             payload_cache_bytes: 8 << 20,
             rates: Rates { device: plenty, campaign: plenty, cell: plenty, total: plenty },
+            broker_forgets: true,
         };
         let serving = Serving::new(settings, Arc::new(Counters::default()), 7, Instant::ZERO);
         Self { serving, sent: Vec::new(), reads: 0, inputs: VecDeque::new() }

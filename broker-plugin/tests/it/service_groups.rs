@@ -278,3 +278,23 @@ fn an_enrolment_that_the_key_it_brings_did_not_sign_is_refused() {
     let fingerprint = own.public().fingerprint().to_string();
     assert_eq!(service.device("m9").unwrap()["fingerprint"], json!(fingerprint));
 }
+
+#[test]
+fn a_device_taken_out_of_a_group_hears_its_topic_no_more_at_once_and_one_put_in_may_subscribe_at_once() {
+    let world = World::new();
+    let mut m1 = Client::let_in(world.service.mqtt(), 4, "m1");
+    assert_eq!(m1.subscribe(&[("ota/g/north", 0), ("ota/g/south", 0)]), [0, 0x80]);
+    assert_eq!(m1.expect_publish().topic, "ota/g/north");
+    world.service.ok("PUT", "/v1/devices/m1/groups", br#"{"groups":["south"]}"#);
+    assert_eq!(m1.subscribe(&[("ota/g/south", 0), ("ota/g/north", 0)]), [0, 0x80]);
+    assert_eq!(m1.expect_publish().topic, "ota/g/south", "what is kept there");
+    // The north hears of its campaign first, and m1 hears nothing before the south does.
+    for (_, campaign) in [&world.north, &world.south] {
+        world.service.post(&format!("/v1/campaigns/{}/abort", campaign.to_hex()), &json!({}));
+    }
+    assert_eq!(m1.expect_publish().topic, "ota/g/south");
+    // Put back, it may read the north again.
+    world.service.ok("PUT", "/v1/devices/m1/groups", br#"{"groups":["north"]}"#);
+    assert_eq!(m1.subscribe(&[("ota/g/north", 0)]), [0]);
+    assert_eq!(m1.expect_publish().topic, "ota/g/north");
+}

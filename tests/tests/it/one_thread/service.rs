@@ -238,6 +238,7 @@ fn serving(seed: u64) -> Serving {
         frame_cache_bytes: 1 << 20,
         payload_cache_bytes: 8 << 20,
         rates: Rates { device: plenty, campaign: plenty, cell: plenty, total },
+        broker_forgets: true,
     };
     Serving::new(settings, Arc::new(Counters::default()), seed, Instant::ZERO)
 }
