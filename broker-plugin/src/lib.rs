@@ -35,7 +35,7 @@
 //! | [`fleet`] | devices, releases, campaigns, documents; what operators change and ask |
 //! | [`serving`] | one protocol session for each device, admission, payload bytes that are framed once and shared |
 //! | `service`, `run` | the task around them; everything put together |
-//! | [`front`] | the embedded broker: our own front door on rumqttd's router |
+//! | [`front`] | the embedded broker: a door that carries our own topics, and rumqttd's router for the application's |
 //! | [`access`] | what that door asks about devices |
 //! | [`attach`] | the link to the embedded broker, or to any other |
 //! | [`store`] | what must not be lost |

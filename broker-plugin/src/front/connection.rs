@@ -302,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Step::Router(packet, pkid) => {
                     self.router.link(&self.shared).await?;
-                    self.router.queue(packet);
+                    self.router.queue(*packet);
                     self.conversation.acknowledge(pkid, &mut self.output)?;
                 }
             }

@@ -71,7 +71,7 @@ pub(crate) enum Step {
     /// Hand this to the service, then [`Conversation::acknowledge`].
     Service(FromDevice, Option<u16>),
     /// Hand this to the router, then [`Conversation::acknowledge`].
-    Router(Packet, Option<u16>),
+    Router(Box<Packet>, Option<u16>),
 }
 
 /// What [`Conversation::notice`] has made of a notification of the router.
@@ -210,7 +210,8 @@ impl Conversation {
             Publishing::Ours => Ok(Step::Service(FromDevice { topic, payload }, pkid)),
             // Of QoS 0, and without properties: the router keeps them but does not count them to the size of its log.
             Publishing::Application => {
-                Ok(Step::Router(Packet::Publish(Publish::new(topic, payload, false), None), pkid))
+                let publish = Publish::new(topic, payload, false);
+                Ok(Step::Router(Box::new(Packet::Publish(publish, None)), pkid))
             }
             Publishing::Refused => Err(End::PublishTopic),
         }
@@ -243,7 +244,8 @@ impl Conversation {
             return Err(End::Malformed);
         }
         self.subacks.push_back(ack);
-        Ok(Step::Router(Packet::Subscribe(Subscribe { pkid, filters: new }, None), None))
+        let subscribe = Subscribe { pkid, filters: new };
+        Ok(Step::Router(Box::new(Packet::Subscribe(subscribe, None)), None))
     }
 
     /// Decides about one filter; adds it to `new` where the router has to learn it. A filter that is subscribed
@@ -307,7 +309,8 @@ impl Conversation {
         if filters.is_empty() {
             return Ok(Step::Answered);
         }
-        Ok(Step::Router(Packet::Unsubscribe(Unsubscribe { pkid, filters }, None), None))
+        let unsubscribe = Unsubscribe { pkid, filters };
+        Ok(Step::Router(Box::new(Packet::Unsubscribe(unsubscribe, None)), None))
     }
 
     /// A message of the application. The numbers of a log have no gaps: where one is left out, the log has rolled over
