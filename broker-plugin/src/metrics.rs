@@ -95,6 +95,8 @@ counters! {
     reports_again: Count,
     /// Reports that name no campaign that their device was ever part of, or an attempt that was never ordered.
     reports_of_nothing: Count,
+    /// Transactions of the database that were made durable.
+    commits: Count,
     /// Changes that the store refused; the disk is full, most likely.
     store_failures: Count,
     /// Changes that were not handed to the store because too many waited.

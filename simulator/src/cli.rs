@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::broker::BrokerAddress;
 use crate::error::ProfileError;
+use crate::load::UpdatesArgs;
 use crate::outage::Outages;
 use crate::profile::{Profile, Profiles};
 use crate::seed::Seed;
@@ -37,6 +38,8 @@ pub enum Command {
     },
     /// Compares the service with the router alone: chunks per processor second.
     BenchServe(ServeArgs),
+    /// Measures what whole small updates cost the service, from hello to the acknowledged report.
+    BenchUpdates(UpdatesArgs),
     /// The router alone, as this program starts it for itself.
     #[command(hide = true)]
     Baseline {

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod error;
 pub mod fleet;
 pub mod link;
+pub mod load;
 pub mod medium;
 pub mod meter;
 pub mod mqtt;

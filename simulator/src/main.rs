@@ -9,9 +9,9 @@ use anyhow::Context as _;
 
 use whimbrel_sim::child::end_with_parent;
 use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, ServeArgs, SwarmArgs};
+use whimbrel_sim::load::UpdatesArgs;
 use whimbrel_sim::process::raise_open_files;
 use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
-use whimbrel_sim::report::Report;
 use whimbrel_sim::update::{Conduct, StartOptions, conduct};
 
 fn main() -> ExitCode {
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Swarm(args) => swarm(&args),
         Command::Service { args } => Ok(service(args)),
         Command::BenchServe(args) => bench_serve(&args),
+        Command::BenchUpdates(args) => bench_updates(&args),
         Command::Baseline { args } => Ok(baseline(&args)),
         Command::Profiles(args) => list_profiles(&args).map(|()| ExitCode::SUCCESS),
     });
@@ -47,6 +48,14 @@ fn bench_serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let comparison = runtime.block_on(whimbrel_sim::bench::serve(args))?;
     print(&if args.json { serde_json::to_string(&comparison)? + "\n" } else { comparison.to_string() })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn bench_updates(args: &UpdatesArgs) -> anyhow::Result<ExitCode> {
+    raise_open_files(u64::from(args.devices) * 2 + FILES_BESIDE).ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let figures = runtime.block_on(whimbrel_sim::load::updates(args))?;
+    print(&if args.json { serde_json::to_string(&figures)? + "\n" } else { figures.to_string() })?;
+    Ok(verdict(&figures.objections()))
 }
 
 fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
@@ -103,12 +112,11 @@ fn run(what: Conduct<'_>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let report = runtime.block_on(conduct(what))?;
     print(&if json { report.to_json() + "\n" } else { report.to_string() })?;
-    Ok(verdict(&report))
+    Ok(verdict(&report.objections()))
 }
 
-fn verdict(report: &Report) -> ExitCode {
-    let objections = report.objections();
-    for objection in &objections {
+fn verdict(objections: &[String]) -> ExitCode {
+    for objection in objections {
         eprintln!("whimbrel-sim: {objection}");
     }
     if objections.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -11,6 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Usage {
     /// Most memory that was resident at once (VmHWM).
     pub peak_rss_bytes: u64,
+    /// Memory that is resident now (VmRSS).
+    pub rss_bytes: u64,
     /// Processor time in user and kernel mode, in steps of a clock tick (10 ms).
     pub cpu: Duration,
 }
@@ -48,15 +50,17 @@ pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
 fn usage_in(process: &str) -> io::Result<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let peak = peak_rss(&status).ok_or_else(|| unreadable("status"))?;
+    let peak = in_status(&status, "VmHWM:").ok_or_else(|| unreadable("status"))?;
+    let now = in_status(&status, "VmRSS:").ok_or_else(|| unreadable("status"))?;
     let ticks = cpu_ticks(&stat).ok_or_else(|| unreadable("stat"))?;
     let per_second = clock_ticks_per_second().max(1);
-    Ok(Usage { peak_rss_bytes: peak, cpu: Duration::from_millis(ticks.saturating_mul(1000) / per_second) })
+    let cpu = Duration::from_millis(ticks.saturating_mul(1000) / per_second);
+    Ok(Usage { peak_rss_bytes: peak, rss_bytes: now, cpu })
 }
 
-/// `VmHWM:   1234 kB` in `/proc/PID/status`. A process that has ended and not been collected has none.
-fn peak_rss(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// Bytes of a line like `VmHWM:   1234 kB` in `/proc/PID/status`. A process that has ended and not been collected has none.
+fn in_status(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -86,6 +90,7 @@ mod tests {
         assert!(block.iter().map(|byte| u64::from(*byte)).sum::<u64>() > 0);
         let after = own_usage().unwrap();
         assert!(after.peak_rss_bytes >= before.peak_rss_bytes + (60 << 20), "{before:?} {after:?}");
+        assert!(after.rss_bytes >= before.rss_bytes + (60 << 20), "{before:?} {after:?}");
         assert!(after.cpu >= before.cpu);
         assert!(usage_of(std::process::id()).unwrap().peak_rss_bytes >= after.peak_rss_bytes);
     }
@@ -100,8 +105,8 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 153 0 0 0 7 5 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu_ticks(stat), Some(12));
         assert_eq!(cpu_ticks("42 (x) S 1"), None);
-        assert_eq!(peak_rss("Name:\tx\nVmHWM:\t    1234 kB\n"), Some(1234 * 1024));
-        assert_eq!(peak_rss("Name:\tx\n"), None);
+        assert_eq!(in_status("Name:\tx\nVmHWM:\t    1234 kB\n", "VmHWM:"), Some(1234 * 1024));
+        assert_eq!(in_status("Name:\tx\n", "VmHWM:"), None);
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl<L: BrokerLink> Service<L> {
         let ((sessions, dropped), (frames, extents)) = (self.serving.sessions(), self.serving.cached_bytes());
         let counters = &self.counters;
         Counters::set(&counters.under_way, self.fleet.under_way() + self.serving.under_way());
+        counters.commits.store(self.store.commits(), core::sync::atomic::Ordering::Relaxed);
         Counters::set(&counters.sessions, sessions);
         Counters::set(&counters.sessions_dropped, dropped);
         Counters::set(&counters.frame_cache_bytes, frames);

@@ -5,12 +5,15 @@
 //! is tried alone, so that a job answers for itself only.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use whimbrel_protocol::ids::{CampaignId, DeviceId};
 
 use super::rows::DeploymentRow;
+use crate::metrics::Counters;
+
 use super::{Change, Series, Store, StoreError, TallyRow};
 
 /// What became of a job: for each of its changes whether it changed anything.
@@ -22,6 +25,7 @@ type Done = Box<dyn FnOnce(Applied) + Send>;
 #[derive(Clone, Debug)]
 pub struct StoreHandle {
     jobs: mpsc::Sender<Job>,
+    commits: Arc<AtomicU64>,
 }
 
 enum Job {
@@ -46,7 +50,14 @@ impl StoreHandle {
     /// Gives `store` a task of its own. Must be called inside a tokio runtime.
     pub fn start(store: impl Store) -> (Self, JoinHandle<()>) {
         let (jobs, to_do) = mpsc::channel(JOBS_MAX);
-        (Self { jobs }, tokio::spawn(work(store, to_do)))
+        let commits = Arc::new(AtomicU64::new(0));
+        (Self { jobs, commits: commits.clone() }, tokio::spawn(work(store, to_do, commits)))
+    }
+
+    /// Transactions that were made durable since the start.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// Hands over changes without waiting; `done` is called on the store's task. `false` if so many wait
@@ -107,7 +118,7 @@ impl StoreHandle {
     }
 }
 
-async fn work(mut store: impl Store, mut to_do: mpsc::Receiver<Job>) {
+async fn work(mut store: impl Store, mut to_do: mpsc::Receiver<Job>, commits: Arc<AtomicU64>) {
     let mut jobs = Vec::new();
     while to_do.recv_many(&mut jobs, BATCH_JOBS_MAX).await > 0 {
         let mut batch = Vec::new();
@@ -115,34 +126,36 @@ async fn work(mut store: impl Store, mut to_do: mpsc::Receiver<Job>) {
             match job {
                 Job::Apply { changes, done } => batch.push((changes, done)),
                 Job::Versions(of, tell) => {
-                    apply_batch(&mut store, &mut batch).await;
+                    apply_batch(&mut store, &mut batch, &commits).await;
                     let versions = store.next_versions(&of).await;
-                    if let Err(error) = &versions {
-                        tracing::error!(reason = %error, "store failed");
+                    match &versions {
+                        Ok(_) => Counters::count(&commits),
+                        Err(error) => tracing::error!(reason = %error, "store failed"),
                     }
                     let _nobody_waits = tell.send(versions);
                 }
                 Job::Tally(tell) => {
-                    apply_batch(&mut store, &mut batch).await;
+                    apply_batch(&mut store, &mut batch, &commits).await;
                     let _nobody_waits = tell.send(store.tally_replaced().await);
                 }
                 Job::Deployments(query, tell) => {
-                    apply_batch(&mut store, &mut batch).await;
+                    apply_batch(&mut store, &mut batch, &commits).await;
                     let found = store.deployments(query.campaign, query.after, query.limit).await;
                     let _nobody_waits = tell.send(found);
                 }
             }
         }
-        apply_batch(&mut store, &mut batch).await;
+        apply_batch(&mut store, &mut batch, &commits).await;
     }
     store.close().await;
 }
 
-async fn apply_batch(store: &mut impl Store, batch: &mut Vec<(Vec<Change>, Done)>) {
+async fn apply_batch(store: &mut impl Store, batch: &mut Vec<(Vec<Change>, Done)>, commits: &AtomicU64) {
     let jobs = core::mem::take(batch);
     if jobs.len() > 1 {
         let all: Vec<Change> = jobs.iter().flat_map(|(changes, _)| changes.iter().cloned()).collect();
         if let Ok(changed) = store.apply(&all).await {
+            Counters::count(commits);
             let mut changed = changed.into_iter();
             for (changes, done) in jobs {
                 done(Ok(changed.by_ref().take(changes.len()).collect()));
@@ -152,8 +165,9 @@ async fn apply_batch(store: &mut impl Store, batch: &mut Vec<(Vec<Change>, Done)
     }
     for (changes, done) in jobs {
         let applied = store.apply(&changes).await;
-        if let Err(error) = &applied {
-            tracing::error!(reason = %error, "store failed");
+        match &applied {
+            Ok(_) => Counters::count(commits),
+            Err(error) => tracing::error!(reason = %error, "store failed"),
         }
         done(applied.map_err(Arc::new));
     }

@@ -86,6 +86,23 @@ async fn of_jobs_that_are_committed_together_only_the_bad_one_fails() {
 }
 
 #[tokio::test]
+async fn jobs_that_are_committed_together_count_as_one_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (handle, task) = StoreHandle::start(open(folder.path()).await);
+    // All are handed over before the store's task runs for the first time.
+    for number in 0..10u8 {
+        let change = Change::Device(pending(&format!("m{number}"), u64::from(number)));
+        assert!(handle.submit(vec![change], |applied| assert!(applied.is_ok())));
+    }
+    handle.apply(vec![Change::Device(pending("m10", 10))]).await.unwrap();
+    assert_eq!(handle.commits(), 1);
+    handle.apply(vec![Change::Device(pending("m11", 11))]).await.unwrap();
+    assert_eq!(handle.commits(), 2);
+    drop(handle);
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whimbrel.sqlite");

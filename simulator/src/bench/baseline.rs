@@ -33,7 +33,7 @@ pub fn main_from_args(args: &[OsString]) -> ExitCode {
 
 fn serve(args: &[OsString]) -> anyhow::Result<()> {
     let number = |at: usize| args.get(at).and_then(|number| number.to_str()?.parse::<u64>().ok());
-    let image = random_image(number(0).context("bytes of the image")?);
+    let image = random_image(number(0).context("bytes of the image")?, 1);
     let size = usize::try_from(number(1).context("bytes of a message")?)?;
     let messages = image.chunks(size.max(1)).map(|message| image.slice_ref(message)).collect::<Vec<_>>();
     // The broker does not say which port it got, so that one is looked for beforehand.

@@ -77,7 +77,7 @@ pub struct Comparison {
 /// # Errors
 /// What kept either from running to its end.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<Comparison> {
-    let image = random_image(args.image_bytes);
+    let image = random_image(args.image_bytes, 1);
     let mut comparison = Comparison {
         devices: args.devices,
         image_bytes: args.image_bytes,
@@ -101,9 +101,9 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<Comparison> {
     Ok(comparison)
 }
 
-/// Bytes that nothing compresses, the same in every run.
-fn random_image(len: u64) -> Bytes {
-    let mut draws = Draws::new(Seed(1), 0, Stream::Start);
+/// Bytes that nothing compresses, the same in every run; another image for another number.
+pub(crate) fn random_image(len: u64, number: u64) -> Bytes {
+    let mut draws = Draws::new(Seed(number), 0, Stream::Start);
     let words = len.div_ceil(8);
     let mut image: Vec<u8> = (0..words).flat_map(|_| draws.word().to_le_bytes()).collect();
     image.truncate(usize::try_from(len).unwrap_or(usize::MAX));

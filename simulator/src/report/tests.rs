@@ -15,8 +15,12 @@ fn facts() -> RunFacts {
         transfer_bytes: 400_000,
         patch_bytes: None,
         elapsed: Duration::from_millis(31_500),
-        simulator: Usage { peak_rss_bytes: 20 << 20, cpu: Duration::from_millis(2500) },
-        service: Some(Usage { peak_rss_bytes: 40 << 20, cpu: Duration::from_millis(1200) }),
+        simulator: Usage { peak_rss_bytes: 20 << 20, rss_bytes: 10 << 20, cpu: Duration::from_millis(2500) },
+        service: Some(Usage {
+            peak_rss_bytes: 40 << 20,
+            rss_bytes: 10 << 20,
+            cpu: Duration::from_millis(1200),
+        }),
         troubles: 0,
         last_trouble: None,
     }

@@ -66,6 +66,9 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     let options = RolloutOptions {
         image: conduct.image.clone(),
         devices: conduct.devices,
+        registered: conduct.devices,
+        bystanders: 0,
+        limits: String::new(),
         start: conduct.start.clone(),
         seed,
         broker: conduct.broker.clone(),

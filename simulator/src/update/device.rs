@@ -99,6 +99,8 @@ pub struct UpdatingDevice {
     now: Moment,
     /// When the last thing happened that could be the last of all.
     settled: Option<Moment>,
+    /// Deployments that ended and were reported.
+    endings: u32,
     finished: bool,
 }
 
@@ -152,6 +154,7 @@ impl UpdatingDevice {
             shown: DeviceState::Idle,
             now: Moment::START,
             settled: None,
+            endings: 0,
             finished: false,
         };
         updating.drain(); // What the device wants before anything has happened.
@@ -168,6 +171,18 @@ impl UpdatingDevice {
     #[must_use]
     pub fn fetched(&self, kind: PayloadKind) -> u64 {
         self.seen.bytes(kind)
+    }
+
+    /// Deployments that ended on it and whose reports the service has acknowledged.
+    #[must_use]
+    pub fn endings(&self) -> u32 {
+        self.endings
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> DeviceState {
+        self.shown
     }
 
     /// The slot that it runs.
@@ -277,7 +292,10 @@ impl UpdatingDevice {
         let over =
             self.device.session().state().is_final() && self.device.session().record().reports.is_empty();
         match (over, self.settled) {
-            (true, None) => self.settled = Some(self.now),
+            (true, None) => {
+                self.settled = Some(self.now);
+                self.endings = self.endings.saturating_add(1);
+            }
             (false, Some(_)) => self.settled = None,
             _ => {}
         }

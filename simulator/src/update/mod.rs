@@ -1,12 +1,13 @@
 //! A whole update of a fleet: a release, a service, devices that run the protocol, and what became of them.
 //!
-//! `rollout` makes keys and a release and brings them to a service; `device` is the device engine on a
+//! `rollout` makes keys, releases and a service, to which `operator` brings them; `device` is the device engine on a
 //! disk in memory, as a [`Machine`](crate::swarm::Machine); `start` says what each ran before;
 //! `classify` tells data from control; `conduct` runs the fleet and reads every image back.
 
 mod classify;
 mod conduct;
 mod device;
+mod operator;
 mod rollout;
 mod seen;
 mod start;

@@ -9,19 +9,18 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use serde::Deserialize;
 use sha2::Sha256;
-use whimbrel_api::{Campaign, CampaignOrder, Imported, routes};
+use whimbrel_api::{Status, routes};
 use whimbrel_protocol::chunk::{ChunkSalt, Index};
-use whimbrel_protocol::codec::Writer;
 use whimbrel_protocol::cose::{Algorithm, SigningKey};
 use whimbrel_protocol::ids::{ClassId, Digest, VendorId};
 use whimbrel_protocol::manifest::TransferDescriptor;
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_publisher::patch::PatchOptions;
 use whimbrel_publisher::release::{BuildOptions, CodecChoice, ImageSet, StoredImage, UnsignedRelease};
-use whimbrel_publisher::service::Client;
 use whimbrel_publisher::{files, init, release};
 
-use super::device::{FleetFacts, device_id, device_key};
+use super::device::FleetFacts;
+use super::operator::Operator;
 use super::seen::PayloadFacts;
 use super::start::{StartOptions, Starting};
 use crate::broker::BrokerAddress;
@@ -37,6 +36,12 @@ pub struct RolloutOptions {
     pub image: Bytes,
     /// Devices of the fleet.
     pub devices: u32,
+    /// Devices that the service knows, from the first one of the fleet on: all in the campaign's group.
+    pub registered: u32,
+    /// Devices beyond these that the service knows too, in a group that has no campaign.
+    pub bystanders: u32,
+    /// Lines of `[limits]` for the service's configuration.
+    pub limits: String,
     /// What they run before; nothing where nothing is said.
     pub start: Option<StartOptions>,
     /// Everything is drawn from this.
@@ -66,6 +71,10 @@ pub struct Rollout {
     pub transfer_bytes: u64,
     /// Bytes of the patch from what the devices run, where there is one.
     pub patch_bytes: Option<u64>,
+    /// What the service had resident before and after the devices were registered.
+    pub registration_rss_bytes: (u64, u64),
+    operator: Operator,
+    options: RolloutOptions,
     folder: tempfile::TempDir,
 }
 
@@ -80,7 +89,9 @@ pub struct ServiceReady {
 
 const VENDOR: &str = "fleet.example";
 const CLASS: &str = "virtual-device";
+/// The group of the fleet, and the one of those that only stand by.
 const GROUP: &str = "all";
+const BYSTANDERS: &str = "bystanders";
 /// How long the service may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -99,10 +110,10 @@ impl Rollout {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let made = init::create(&folder.path().join("whimbrel"), Algorithm::Ed25519, today)?;
         let home = folder.path().join("whimbrel");
-        let release = build(&options, folder.path())?;
+        let release = build(&options, folder.path(), 1)?;
         let signed = sign(&home, &release)?;
         let root_bytes = files::read(&home.join("root.cbor"), "root", 4096)?;
-        configure(&home, options.broker.as_ref())?;
+        configure(&home, &options)?;
         let (service, ready) = start_service(&home).await?;
         let broker = elsewhere.or(ready.mqtt).context("the service has no broker of its own")?;
         let image = release.images.first().context("a release has an image")?;
@@ -110,9 +121,10 @@ impl Rollout {
         let patch = image.patches.first();
         let patch =
             patch.map(|patch| Part::of(image.digest, &patch.transfer, &patch.payload, PayloadKind::Patch));
+        let image_bytes = options.image.clone();
         let originals = |factory: &Bytes, part: &Part| Originals {
             factory: factory.clone(),
-            image: options.image.clone(),
+            image: image_bytes.clone(),
             transfer: part.bytes.clone(),
             index: part.index.clone(),
         };
@@ -136,35 +148,17 @@ impl Rollout {
             message_bytes: None,
             seed: options.seed,
         };
-        let fleet = enrolment_csv(&facts, options.devices);
-        let (devices, spread_s, token) = (options.devices, options.spread_s, home.join("admin.token"));
-        let digest = release.envelope.claimed_digest().to_hex();
         let patch_bytes = parts.iter().find(|part| part.facts.kind == PayloadKind::Patch);
         let patch_bytes = patch_bytes.map(|patch| patch.facts.layout.transfer_size());
-        tokio::task::spawn_blocking(move || {
-            let client = Client::new(&ready.admin.to_string(), &token)?;
-            client.post_release(&signed)?;
-            for part in &parts {
-                client.put_payload(&part.index_digest.to_string(), &part.bytes, &mut |_| {})?;
-            }
-            let imported: Imported =
-                client.post_bytes(routes::DEVICES_IMPORT, "text/csv", fleet.as_bytes())?;
-            anyhow::ensure!(
-                imported.imported == u64::from(devices),
-                "{} in place of {devices} devices",
-                imported.imported
-            );
-            let order = CampaignOrder {
-                release: digest,
-                group: GROUP.to_owned(),
-                spread_s,
-                ..CampaignOrder::default()
-            };
-            let _campaign: Campaign = client.post(routes::CAMPAIGNS, &order)?;
-            Ok(())
-        })
-        .await
-        .context("the operator's part did not end")??;
+        let operator =
+            Operator { address: ready.admin.to_string(), token: home.join("admin.token"), group: GROUP };
+        operator.publish(signed, parts).await?;
+        let before = service.usage()?.rss_bytes;
+        operator.import(&facts, 0..options.registered, GROUP).await?;
+        let all = options.registered.saturating_add(options.bystanders);
+        operator.import(&facts, options.registered..all, BYSTANDERS).await?;
+        let registration_rss_bytes = (before, service.usage()?.rss_bytes);
+        operator.order(release.envelope.claimed_digest().to_hex(), options.spread_s).await?;
         Ok(Self {
             service,
             broker,
@@ -173,8 +167,39 @@ impl Rollout {
             image_bytes: options.image.len() as u64,
             transfer_bytes: full.facts.layout.transfer_size(),
             patch_bytes,
+            registration_rss_bytes,
+            operator,
+            options,
             folder,
         })
+    }
+
+    /// Publishes one more release, with this image and sequence number, and orders it for the fleet.
+    ///
+    /// # Errors
+    /// What failed, where.
+    pub async fn next_release(&self, image: Bytes, sequence: u64) -> anyhow::Result<()> {
+        let options = RolloutOptions { image, start: None, ..self.options.clone() };
+        let release = build(&options, self.folder.path(), sequence)?;
+        let signed = sign(&self.home(), &release)?;
+        let image = release.images.first().context("a release has an image")?;
+        let full = Part::of(image.digest, &image.transfer, &image.payload, PayloadKind::Full);
+        self.operator.publish(signed, vec![full]).await?;
+        self.operator.order(release.envelope.claimed_digest().to_hex(), options.spread_s).await
+    }
+
+    /// What the service has counted.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        self.operator.ask(|client| Ok(client.get(routes::STATUS)?)).await
+    }
+
+    /// Where the service's keys and settings are.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("whimbrel")
     }
 
     /// Bytes that the fleet of so many devices has to fetch.
@@ -200,10 +225,10 @@ impl Rollout {
 
 /// A payload with its index.
 #[derive(Clone, Debug)]
-struct Part {
+pub(super) struct Part {
     facts: PayloadFacts,
-    index_digest: Digest,
-    bytes: Bytes,
+    pub(super) index_digest: Digest,
+    pub(super) bytes: Bytes,
     index: Bytes,
 }
 
@@ -220,7 +245,7 @@ impl Part {
     }
 }
 
-fn build(what: &RolloutOptions, folder: &Path) -> anyhow::Result<UnsignedRelease> {
+fn build(what: &RolloutOptions, folder: &Path, sequence: u64) -> anyhow::Result<UnsignedRelease> {
     let mut bases = Vec::new();
     if let Some(start) = &what.start {
         let path = folder.join("base.bin");
@@ -232,8 +257,8 @@ fn build(what: &RolloutOptions, folder: &Path) -> anyhow::Result<UnsignedRelease
         images: ImageSet::Any(what.image.to_vec()),
         vendor: VENDOR.to_owned(),
         class: CLASS.to_owned(),
-        version: vec![1, 0, 0],
-        sequence: 1,
+        version: vec![1, 0, i64::try_from(sequence).unwrap_or(i64::MAX)],
+        sequence,
         chunk_size: None,
         codec: CodecChoice::Auto,
         dictionary_bytes: 1 << 20,
@@ -254,9 +279,9 @@ fn sign(home: &Path, release: &UnsignedRelease) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Lets the system choose the ports, and sets the broker.
-fn configure(home: &Path, broker: Option<&BrokerAddress>) -> anyhow::Result<()> {
+fn configure(home: &Path, options: &RolloutOptions) -> anyhow::Result<()> {
     let path = home.join("whimbrel.toml");
-    let listen = match broker {
+    let listen = match &options.broker {
         None => "listen = \"127.0.0.1:0\"\n".to_owned(),
         Some(broker) => {
             let mut lines = format!("connect = \"mqtt://{}:{}\"\n", broker.host, broker.port);
@@ -274,7 +299,8 @@ fn configure(home: &Path, broker: Option<&BrokerAddress>) -> anyhow::Result<()> 
     };
     let text = format!(
         "[service]\ndata = \"data\"\nadmin = \"127.0.0.1:0\"\ntoken-file = \"admin.token\"\nroot = \"root.cbor\"\n\
-         campaign-key = \"keys/campaign.cose\"\nbeacon-key = \"keys/beacon.cose\"\n[broker]\n{listen}"
+         campaign-key = \"keys/campaign.cose\"\nbeacon-key = \"keys/beacon.cose\"\n[broker]\n{listen}[limits]\n{}",
+        options.limits
     );
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -286,17 +312,4 @@ async fn start_service(home: &Path) -> anyhow::Result<(Child, ServiceReady)> {
     let options =
         ChildOptions { name: "whimbreld", log, ready_within: READY_WITHIN, stop_within: STOP_WITHIN };
     Ok(Child::start(command, options).await?)
-}
-
-/// The fleet, as `whimbrel device import` takes it.
-fn enrolment_csv(facts: &FleetFacts, devices: u32) -> String {
-    let mut csv = String::new();
-    for number in 0..devices {
-        let mut key = Writer::new();
-        device_key(facts.seed, number).public().encode(&mut key);
-        let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let line = format!("{},{hex},{},{GROUP}\n", device_id(number), facts.class.to_hex());
-        csv.push_str(&line);
-    }
-    csv
 }

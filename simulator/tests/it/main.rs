@@ -9,6 +9,7 @@ mod children;
 mod commands;
 mod hostile_broker;
 mod links;
+mod loads;
 mod support;
 mod swarms;
 mod updates;
