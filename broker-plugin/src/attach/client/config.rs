@@ -19,7 +19,7 @@ pub struct ClientConfig {
     pub login: Option<(String, String)>,
     /// First level of all topics.
     pub prefix: Prefix,
-    /// Largest packet either way, 64 KiB to 256 MiB. More than any device can publish. Default 1 MiB.
+    /// Largest packet to the broker, 64 KiB to 256 MiB. Default 1 MiB.
     pub packet_bytes_max: usize,
     /// A ping is sent this often, and the connection given up when none is answered; 1 s to 18 h. Default 30 s.
     pub keep_alive: Duration,
@@ -53,9 +53,17 @@ impl ClientConfig {
         if !(Duration::from_secs(1)..=Duration::from_secs(u64::from(u16::MAX))).contains(&self.keep_alive) {
             return wrong("keep_alive", format!("{:?}", self.keep_alive), "1 s to 18 h");
         }
+        if let Some((user, password)) = &self.login
+            && user.len().max(password.len()) > LOGIN_BYTES_MAX
+        {
+            return wrong("login", "longer".to_owned(), "at most 65,535 bytes of user name and of password");
+        }
         Ok(())
     }
 }
+
+/// MQTT has room for so much of each.
+const LOGIN_BYTES_MAX: usize = 65_535;
 
 impl fmt::Debug for ClientConfig {
     /// Without the password.
