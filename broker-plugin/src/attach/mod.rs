@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use whimbrel_api::Attachment;
 
-pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink};
+pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink, Retain};
 pub use embedded::EmbeddedLink;
 pub use error::LinkError;
 

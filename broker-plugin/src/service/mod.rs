@@ -203,14 +203,9 @@ impl<L: BrokerLink> Service<L> {
     fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Message(message) => self.serve(serving::Input::Message(&message)),
-            LinkEvent::Up => {
-                tracing::info!("broker link up");
-                self.serve(serving::Input::Up);
-            }
-            LinkEvent::Down { reason } => {
-                tracing::warn!(reason, "broker link down");
-                self.serve(serving::Input::Down);
-            }
+            // The link itself logs both, because only it knows which has been said already.
+            LinkEvent::Up => self.serve(serving::Input::Up),
+            LinkEvent::Down { .. } => self.serve(serving::Input::Down),
         }
     }
 

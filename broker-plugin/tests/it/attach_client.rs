@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use whimbrel_service::attach::{ClientConfig, ClientLink, Delivery, LinkError, LinkEvent};
+use whimbrel_service::attach::{ClientConfig, ClientLink, Delivery, LinkError, LinkEvent, Retain};
 use whimbrel_service::front::Counters;
 
 use crate::attach_support::{Driven, Mosquitto, Scripted, config, let_in, outgoing};
@@ -215,6 +215,37 @@ fn serve(client: &mut Client, mut ack: impl FnMut(u16) -> bool) -> usize {
         }
     }
     count
+}
+
+#[test]
+fn a_broker_that_keeps_no_messages_gets_them_without_the_retain_flag_after_two_cuts() {
+    let mosquitto = Mosquitto::start_with(&["allow_anonymous true", "retain_available false"]);
+    let link = Driven::client(config(mosquitto.addr()));
+    for _ in 0..2 {
+        link.await_up();
+        link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+        let reason = link.await_down();
+        assert!(!reason.contains("another client"), "{reason}");
+    }
+    link.await_up();
+    let mut device = Client::let_in(mosquitto.addr(), 4, "m1");
+    assert_eq!(device.subscribe(&[("ota/d/m1/s", 1)]), [1]);
+    link.publish("ota/d/m1/s", b"", Delivery::AtLeastOnce, true);
+    link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+    let order = device.expect_publish();
+    assert_eq!((&order.payload[..], order.retain), (&b"order"[..], false));
+    works(&link, &mosquitto, "m2");
+}
+
+#[test]
+fn without_the_retain_flag_the_first_connection_stays() {
+    let mosquitto = Mosquitto::start_with(&["allow_anonymous true", "retain_available false"]);
+    let mut settings = config(mosquitto.addr());
+    settings.retain = Retain::Off;
+    let link = Driven::client(settings);
+    link.await_up();
+    link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+    works(&link, &mosquitto, "m2");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One connection to the broker: logging in, subscribing, and then messages both ways until it ends.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 use std::io;
 
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use whimbrel_protocol::topic;
 
+use super::watch::End;
 use super::wire::{self, Malformed, Publish, Received};
 use super::{ClientConfig, ClientCounters};
 use crate::attach::{Delivery, Incoming, LinkEvent, Outgoing};
@@ -45,6 +47,31 @@ pub(super) enum Lost {
     Unwanted,
 }
 
+impl Lost {
+    /// For counting what happens again and again.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "connection",
+            Self::Silent(_) => "silent",
+            Self::ClosedAtLogin => "closed at login",
+            Self::LoginRefused(_) => "login refused",
+            Self::SubscriptionRefused(_) => "subscription refused",
+            Self::Closed => "closed",
+            Self::Malformed => "malformed",
+            Self::NeverSent => "never sent",
+            Self::Stalled(_) => "stalled",
+            Self::Stuck(_) => "stuck",
+            Self::Unwanted => "unwanted",
+        }
+    }
+
+    /// What the watch makes of it.
+    pub(super) fn end(&self, at_retain: bool) -> End {
+        let by_broker = matches!(self, Self::Closed | Self::Connection(_));
+        End { kind: self.kind(), by_broker, at_retain: at_retain && by_broker }
+    }
+}
+
 /// What a CONNACK says (MQTT 3.1.1 section 3.2.2.3).
 fn refusal(code: u8) -> String {
     match code {
@@ -75,6 +102,11 @@ pub(super) struct Conversation<'a, R, W> {
     /// Messages that the service has not taken yet. While there are any, nothing more is read.
     heard: VecDeque<Publish>,
     in_flight: InFlight,
+    /// Whether the broker is asked to keep messages.
+    retains: bool,
+    /// When it was asked to for the first time, if it has not acknowledged any such message.
+    asked_to_keep_at: Option<Instant>,
+    has_kept: bool,
     /// The next message of the service, which waits for an acknowledgement of an earlier one.
     held: Option<Outgoing>,
     /// When a byte came from the broker.
@@ -90,6 +122,7 @@ pub(super) struct Conversation<'a, R, W> {
 pub(super) async fn log_in<'a, R, W>(
     config: &'a ClientConfig,
     counters: &'a ClientCounters,
+    retains: bool,
     from_broker: R,
     to_broker: W,
 ) -> Result<Conversation<'a, R, W>, Lost>
@@ -107,6 +140,9 @@ where
         output: BytesMut::new(),
         heard: VecDeque::new(),
         in_flight: InFlight::default(),
+        retains,
+        asked_to_keep_at: None,
+        has_kept: false,
         held: None,
         heard_at: now,
         taken_at: now,
@@ -176,17 +212,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
         }
     }
 
-    /// Moves messages until the connection ends. Whoever does not take what it is sent makes only its own direction
+    /// Moves messages until the connection ends; also says whether it ended where the broker was asked to keep
+    /// something. Whoever does not take what it is sent makes only its own direction
     /// wait: the broker that of the service's messages, the service that of the broker's.
     pub(super) async fn run(
         mut self,
         requests: &mut mpsc::Receiver<Outgoing>,
         events: &mpsc::Sender<LinkEvent>,
-    ) -> Lost {
-        match self.run_to_the_end(requests, events).await {
+    ) -> (Lost, bool) {
+        let lost = match self.run_to_the_end(requests, events).await {
             Ok(never) => match never {},
             Err(lost) => lost,
-        }
+        };
+        let now = clock::timer_now();
+        let at_retain =
+            self.asked_to_keep_at.is_some_and(|asked| !self.has_kept && now < asked + RETAIN_LIMIT);
+        (lost, at_retain)
     }
 
     async fn run_to_the_end(
@@ -243,9 +284,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
                     self.skip(ack);
                 }
                 Received::PubAck(pkid) => {
-                    if !self.in_flight.acknowledged(pkid) {
-                        return Err(Lost::NeverSent);
-                    }
+                    let kept = self.in_flight.acknowledged(pkid).ok_or(Lost::NeverSent)?;
+                    self.has_kept |= kept;
                     self.acknowledged_at = self.heard_at;
                     if let Some(message) = self.held.take() {
                         self.write(message);
@@ -282,10 +322,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
         }
     }
 
-    fn write(&mut self, message: Outgoing) {
+    fn write(&mut self, mut message: Outgoing) {
+        if message.retain && !self.retains {
+            Counters::count(&self.counters.retain_left_out);
+            if message.payload.is_empty() {
+                return; // It has kept nothing that it could forget.
+            }
+            message.retain = false;
+        }
         let pkid = match message.delivery {
             Delivery::AtMostOnce => None,
-            Delivery::AtLeastOnce => match self.in_flight.next() {
+            Delivery::AtLeastOnce => match self.in_flight.next(message.retain) {
                 Some(pkid) => Some(pkid),
                 None => {
                     self.acknowledged_at = clock::timer_now();
@@ -294,6 +341,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
                 }
             },
         };
+        if message.retain && self.asked_to_keep_at.is_none() {
+            self.asked_to_keep_at = Some(clock::timer_now());
+        }
         self.note_output();
         wire::write_publish(&mut self.output, &message.topic, &message.payload, pkid, message.retain);
         Counters::count(&self.counters.messages_out);
@@ -342,29 +392,30 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<'_, R, W> {
     }
 }
 
-/// Messages that the broker has not acknowledged.
+/// Messages that the broker has not acknowledged, each with whether it is to be kept.
 #[derive(Debug, Default)]
 struct InFlight {
-    pkids: BTreeSet<u16>,
+    pkids: BTreeMap<u16, bool>,
     last: u16,
 }
 
 impl InFlight {
     /// A packet identifier that is not in use; `None` while the broker owes too many acknowledgements.
-    fn next(&mut self) -> Option<u16> {
+    fn next(&mut self, keep: bool) -> Option<u16> {
         if self.pkids.len() >= IN_FLIGHT_MAX {
             return None;
         }
         loop {
             self.last = self.last.checked_add(1).unwrap_or(1);
-            if self.pkids.insert(self.last) {
+            if let Entry::Vacant(free) = self.pkids.entry(self.last) {
+                free.insert(keep);
                 return Some(self.last);
             }
         }
     }
 
-    /// Whether a message with this identifier was on its way.
-    fn acknowledged(&mut self, pkid: u16) -> bool {
+    /// Whether the message with this identifier is to be kept; `None` where none was on its way.
+    fn acknowledged(&mut self, pkid: u16) -> Option<bool> {
         self.pkids.remove(&pkid)
     }
 }
@@ -376,6 +427,8 @@ fn patience(config: &ClientConfig) -> Duration {
 
 /// Time to connect, and time to log in and subscribe.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A broker that ends the connection at the retain flag does so at once.
+const RETAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Messages kept that came between SUBSCRIBE and SUBACK.
 const EARLY_MAX: usize = 1024;
 /// Messages of QoS 1 on their way at once. AWS IoT Core takes no more.
@@ -390,16 +443,16 @@ mod tests {
     #[test]
     fn an_identifier_that_is_never_acknowledged_is_not_used_again_and_costs_one_place() {
         let mut in_flight = InFlight::default();
-        assert_eq!(in_flight.next(), Some(1));
+        assert_eq!(in_flight.next(false), Some(1));
         for _ in 0..200_000 {
-            let pkid = in_flight.next().unwrap();
+            let pkid = in_flight.next(false).unwrap();
             assert!(pkid > 1);
-            assert!(in_flight.acknowledged(pkid));
-            assert!(!in_flight.acknowledged(pkid));
+            assert_eq!(in_flight.acknowledged(pkid), Some(false));
+            assert_eq!(in_flight.acknowledged(pkid), None);
         }
-        let more = core::iter::from_fn(|| in_flight.next()).count();
+        let more = core::iter::from_fn(|| in_flight.next(false)).count();
         assert_eq!(more, IN_FLIGHT_MAX - 1);
-        assert!(in_flight.acknowledged(1));
-        assert!(in_flight.next().is_some());
+        assert_eq!(in_flight.acknowledged(1), Some(false));
+        assert!(in_flight.next(false).is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! The service as a client of any MQTT 3.1.1 broker.
 //!
 //! A task of its own moves the packets: `connection` connects again and again, `conversation` is one connection,
-//! `wire` its packets. Between that task and the service are two bounded channels. The service waits when the
+//! `wire` its packets; `watch` says what operators are told. Between that task and the service are two bounded channels. The service waits when the
 //! one to the broker is full, and takes events aside while it waits, so that neither side ever waits for the
 //! other in a circle.
 //!
@@ -13,6 +13,7 @@
 mod config;
 mod connection;
 mod conversation;
+mod watch;
 mod wire;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -27,7 +28,7 @@ use super::error::check_topic;
 use super::{BrokerLink, LinkError, LinkEvent, Outgoing, QUEUE_MAX, numbers};
 use crate::front::Counters;
 
-pub use config::{BrokerUrl, ClientConfig};
+pub use config::{BrokerUrl, ClientConfig, Retain};
 
 /// A connection to a broker that comes back whenever it is lost.
 pub struct ClientLink {
@@ -59,6 +60,8 @@ pub struct ClientCounters {
     pub ignored_too_large: AtomicU64,
     /// Messages from the broker ignored because the service was too far behind.
     pub ignored_behind: AtomicU64,
+    /// Messages that the broker should have kept, and was not asked to.
+    pub retain_left_out: AtomicU64,
     /// Messages of the service discarded because there was no connection.
     pub discarded: AtomicU64,
 }
