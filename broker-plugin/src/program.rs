@@ -116,7 +116,7 @@ fn find_config(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 /// What is logged where nothing is said: the database would tell of every statement.
-const LOG_DEFAULT: &str = "info,rumqttc=warn,sqlx=warn";
+const LOG_DEFAULT: &str = "info,sqlx=warn";
 
 /// What is logged. The router's own log is off unless it is asked for by name: it formats the topic of every
 /// message for a span of level `error`, and takes a fifth of the CPU with that.

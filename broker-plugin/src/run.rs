@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::access::{FleetAccess, Membership};
 use crate::admin::{self, AdminToken, TokenError};
-use crate::attach::{BrokerLink, BrokerUrl, ClientConfig, ClientLink, EmbeddedLink, LinkError};
+use crate::attach::{BrokerLink, BrokerUrl, ClientConfig, ClientLink, EmbeddedLink, LinkError, Retain};
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, Config};
 use crate::fleet;
@@ -232,8 +232,8 @@ pub(crate) fn check(config: &Config) -> Result<(Authority, AdminToken), ServiceE
 fn check_broker(config: &Config) -> Result<(), ServiceError> {
     match &config.broker {
         BrokerConfig::Embedded { front, .. } => front.check().map_err(front_error),
-        BrokerConfig::Client { url, client_id, login } => {
-            client_config(config, url, client_id, login.as_ref()).check().map_err(ServiceError::Link)
+        BrokerConfig::Client { url, client_id, login, retain } => {
+            client_config(config, url, client_id, login.as_ref(), *retain).check().map_err(ServiceError::Link)
         }
     }
 }
@@ -243,9 +243,10 @@ fn client_config(
     url: &BrokerUrl,
     client_id: &str,
     login: Option<&(String, String)>,
+    retain: Retain,
 ) -> ClientConfig {
     let client = ClientConfig::new(url.clone(), client_id.to_owned(), random_seed());
-    ClientConfig { login: login.cloned(), prefix: config.prefix.clone(), ..client }
+    ClientConfig { login: login.cloned(), retain, prefix: config.prefix.clone(), ..client }
 }
 
 fn front_error(error: FrontError) -> ServiceError {
@@ -314,8 +315,9 @@ impl Broker {
                 let (door, link) = opened.map_err(front_error)?;
                 Ok(Self::Embedded { door, link: Box::new(link?) })
             }
-            BrokerConfig::Client { url, client_id, login } => {
-                Ok(Self::Client(ClientLink::start(client_config(config, url, client_id, login.as_ref()))?))
+            BrokerConfig::Client { url, client_id, login, retain } => {
+                let client = client_config(config, url, client_id, login.as_ref(), *retain);
+                Ok(Self::Client(ClientLink::start(client)?))
             }
         }
     }

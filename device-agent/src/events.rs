@@ -9,7 +9,10 @@ use whimbrel_protocol::message::RefusalCode;
 use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
 
-use crate::limiter::{Limiter, Tally, What};
+use whimbrel_settings::daemon::limiter::{Limiter, Tally};
+
+/// What happened, of which kind, and why. All three are words of ours, so that there are few.
+pub(crate) type What = [&'static str; 3];
 
 /// Counts since the daemon started. Names are stable and few: none comes from the network.
 #[derive(Debug, Default)]
@@ -20,7 +23,7 @@ pub(crate) struct Counters {
     pub(crate) other: BTreeMap<&'static str, u64>,
     /// Bytes of the message that is being handled.
     pub(crate) message_bytes: usize,
-    limiter: Limiter,
+    limiter: Limiter<What>,
 }
 
 const REJECTED: &str = "message rejected";
@@ -37,17 +40,17 @@ impl Counters {
     /// Whether to log this now. What others can bring about at will is logged once a minute, by [`Counters::log_due`].
     pub(crate) fn is_news(&mut self, now: Instant, what: What) -> bool {
         let bytes = self.message_bytes as u64;
-        self.limiter.is_news(now, what, bytes)
+        self.limiter.is_news(now.as_millis(), what, bytes)
     }
 
     /// When [`Counters::log_due`] has something to say.
     pub(crate) fn log_due_at(&self) -> Option<Instant> {
-        self.limiter.next()
+        self.limiter.next().map(Instant::from_millis)
     }
 
     /// Logs what has happened again and again, a line for each reason.
     pub(crate) fn log_due(&mut self, now: Instant) {
-        for ([what, kind, reason], Tally { times, bytes, .. }) in self.limiter.due(now) {
+        for ([what, kind, reason], Tally { times, bytes, .. }) in self.limiter.due(now.as_millis()) {
             if what == REJECTED {
                 warn!(
                     channel = kind,

@@ -14,7 +14,6 @@ mod events;
 pub mod home;
 pub mod hooks;
 pub mod identity;
-mod limiter;
 mod link_view;
 pub mod local_trust;
 pub mod mqtt;

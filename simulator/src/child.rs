@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::error::ChildError;
@@ -161,15 +162,28 @@ pub fn end_with_parent() {
     });
 }
 
-/// Waits until somebody wants this process to end: Ctrl-C or SIGTERM.
-///
-/// # Errors
-/// Where the system does not let signals be waited for.
-pub async fn interrupted() -> io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        outcome = tokio::signal::ctrl_c() => outcome,
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C and SIGTERM, which do not end this process any more once they are caught.
+#[derive(Debug)]
+pub struct Interrupts {
+    interrupt: Caught,
+    terminate: Caught,
+}
+
+impl Interrupts {
+    /// From now on they are caught.
+    ///
+    /// # Errors
+    /// Where the system does not let signals be waited for.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits until somebody wants this process to end.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

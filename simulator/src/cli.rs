@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use whimbrel_protocol::ids::Prefix;
+
 use crate::broker::BrokerAddress;
 use crate::error::ProfileError;
 use crate::load::UpdatesArgs;
@@ -84,6 +86,9 @@ Examples:
   whimbrel-sim swarm --devices 500 --profile wifi --image firmware.bin --broker mqtt://load:secret@broker.local
   whimbrel-sim swarm --devices 200 --image new.bin --base old.bin --unknown-percent 10 --flipped-percent 5
 
+Beside another broker a run has a prefix and client ids of its own, and clears at its end, and at Ctrl-C,
+what the broker keeps of it.
+
 Cuts are placed by bytes, anywhere in the transfer, so that each device has exactly its number of them.
 The same seed draws the same links and the same cuts; how a run goes also depends on the machine.")]
 pub struct SwarmArgs {
@@ -108,6 +113,9 @@ pub struct SwarmArgs {
     /// Lets devices and service meet at this broker, instead of one that the service brings.
     #[arg(long, value_name = "mqtt://[USER:PASSWORD@]HOST[:PORT]")]
     pub broker: Option<BrokerAddress>,
+    /// First level of all topics at that broker, where its rules allow only some. By default one that nobody else uses.
+    #[arg(long, value_name = "NAME", requires = "broker")]
+    pub prefix: Option<Prefix>,
     /// Flips a bit in one chunk on one device's medium before the images are checked; the run must then fail.
     #[arg(long, value_name = "DEVICE", num_args = 0..=1, require_equals = true)]
     pub corrupt_chunk: Option<Option<u32>>,
@@ -337,6 +345,8 @@ mod tests {
         assert!(matches!(args.run.outages(&args.run.profile().unwrap(), 0, 1), Outages::ByProfile { .. }));
         let args = swarm("--image f --broker mqtt://load:secret@broker.local").unwrap();
         assert_eq!(args.broker.unwrap().host, "broker.local");
+        let args = swarm("--image f --broker mqtt://b --prefix load-1").unwrap();
+        assert_eq!(args.prefix.unwrap().as_str(), "load-1");
         assert_eq!(swarm("--image f --corrupt-chunk").unwrap().corrupt_chunk, Some(None));
         assert_eq!(swarm("--image f --corrupt-chunk=17").unwrap().corrupt_chunk, Some(Some(17)));
         let args = demo("").unwrap();
@@ -357,6 +367,8 @@ mod tests {
             ("--image f --seed x", "0x"),
             ("--image f --broker broker", "mqtt://HOST"),
             ("--image f --outages profile --cuts-per-device 3", "cannot be used with"),
+            ("--image f --prefix load", "--broker"),
+            ("--image f --broker mqtt://b --prefix a/b", "A-Z a-z 0-9"),
             ("--image f --outages often", "planned, profile"),
             ("--image f --unknown-percent 10", "--base"),
             ("--image f --base b --flipped-percent 101", "0..=100"),

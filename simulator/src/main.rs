@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -12,7 +13,7 @@ use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, ServeArgs, SwarmAr
 use whimbrel_sim::load::UpdatesArgs;
 use whimbrel_sim::process::raise_open_files;
 use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
-use whimbrel_sim::update::{Conduct, StartOptions, conduct};
+use whimbrel_sim::update::{Conduct, Guest, StartOptions, conduct};
 
 fn main() -> ExitCode {
     let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| match cli.command {
@@ -43,7 +44,7 @@ fn baseline(args: &[OsString]) -> ExitCode {
 }
 
 fn bench_serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    raise_open_files(u64::from(args.devices) + FILES_BESIDE).ok();
+    open_files(args.devices)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let comparison = runtime.block_on(whimbrel_sim::bench::serve(args))?;
     print(&if args.json { serde_json::to_string(&comparison)? + "\n" } else { comparison.to_string() })?;
@@ -68,7 +69,7 @@ fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         devices: args.devices,
         start: None,
         cuts: args.cuts_per_device,
-        broker: None,
+        guest: None,
         corrupt: None,
         message_bytes: None,
         run: &args.run,
@@ -80,12 +81,13 @@ fn swarm(args: &SwarmArgs) -> anyhow::Result<ExitCode> {
     if let Some(device) = corrupt.filter(|device| *device >= args.devices) {
         anyhow::bail!("--corrupt-chunk={device}: there are devices 0 to {}", args.devices - 1);
     }
+    let guest = args.broker.as_ref().map(|broker| Guest::drawn(broker, args.prefix.clone())).transpose()?;
     run(Conduct {
         image: read_image(&args.image, u64::MAX)?,
         devices: args.devices,
         start: start(args)?,
         cuts: args.cuts_per_device,
-        broker: args.broker.clone(),
+        guest,
         corrupt,
         message_bytes: None,
         run: &args.run,
@@ -107,12 +109,32 @@ fn start(args: &SwarmArgs) -> anyhow::Result<Option<StartOptions>> {
 /// Runs it, prints the result, and says by the exit status whether all went well.
 fn run(what: Conduct<'_>) -> anyhow::Result<ExitCode> {
     let json = what.run.json;
-    // Each device has a socket, and so does its other end in the service.
-    raise_open_files(u64::from(what.devices) + FILES_BESIDE).ok();
+    let files = open_files(what.devices)?;
+    if let Some(guest) = what.guest.as_deref().filter(|_| !what.run.quiet) {
+        eprintln!(
+            "whimbrel-sim: prefix {}, service {}; {files} open files here, {} connections at the broker",
+            guest.prefix,
+            guest.service_id,
+            u64::from(what.devices) + 1
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     let report = runtime.block_on(conduct(what))?;
     print(&if json { report.to_json() + "\n" } else { report.to_string() })?;
     Ok(verdict(&report.objections()))
+}
+
+/// Makes room for the sockets of so many devices; their other ends are in the service, which needs as many. Returns how
+/// many files may be open.
+fn open_files(devices: u32) -> anyhow::Result<u64> {
+    let files = u64::from(devices) + FILES_BESIDE;
+    raise_open_files(files).map(|()| files).map_err(|most| {
+        anyhow::anyhow!(
+            "{devices} devices need {files} open files, and the system allows {most}: raise the limit (ulimit -n {files}, \
+             as root where it is a hard limit) or take at most {} devices",
+            most.saturating_sub(FILES_BESIDE)
+        )
+    })
 }
 
 fn verdict(objections: &[String]) -> ExitCode {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use whimbrel_api::Attachment;
 use whimbrel_protocol::ids::DeviceId;
 
-pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink};
+pub use client::{BrokerUrl, ClientConfig, ClientCounters, ClientLink, Retain};
 pub use embedded::EmbeddedLink;
 pub use error::LinkError;
 

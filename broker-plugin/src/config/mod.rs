@@ -17,7 +17,7 @@ pub use tables::Limits;
 
 use crate::access::Passwords;
 use crate::admin::is_private;
-use crate::attach::BrokerUrl;
+use crate::attach::{BrokerUrl, Retain};
 use crate::front::FrontConfig;
 use crate::serving::admission::{Rate, Rates};
 use crate::signing::AuthorityFiles;
@@ -64,6 +64,8 @@ pub enum BrokerConfig {
         client_id: String,
         /// User name and password.
         login: Option<(String, String)>,
+        /// Whether the broker is asked to keep documents.
+        retain: Retain,
     },
 }
 
@@ -177,7 +179,7 @@ fn client(values: &Values, url: BrokerUrl, broker: &Broker) -> Result<BrokerConf
             return Err(values.refuse(KEY, "a password needs a user name: set broker.user too"));
         }
     };
-    Ok(BrokerConfig::Client { url, client_id: broker.client_id.clone(), login })
+    Ok(BrokerConfig::Client { url, client_id: broker.client_id.clone(), login, retain: broker.retain })
 }
 
 fn passwords(values: &Values, path: &Path) -> Result<Passwords, ConfigError> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use whimbrel_protocol::ids::Prefix;
 use whimbrel_settings::{Program, read, settings};
 
-use crate::attach::BrokerUrl;
+use crate::attach::{BrokerUrl, Retain};
 use crate::serving::admission::REQUEST_BYTES_SERVED_MAX;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,6 +64,9 @@ settings! {
         pub(super) connect: Option<BrokerUrl>, such as "mqtt://127.0.0.1:1884" => read::optional(read::parsed());
         /// Client of another broker: our client id. No other client may have it.
         pub(super) client_id: String = "whimbreld" => read::text();
+        /// Client of another broker: whether it is asked to keep documents for devices that come later (the MQTT retain
+        /// flag): on, off, or auto, which leaves the flag out once the broker has ended two connections because of it.
+        pub(super) retain: Retain = "auto" => read::parsed();
         /// Client of another broker: user name, where it wants one.
         pub(super) user: Option<String>, such as "whimbreld" => read::optional(read::text());
         /// Client of another broker: file with the password, alone on one line.

@@ -110,7 +110,7 @@ impl Frame {
 }
 
 /// Length of the fixed header and of what follows it (MQTT 3.1.1 section 2.2.3).
-fn lengths(stream: &[u8]) -> Result<Option<(usize, usize)>, Fault> {
+pub(crate) fn lengths(stream: &[u8]) -> Result<Option<(usize, usize)>, Fault> {
     let mut body_len = 0;
     for position in 0..4 {
         let Some(&byte) = stream.get(1 + position) else { return Ok(None) };

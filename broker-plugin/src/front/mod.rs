@@ -66,6 +66,7 @@ use tokio::time::sleep;
 use whimbrel_protocol::ids::Prefix;
 
 pub use access::{Access, Login, Refusal};
+pub(crate) use codec::{Fault, lengths as packet_lengths};
 pub use config::FrontConfig;
 pub use counters::Counters;
 pub use error::FrontError;

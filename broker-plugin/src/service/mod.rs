@@ -8,10 +8,12 @@
 //! |---|---|
 //! | `effects` | what the machines put out, carried out |
 //! | `events` | what they tell, logged and counted |
+//! | `pace` | when messages are taken in again, so that many are taken in together |
 //! | `requests` | what operators want, and the status of the service |
 
 mod effects;
 mod events;
+mod pace;
 mod requests;
 
 use alloc::collections::VecDeque;
@@ -22,10 +24,12 @@ use core::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
 use whimbrel_protocol::time::{Instant, UnixTime};
 
 pub(crate) use requests::Request;
+
+use pace::Pace;
 
 use crate::access::Membership;
 use crate::attach::{BrokerLink, LinkError, LinkEvent};
@@ -60,6 +64,7 @@ pub(crate) struct Service<L> {
     clock: Clock,
     now: Instant,
     today: UnixTime,
+    pace: Pace,
     fleet: Fleet,
     serving: Serving,
     /// What the two machines tell each other, until the one that tells has nothing more to put out.
@@ -120,6 +125,7 @@ impl<L: BrokerLink> Service<L> {
             clock,
             now,
             today,
+            pace: Pace::default(),
             fleet: Fleet::restore(parts.fleet, root, snapshot, now),
             serving: Serving::new(parts.serving, Arc::clone(&parts.counters), parts.seed, now),
             for_fleet: VecDeque::new(),
@@ -155,7 +161,8 @@ impl<L: BrokerLink> Service<L> {
                 Wake::Flushed => self.serve(serving::Input::Flushed),
                 Wake::Timer => {}
             }
-            self.take_in_what_came().await?;
+            let all = self.take_in_what_came().await?;
+            self.pace.turned(self.now, all);
             if self.fleet.poll_timeout() <= self.now {
                 self.decide(fleet::Input::Timeout);
             }
@@ -172,19 +179,20 @@ impl<L: BrokerLink> Service<L> {
         let timer = self.fleet.poll_timeout().min(self.serving.poll_timeout());
         let timer = sleep_until(self.clock.timer(timer));
         let queued = self.serving.queued() > 0;
+        let paced = (!queued).then(|| sleep_until(self.clock.timer(self.pace.not_before())));
         let wake = tokio::select! {
             biased;
             _ = &mut self.stop => Wake::Stop,
             Some(done) = self.results.recv() => Wake::Done(done),
             request = self.requests.recv() => request.map_or(Wake::Stop, Wake::Request),
-            event = move_on(&mut self.link, queued) => event?.map_or(Wake::Flushed, Wake::Link),
+            event = move_on(&mut self.link, paced) => event?.map_or(Wake::Flushed, Wake::Link),
             () = timer => Wake::Timer,
         };
         Ok(wake)
     }
 
-    /// Takes in what has come already, up to a limit, so that one flush does for all of it.
-    async fn take_in_what_came(&mut self) -> Result<(), LinkError> {
+    /// Takes in what has come already, up to a limit, so that one flush does for all of it. `true`: it was all.
+    async fn take_in_what_came(&mut self) -> Result<bool, LinkError> {
         while self.serving.has_room()
             && let Ok(done) = self.results.try_recv()
         {
@@ -196,23 +204,18 @@ impl<L: BrokerLink> Service<L> {
             }
             match already(self.link.next()).await {
                 Some(event) => self.link_event(event?),
-                None => break,
+                None => return Ok(true),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Message(message) => self.serve(serving::Input::Message(&message)),
-            LinkEvent::Up => {
-                tracing::info!("broker link up");
-                self.serve(serving::Input::Up);
-            }
-            LinkEvent::Down { reason } => {
-                tracing::warn!(reason, "broker link down");
-                self.serve(serving::Input::Down);
-            }
+            // The link itself logs both, because only it knows which has been said already.
+            LinkEvent::Up => self.serve(serving::Input::Up),
+            LinkEvent::Down { .. } => self.serve(serving::Input::Down),
         }
     }
 
@@ -230,12 +233,14 @@ impl<L: BrokerLink> Service<L> {
     }
 }
 
-/// Goes on with whatever the link is to do next: hands over what is queued (`None`), else waits for an event.
-async fn move_on<L: BrokerLink>(link: &mut L, queued: bool) -> Result<Option<LinkEvent>, LinkError> {
-    if queued {
+/// Goes on with whatever the link is to do next: hands over what is queued (`None`), else waits until it is time for
+/// messages, and then for an event.
+async fn move_on<L: BrokerLink>(link: &mut L, paced: Option<Sleep>) -> Result<Option<LinkEvent>, LinkError> {
+    let Some(paced) = paced else {
         link.flush().await?;
         return Ok(None);
-    }
+    };
+    paced.await;
     link.next().await.map(Some)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use whimbrel_service::attach::{ClientConfig, ClientLink, Delivery, LinkError, LinkEvent};
+use whimbrel_service::attach::{ClientConfig, ClientLink, Delivery, LinkError, LinkEvent, Retain};
 use whimbrel_service::front::Counters;
 
 use crate::attach_support::{Driven, Mosquitto, Scripted, config, let_in, outgoing};
@@ -109,6 +109,53 @@ fn a_message_that_is_too_long_to_be_ours_is_ignored_and_the_link_stays() {
 }
 
 #[test]
+fn a_hundred_oversized_messages_keep_nobody_from_being_served_and_the_link_stays() {
+    let mosquitto = Mosquitto::start();
+    let (give, counters) = mpsc::channel();
+    let settings = config(mosquitto.addr());
+    let link = Driven::start(move || {
+        let link = ClientLink::start(settings).unwrap();
+        give.send(std::sync::Arc::clone(link.counters())).unwrap();
+        link
+    });
+    link.await_up();
+    let mut honest = Client::let_in(mosquitto.addr(), 4, "honest");
+    assert_eq!(honest.subscribe(&[("ota/d/honest/c", 0)]), [0]);
+    let mut hostile = Client::let_in(mosquitto.addr(), 4, "hostile");
+    let oversized = vec![0; (1 << 20) + 4096];
+    for number in 0..50_u32 {
+        hostile.publish("ota/d/hostile/q", &oversized, 0, false);
+        hostile.publish("ota/d/hostile/r", &oversized, 1, false);
+        assert_eq!(hostile.receive().unwrap().first, 0x40);
+        honest.publish("ota/d/honest/r", &number.to_be_bytes(), 1, false);
+        assert_eq!(link.message().payload, number.to_be_bytes()[..]);
+        assert_eq!(honest.receive().unwrap().first, 0x40);
+        link.publish("ota/d/honest/c", &number.to_be_bytes(), Delivery::AtMostOnce, false);
+        assert_eq!(honest.expect_publish().payload, number.to_be_bytes());
+    }
+    let counters = counters.recv().unwrap();
+    assert_eq!(Counters::read(&counters.ignored_too_large), 100);
+    assert_eq!(Counters::read(&counters.lost), 0);
+}
+
+#[test]
+fn an_oversized_message_of_qos_1_is_acknowledged() {
+    let (tell, told) = mpsc::channel();
+    let broker = Scripted::start(move |_, mut client| {
+        if let_in(&mut client) {
+            client.send(&crate::front_support::publish(4, b"ota/d/m1/r", &[0; 2 << 20], 1, false));
+            tell.send(client.receive().unwrap().first).unwrap();
+            client.send(&crate::front_support::publish(4, b"ota/d/m1/q", b"and on", 0, false));
+            client.receive();
+        }
+    });
+    let link = Driven::client(config(broker.addr()));
+    link.await_up();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), 0x40);
+    assert_eq!(link.message().payload, &b"and on"[..]);
+}
+
+#[test]
 fn a_message_over_the_packet_limit_is_refused_before_it_breaks_the_connection() {
     let mosquitto = Mosquitto::start();
     let mut settings = config(mosquitto.addr());
@@ -171,25 +218,60 @@ fn serve(client: &mut Client, mut ack: impl FnMut(u16) -> bool) -> usize {
 }
 
 #[test]
-fn a_packet_identifier_that_is_never_acknowledged_does_not_stop_the_link_for_ever() {
-    let broker = Scripted::start(|number, mut client| {
+fn a_broker_that_keeps_no_messages_gets_them_without_the_retain_flag_after_two_cuts() {
+    let mosquitto = Mosquitto::start_with(&["allow_anonymous true", "retain_available false"]);
+    let link = Driven::client(config(mosquitto.addr()));
+    for _ in 0..2 {
+        link.await_up();
+        link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+        let reason = link.await_down();
+        assert!(!reason.contains("another client"), "{reason}");
+    }
+    link.await_up();
+    let mut device = Client::let_in(mosquitto.addr(), 4, "m1");
+    assert_eq!(device.subscribe(&[("ota/d/m1/s", 1)]), [1]);
+    link.publish("ota/d/m1/s", b"", Delivery::AtLeastOnce, true);
+    link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+    let order = device.expect_publish();
+    assert_eq!((&order.payload[..], order.retain), (&b"order"[..], false));
+    works(&link, &mosquitto, "m2");
+}
+
+#[test]
+fn without_the_retain_flag_the_first_connection_stays() {
+    let mosquitto = Mosquitto::start_with(&["allow_anonymous true", "retain_available false"]);
+    let mut settings = config(mosquitto.addr());
+    settings.retain = Retain::Off;
+    let link = Driven::client(settings);
+    link.await_up();
+    link.publish("ota/d/m1/s", b"order", Delivery::AtLeastOnce, true);
+    works(&link, &mosquitto, "m2");
+}
+
+#[test]
+fn a_packet_identifier_that_is_never_acknowledged_does_not_stop_the_link() {
+    let (tell, told) = mpsc::channel();
+    let broker = Scripted::start(move |_, mut client| {
         if let_in(&mut client) {
-            // The first connection acknowledges all but the first message; those after it behave.
-            serve(&mut client, |pkid| number > 0 || pkid != 2);
+            let mut acknowledged = 0;
+            serve(&mut client, |pkid| {
+                acknowledged += usize::from(pkid != 2);
+                if acknowledged == 649 {
+                    tell.send(()).unwrap();
+                }
+                pkid != 2
+            });
         }
     });
-    let mut settings = config(broker.addr());
-    settings.keep_alive = Duration::from_secs(1);
-    let link = Driven::client(settings);
+    let link = Driven::client(config(broker.addr()));
     link.await_up();
     for _ in 0..150 {
         link.publish("ota/d/m1/s", b"x", Delivery::AtLeastOnce, true);
     }
-    let reason = link.await_down();
-    assert!(reason.contains("collision") || reason.contains("Collision"), "{reason}");
-    link.await_up();
     let all = vec![outgoing("ota/d/m1/s", b"y", Delivery::AtLeastOnce, true); 500];
     link.publish_all(all).unwrap();
+    told.recv_timeout(PATIENCE).unwrap();
+    assert!(link.has_said_nothing(), "the connection was lost");
 }
 
 #[test]
@@ -253,7 +335,7 @@ fn a_broker_that_sends_nonsense_is_a_lost_connection_and_no_more() {
         }
         2 => {
             if let_in(&mut client) {
-                client.try_send(&packet(0x30, &[0, 2, 0xff, 0xfe])); // a topic that is not UTF-8
+                client.try_send(&packet(0x34, &[0, 1, b'a', 0, 1])); // QoS 2, which was not subscribed to
                 client.receive();
             }
         }

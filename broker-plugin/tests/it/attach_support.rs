@@ -95,6 +95,11 @@ impl Driven {
         }
     }
 
+    /// Whether no event came that was not taken.
+    pub(crate) fn has_said_nothing(&self) -> bool {
+        self.events.try_recv().is_err()
+    }
+
     /// Waits for the loss of the connection, or a failed attempt.
     pub(crate) fn await_down(&self) -> String {
         loop {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 pub use baseline::main_from_args as baseline_main;
 use puller::Puller;
 
-use crate::child::{Child, ChildOptions, interrupted, own_command};
+use crate::child::{Child, ChildOptions, Interrupts, own_command};
 use crate::cli::{Cli, Command, ServeArgs};
 use crate::clock::{Clock, Moment};
 use crate::fleet::Fleet;
@@ -118,7 +118,7 @@ async fn with_service(args: &ServeArgs, image: &Bytes) -> anyhow::Result<Side> {
         devices: args.devices,
         start: None,
         cuts: 0,
-        broker: None,
+        guest: None,
         corrupt: None,
         message_bytes: Some((args.message_bytes, args.window_bytes)),
         run: &swarm.run,
@@ -134,6 +134,7 @@ async fn with_service(args: &ServeArgs, image: &Bytes) -> anyhow::Result<Side> {
 }
 
 async fn with_router(args: &ServeArgs) -> anyhow::Result<Side> {
+    let mut interrupts = Interrupts::catch().context("cannot wait for Ctrl-C")?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let mut command = own_command("baseline").context("cannot find this program")?;
     command.args([args.image_bytes.to_string(), args.message_bytes.to_string()]);
@@ -181,7 +182,7 @@ async fn with_router(args: &ServeArgs) -> anyhow::Result<Side> {
     tokio::select! {
         done = all => done?,
         error = child.ended() => return Err(error.into()),
-        _ = interrupted() => anyhow::bail!("interrupted; nothing is left behind"),
+        () = interrupts.next() => anyhow::bail!("interrupted; nothing is left behind"),
     }
     side.elapsed_s = clock.real_elapsed().as_secs_f64();
     side.cpu_s = (child.usage()?.cpu - before.cpu).as_secs_f64();

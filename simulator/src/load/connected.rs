@@ -16,8 +16,8 @@ use crate::fleet::{Fleet, FleetCounts};
 use crate::outage::Outages;
 use crate::profile::Profiles;
 use crate::seed::Seed;
-use crate::swarm::{Identity, SwarmPlan, run_device};
-use crate::update::{Rollout, UpdatingDevice, classify, device_id};
+use crate::swarm::{SwarmPlan, run_device};
+use crate::update::{Rollout, UpdatingDevice, classify};
 use crate::words::grouped;
 
 /// Longest silence on a connection before a ping.
@@ -62,8 +62,7 @@ impl Connected {
         let mut tasks = JoinSet::new();
         for number in 0..args.devices {
             let device = UpdatingDevice::new(facts.clone(), number)?;
-            let login = args.broker.as_ref().and_then(|broker| broker.login.clone());
-            let identity = Identity { client_id: device_id(number).to_string(), login };
+            let identity = rollout.identity(number);
             let (tally, turns) = (tally.clone(), turns.clone());
             let (plan, clock, counters) = (plan.clone(), clock.clone(), counters.clone());
             tasks.spawn(async move {

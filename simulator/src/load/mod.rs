@@ -10,6 +10,7 @@ mod figures;
 mod tally;
 mod watched;
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use anyhow::Context as _;
@@ -21,10 +22,9 @@ pub use tally::{Seen, Tally, percentile};
 pub use watched::Watched;
 
 use crate::bench::random_image;
-use crate::child::interrupted;
 use crate::process::own_usage;
 use crate::seed::Seed;
-use crate::update::{Rollout, RolloutOptions};
+use crate::update::{Guest, Rollout, RolloutOptions, until_interrupted};
 use connected::Connected;
 
 /// What devices are told of a link that does not fail by itself.
@@ -37,6 +37,11 @@ const COMMITS: &str = "commits";
 /// # Errors
 /// What kept it from running. What became of the devices is in the figures.
 pub async fn updates(args: &UpdatesArgs) -> anyhow::Result<Figures> {
+    let guest = args.broker.as_ref().map(|broker| Guest::drawn(broker, None)).transpose()?;
+    until_interrupted(run(args, guest.clone()), guest.as_deref(), args.registered()).await
+}
+
+async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Figures> {
     let seed = match args.seed {
         Some(seed) => seed,
         None => Seed::fresh().context("the system gives no random number")?,
@@ -49,7 +54,7 @@ pub async fn updates(args: &UpdatesArgs) -> anyhow::Result<Figures> {
         limits: limits(args),
         start: None,
         seed,
-        broker: args.broker.clone(),
+        guest,
         mean_time_between_losses_s: NO_LOSSES_S,
         spread_s: args.spread,
     };
@@ -65,7 +70,6 @@ pub async fn updates(args: &UpdatesArgs) -> anyhow::Result<Figures> {
         let all = tokio::select! {
             all = timeout(patience(args, figures.releases), fleet.until_ended(wanted, args.quiet)) => all.is_ok(),
             error = rollout.service.ended() => return Err(error.into()),
-            _ = interrupted() => anyhow::bail!("interrupted; nothing is left behind"),
         };
         figures.service_rss_bytes.push(rollout.service.usage()?.rss_bytes);
         if !all || began.elapsed() >= Duration::from_secs(60) * args.minutes {

@@ -8,11 +8,10 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 
 use super::classify::classify;
-use super::device::{UpdatingDevice, device_id};
+use super::device::UpdatingDevice;
+use super::guest::{Guest, until_interrupted};
 use super::rollout::{Rollout, RolloutOptions};
 use super::start::StartOptions;
-use crate::broker::BrokerAddress;
-use crate::child::interrupted;
 use crate::cli::RunArgs;
 use crate::clock::{Clock, Moment};
 use crate::fleet::{DeviceState, Fleet};
@@ -20,7 +19,7 @@ use crate::process::own_usage;
 use crate::progress::{Display, Goal, show};
 use crate::report::{DeviceResult, PayloadKind, Report, RunFacts};
 use crate::seed::Seed;
-use crate::swarm::{DeviceEnd, Identity, SwarmPlan, run_device};
+use crate::swarm::{DeviceEnd, SwarmPlan, run_device};
 
 /// What to run.
 #[derive(Debug)]
@@ -33,8 +32,8 @@ pub struct Conduct<'a> {
     pub start: Option<StartOptions>,
     /// Cuts of each device's link during its transfer.
     pub cuts: u32,
-    /// Another broker than the service's own.
-    pub broker: Option<BrokerAddress>,
+    /// Another broker than the service's own, and what the run is called there.
+    pub guest: Option<Arc<Guest>>,
     /// A device whose medium gets one wrong bit before the images are checked.
     pub corrupt: Option<u32>,
     /// Largest message and window, in bytes of chunks, where the agent's defaults do not count.
@@ -52,11 +51,17 @@ const WAKE_EVERY: Duration = Duration::from_millis(50);
 /// What a device is told of a link that does not fail by itself.
 const NO_LOSSES_S: u64 = 30 * 24 * 3600;
 
-/// Runs it, from making keys to reading the last image back.
+/// Runs it, from making keys to reading the last image back. However it ends, the service has ended, its folder is
+/// gone, and another broker keeps nothing of it.
 ///
 /// # Errors
-/// What kept it from running. What became of the devices is in the report.
+/// What kept it from running, or what is left at the broker. What became of the devices is in the report.
 pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
+    let (guest, devices) = (conduct.guest.clone(), conduct.devices);
+    until_interrupted(run(conduct), guest.as_deref(), devices).await
+}
+
+async fn run(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     let profile = conduct.run.profile()?;
     let seed = match conduct.run.seed {
         Some(seed) => seed,
@@ -71,7 +76,7 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         limits: String::new(),
         start: conduct.start.clone(),
         seed,
-        broker: conduct.broker.clone(),
+        guest: conduct.guest.clone(),
         mean_time_between_losses_s: losses_s,
         spread_s: 0,
     };
@@ -102,8 +107,7 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     let mut tasks = JoinSet::new();
     for number in 0..conduct.devices {
         let device = UpdatingDevice::new(facts.clone(), number)?;
-        let login = conduct.broker.as_ref().and_then(|broker| broker.login.clone());
-        let identity = Identity { client_id: device_id(number).to_string(), login };
+        let identity = rollout.identity(number);
         tasks.spawn(run_device(number, identity, device, plan.clone(), clock.clone(), fleet.clone()));
     }
     // What the service did before the devices came is not theirs.
@@ -115,7 +119,6 @@ pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         let ends = tokio::select! {
             ends = collect(&mut tasks) => ends,
             error = rollout.service.ended() => Err(error.into()),
-            _ = interrupted() => Err(anyhow::anyhow!("interrupted; nothing is left behind")),
         };
         progress.abort();
         ends?

@@ -1,5 +1,6 @@
 //! Keys, a release and a service that rolls it out: what an operator does by hand, in one go.
 
+use alloc::sync::Arc;
 use core::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -19,14 +20,15 @@ use whimbrel_publisher::patch::PatchOptions;
 use whimbrel_publisher::release::{BuildOptions, CodecChoice, ImageSet, StoredImage, UnsignedRelease};
 use whimbrel_publisher::{files, init, release};
 
-use super::device::FleetFacts;
+use super::device::{FleetFacts, device_id};
+use super::guest::Guest;
 use super::operator::Operator;
 use super::seen::PayloadFacts;
 use super::start::{StartOptions, Starting};
-use crate::broker::BrokerAddress;
 use crate::child::{Child, ChildOptions, own_command};
 use crate::disk::Originals;
 use crate::report::PayloadKind;
+use crate::swarm::Identity;
 use crate::seed::Seed;
 
 /// What to roll out, to whom.
@@ -46,8 +48,8 @@ pub struct RolloutOptions {
     pub start: Option<StartOptions>,
     /// Everything is drawn from this.
     pub seed: Seed,
-    /// A broker for the service to attach to; without it the service brings its own.
-    pub broker: Option<BrokerAddress>,
+    /// A broker for the service to attach to, and its names there; without it the service brings its own.
+    pub guest: Option<Arc<Guest>>,
     /// How long the devices' links usually hold, in seconds.
     pub mean_time_between_losses_s: u64,
     /// Spread of the campaign, in seconds.
@@ -90,20 +92,28 @@ pub struct ServiceReady {
 const VENDOR: &str = "fleet.example";
 const CLASS: &str = "virtual-device";
 /// The group of the fleet, and the one of those that only stand by.
-const GROUP: &str = "all";
+pub(super) const GROUP: &str = "all";
 const BYSTANDERS: &str = "bystanders";
 /// How long the service may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 impl Rollout {
+    /// How a device shows itself to the broker.
+    #[must_use]
+    pub fn identity(&self, number: u32) -> Identity {
+        let guest = self.options.guest.as_deref();
+        let client_id = guest.map_or_else(|| device_id(number).to_string(), |guest| guest.client_id(number));
+        Identity { client_id, login: guest.and_then(|guest| guest.broker.login.clone()) }
+    }
+
     /// Makes everything and starts the campaign.
     ///
     /// # Errors
     /// What failed, where; nothing is left behind.
     pub async fn start(options: RolloutOptions, today: UnixTime) -> anyhow::Result<Self> {
         // First, so that a wrong address is told at once.
-        let elsewhere = match &options.broker {
+        let elsewhere = match options.guest.as_ref().map(|guest| &guest.broker) {
             Some(broker) => Some(broker.find().await.with_context(|| format!("no broker at {broker}"))?),
             None => None,
         };
@@ -114,6 +124,9 @@ impl Rollout {
         let signed = sign(&home, &release)?;
         let root_bytes = files::read(&home.join("root.cbor"), "root", 4096)?;
         configure(&home, &options)?;
+        if let Some(guest) = &options.guest {
+            guest.starts();
+        }
         let (service, ready) = start_service(&home).await?;
         let broker = elsewhere.or(ready.mqtt).context("the service has no broker of its own")?;
         let image = release.images.first().context("a release has an image")?;
@@ -140,7 +153,7 @@ impl Rollout {
             root_bytes,
             vendor,
             class: ClassId::from_name(vendor, CLASS),
-            prefix: whimbrel_protocol::ids::Prefix::default(),
+            prefix: options.guest.as_ref().map(|guest| guest.prefix.clone()).unwrap_or_default(),
             originals: originals(&Bytes::new(), &full),
             starting,
             payloads: parts.iter().map(|part| part.facts).collect(),
@@ -281,10 +294,12 @@ fn sign(home: &Path, release: &UnsignedRelease) -> anyhow::Result<Vec<u8>> {
 /// Lets the system choose the ports, and sets the broker.
 fn configure(home: &Path, options: &RolloutOptions) -> anyhow::Result<()> {
     let path = home.join("whimbrel.toml");
-    let listen = match &options.broker {
+    let guest = options.guest.as_deref();
+    let prefix = guest.map(|guest| format!("prefix = \"{}\"\n", guest.prefix)).unwrap_or_default();
+    let listen = match guest {
         None => "listen = \"127.0.0.1:0\"\n".to_owned(),
-        Some(broker) => {
-            let mut lines = format!("connect = \"mqtt://{}:{}\"\n", broker.host, broker.port);
+        Some(Guest { broker, service_id, .. }) => {
+            let mut lines = format!("connect = \"{broker}\"\nclient-id = {service_id:?}\n");
             if let Some((user, password)) = &broker.login {
                 writeln!(lines, "user = {user:?}\npassword-file = \"broker.password\"")?;
                 files::write(
@@ -299,7 +314,7 @@ fn configure(home: &Path, options: &RolloutOptions) -> anyhow::Result<()> {
     };
     let text = format!(
         "[service]\ndata = \"data\"\nadmin = \"127.0.0.1:0\"\ntoken-file = \"admin.token\"\nroot = \"root.cbor\"\n\
-         campaign-key = \"keys/campaign.cose\"\nbeacon-key = \"keys/beacon.cose\"\n[broker]\n{listen}[limits]\n{}",
+         campaign-key = \"keys/campaign.cose\"\nbeacon-key = \"keys/beacon.cose\"\n{prefix}[broker]\n{listen}[limits]\n{}",
         options.limits
     );
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

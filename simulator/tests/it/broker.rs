@@ -21,6 +21,12 @@ impl Mosquitto {
         (0..10).find_map(|_| Self::try_start()).expect("mosquitto starts: is it installed?")
     }
 
+    /// Stops it where it is: connections are taken by the system, and nothing is answered.
+    pub(crate) fn stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+
     fn try_start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

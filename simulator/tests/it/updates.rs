@@ -1,8 +1,9 @@
 //! Whole updates by the program itself: service, devices and brokers as people run them.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::Value as Json;
 
 use crate::broker::Mosquitto;
@@ -157,6 +158,138 @@ fn devices_and_service_meet_at_a_broker_of_another_maker() {
     let report = report(&output);
     assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(number(&report, "confirmed"), 4);
+}
+
+/// What the broker keeps, topic by topic.
+fn kept(broker: &Mosquitto) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut options = MqttOptions::new("looks", broker.address.ip().to_string(), broker.address.port());
+        options.set_max_packet_size(1 << 20, 1 << 20);
+        let (client, mut events) = AsyncClient::new(options, 10);
+        client.try_subscribe("#", QoS::AtMostOnce).unwrap();
+        let mut topics = Vec::new();
+        loop {
+            match events.poll().await.unwrap() {
+                // mosquitto sends what it keeps before it answers a ping or carries on with what comes later.
+                Event::Incoming(Packet::SubAck(_)) => {
+                    client.try_publish("mark", QoS::AtMostOnce, false, *b"").unwrap();
+                }
+                Event::Incoming(Packet::Publish(publish)) if publish.topic == "mark" => return topics,
+                Event::Incoming(Packet::Publish(publish)) => topics.push(publish.topic),
+                _ => {}
+            }
+        }
+    })
+}
+
+/// Waits until the broker keeps something that ends in this.
+fn await_kept(broker: &Mosquitto, end: &str) {
+    while !kept(broker).iter().any(|topic| topic.ends_with(end)) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_run_leaves_nothing_at_the_broker_and_disturbs_no_service_there() {
+    let broker = Mosquitto::start();
+    let image = Image::new(100_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let address = (broker.address.ip().to_string(), broker.address.port());
+    // A service that lives there, and its beacon.
+    let options = MqttOptions::new("whimbreld", address.0, address.1);
+    let (client, mut events) = AsyncClient::new(options, 10);
+    client.try_publish("ota/t", QoS::AtLeastOnce, true, *b"beacon").unwrap();
+    client.try_subscribe("ota/#", QoS::AtMostOnce).unwrap();
+    runtime.block_on(async {
+        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::Publish(_))) {}
+    });
+    let output = image.swarm(&["--broker", &format!("mqtt://{}", broker.address)]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("whimbrel-sim: prefix sim-") && said.contains("204 open files here"), "{said}");
+    assert_eq!(kept(&broker), ["ota/t"]);
+    client.try_publish("ota/mine", QoS::AtMostOnce, false, *b"still here").unwrap();
+    runtime.block_on(async {
+        loop {
+            if let Event::Incoming(packet) = events.poll().await.expect("nobody has taken its client id") {
+                match packet {
+                    Packet::Publish(publish) if publish.topic == "ota/mine" => return,
+                    Packet::Publish(publish) => panic!("{publish:?}"),
+                    _ => {}
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_at_the_broker() {
+    let broker = Mosquitto::start();
+    let image = Image::new(3_000_000);
+    // Half an hour of transfer: it is interrupted long before that.
+    let mut run = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+        .args(["swarm", "--profile", "nbiot-ce0", "--devices", "40", "--seed", "5", "-q", "--prefix", "load"])
+        .args(["--broker", &format!("mqtt://{}", broker.address), "--image"])
+        .arg(image.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    await_kept(&broker, "load/g/all");
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut run.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(1), "{said}");
+    assert_eq!(said, "whimbrel-sim: interrupted; nothing is left behind\n");
+    assert_eq!(kept(&broker), Vec::<String>::new());
+}
+
+#[test]
+fn who_interrupts_the_clearing_too_is_told_what_is_left_and_what_clears_it() {
+    let broker = Mosquitto::start();
+    let image = Image::new(3_000_000);
+    let mut run = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+        .args(["swarm", "--profile", "nbiot-ce0", "--devices", "40", "--seed", "5", "-q", "--prefix", "load"])
+        .args(["--broker", &format!("mqtt://{}", broker.address), "--image"])
+        .arg(image.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    await_kept(&broker, "load/g/all");
+    // From here on the broker answers nobody.
+    broker.stop();
+    let pid = rustix::process::Pid::from_child(&run);
+    while run.try_wait().unwrap().is_none() {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        std::thread::yield_now();
+    }
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut run.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(
+        said.contains("may keep 42 of 42 messages below load/ (interrupted again)")
+            && said.contains("-t 'load/#' --remove-retained")
+            && !said.contains("nothing is left")
+            && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn more_devices_than_the_system_allows_sockets_are_refused_with_the_number_before_anything_starts() {
+    let image = Image::new(1000);
+    let program = env!("CARGO_BIN_EXE_whimbrel-sim");
+    let line =
+        format!("ulimit -n 300; exec {program} swarm --devices 101 --image {}", image.path().display());
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("101 devices need 301 open files, and the system allows 300")
+            && said.contains("take at most 100 devices")
+            && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 #[test]

@@ -19,7 +19,9 @@ pub struct ClientConfig {
     pub login: Option<(String, String)>,
     /// First level of all topics.
     pub prefix: Prefix,
-    /// Largest packet either way, 64 KiB to 256 MiB. More than any device can publish. Default 1 MiB.
+    /// Whether the broker is asked to keep documents for devices that come later.
+    pub retain: Retain,
+    /// Largest packet to the broker, 64 KiB to 256 MiB. Default 1 MiB.
     pub packet_bytes_max: usize,
     /// A ping is sent this often, and the connection given up when none is answered; 1 s to 18 h. Default 30 s.
     pub keep_alive: Duration,
@@ -36,6 +38,7 @@ impl ClientConfig {
             client_id,
             login: None,
             prefix: Prefix::default(),
+            retain: Retain::Auto,
             packet_bytes_max: 1 << 20,
             keep_alive: Duration::from_secs(30),
             seed,
@@ -53,9 +56,17 @@ impl ClientConfig {
         if !(Duration::from_secs(1)..=Duration::from_secs(u64::from(u16::MAX))).contains(&self.keep_alive) {
             return wrong("keep_alive", format!("{:?}", self.keep_alive), "1 s to 18 h");
         }
+        if let Some((user, password)) = &self.login
+            && user.len().max(password.len()) > LOGIN_BYTES_MAX
+        {
+            return wrong("login", "longer".to_owned(), "at most 65,535 bytes of user name and of password");
+        }
         Ok(())
     }
 }
+
+/// MQTT has room for so much of each.
+const LOGIN_BYTES_MAX: usize = 65_535;
 
 impl fmt::Debug for ClientConfig {
     /// Without the password.
@@ -66,6 +77,30 @@ impl fmt::Debug for ClientConfig {
             .field("user_name", &self.login.as_ref().map(|(name, _)| name))
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether the broker is asked to keep documents for devices that come later (the retain flag).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retain {
+    /// Until the broker ends two connections in a row at the first such message.
+    Auto,
+    /// Always.
+    On,
+    /// Never. Devices that come later ask for what they missed.
+    Off,
+}
+
+impl FromStr for Retain {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("must be auto, on or off"),
+        }
     }
 }
 

@@ -1,17 +1,20 @@
 //! The service as a client of any MQTT 3.1.1 broker.
 //!
-//! rumqttc moves the packets, in a task of its own. Its event loop is built anew for each connection: one that has
-//! lost its session can be stuck for ever on an old packet identifier, and what it keeps of an old connection is
-//! worth nothing here. Between that task and the service are two bounded channels. The service waits when the
+//! A task of its own moves the packets: `connection` connects again and again, `conversation` is one connection,
+//! `wire` its packets; `watch` says what operators are told. Between that task and the service are two bounded channels. The service waits when the
 //! one to the broker is full, and takes events aside while it waits, so that neither side ever waits for the
 //! other in a circle.
 //!
-//! Two things that the broker has to do for us, because MQTT 3.1.1 gives a client no say in them: limit the
-//! size of messages (`message_size_limit` in mosquitto; a device that publishes more than
-//! [`ClientConfig::packet_bytes_max`] makes this link reconnect), and keep devices to their own topics.
+//! The packets are framed here and not by a client library, because MQTT 3.1.1 gives a client no say in how long
+//! messages may be: any device may publish as much as its broker takes, and a library ends the connection at a
+//! packet over its limit. Here such a message is skipped as it comes, acknowledged and counted, and nothing that a
+//! device publishes ends the link. To keep devices to their own topics is left to the broker.
 
 mod config;
 mod connection;
+mod conversation;
+mod watch;
+mod wire;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -25,7 +28,7 @@ use super::error::check_topic;
 use super::{BrokerLink, LinkError, LinkEvent, Outgoing, QUEUE_MAX, numbers};
 use crate::front::Counters;
 
-pub use config::{BrokerUrl, ClientConfig};
+pub use config::{BrokerUrl, ClientConfig, Retain};
 
 /// A connection to a broker that comes back whenever it is lost.
 pub struct ClientLink {
@@ -51,12 +54,14 @@ pub struct ClientCounters {
     pub refused_logins: AtomicU64,
     /// Messages from the broker.
     pub messages_in: AtomicU64,
-    /// Messages given to the client library to send.
+    /// Messages written to the broker.
     pub messages_out: AtomicU64,
-    /// Messages from the broker that were longer than any of ours; ignored.
+    /// Messages from the broker that were longer than any of ours; skipped, and acknowledged at QoS 1.
     pub ignored_too_large: AtomicU64,
     /// Messages from the broker ignored because the service was too far behind.
     pub ignored_behind: AtomicU64,
+    /// Messages that the broker should have kept, and was not asked to.
+    pub retain_left_out: AtomicU64,
     /// Messages of the service discarded because there was no connection.
     pub discarded: AtomicU64,
 }

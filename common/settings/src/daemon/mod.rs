@@ -1,5 +1,5 @@
 //! How a program that runs for years logs and ends: `log` writes log lines so that nobody who reads them can make the
-//! program wait or end it, and `stop` ends the program when it is told to, whatever else happens.
+//! program wait or end it, `limiter` keeps others from filling the log, and `stop` ends the program when it is told to, whatever else happens.
 //!
 //! ```no_run
 //! use whimbrel_settings::daemon::{log, stop};
@@ -13,5 +13,6 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+pub mod limiter;
 pub mod log;
 pub mod stop;
