@@ -44,7 +44,12 @@ impl Fleet {
         campaign.handle_input(self.today, input);
         while let Some(output) = self.campaigns.campaign_mut(&id).and_then(Campaign::poll_output) {
             match output {
-                campaign::Output::Save(row) => {
+                campaign::Output::Save { row, at_once: true } => {
+                    self.unsaved_deployments.remove(&(row.campaign, row.device.clone()));
+                    let changes = Vec::from([Change::Deployment(row)]);
+                    self.outputs.push_back(Output::Store { job: Job::Note, changes });
+                }
+                campaign::Output::Save { row, at_once: false } => {
                     self.unsaved_deployments.insert((row.campaign, row.device.clone()), row);
                     self.save_soon();
                 }

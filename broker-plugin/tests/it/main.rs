@@ -24,6 +24,7 @@ mod front_support;
 mod halves;
 mod halves_support;
 mod logs;
+mod operators_told;
 mod patches;
 mod payload_rules;
 mod service_groups;

@@ -85,7 +85,8 @@ pub struct Campaign {
     pub spread_s: u64,
     /// Its devices by state.
     pub devices: DevicesByState,
-    /// How much of it is done: the mean over its devices, where one that ended counts 100 however it ended.
+    /// How much of it is done: the mean over its devices. One that ended without a confirmed image counts 0, so that 100
+    /// says that every device has confirmed.
     #[schema(maximum = 100)]
     pub percent: u8,
     /// Payload bytes that its devices received, with everything received twice.
@@ -129,7 +130,7 @@ pub struct CampaignDevice {
     /// Why it is deferred or did not end in a confirmed image; `null` if nothing was said.
     #[schema(required)]
     pub reason: Option<String>,
-    /// How much of the update is done; 100 once it ended.
+    /// How much of the update is done: 100 once it has confirmed, 0 if it ended in any other way.
     #[schema(maximum = 100)]
     pub percent: u8,
     /// Payload bytes that it received, with everything received twice.
