@@ -26,6 +26,7 @@ mod halves_support;
 mod logs;
 mod patches;
 mod payload_rules;
+mod reports;
 mod service_groups;
 mod service_program;
 mod service_restart;
