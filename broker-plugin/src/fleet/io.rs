@@ -62,7 +62,7 @@ pub enum Input {
         device: DeviceId,
         /// What it says.
         report: Box<Report>,
-        /// Its digest.
+        /// Digest of its payload.
         digest: ShortDigest,
         /// The report as signed.
         signed: Bytes,

@@ -27,6 +27,7 @@ mod logs;
 mod operators_told;
 mod patches;
 mod payload_rules;
+mod reports;
 mod service_groups;
 mod service_program;
 mod service_restart;

@@ -301,8 +301,7 @@ impl ServerSession {
                 let Standing::Accepted { key } = view.standing else {
                     return Err(Reason::NotAccepted);
                 };
-                let report = self.read_report(&object, key)?;
-                let digest = Digest::of(message).short();
+                let (report, digest) = self.read_report(&object, key)?;
                 let stored = self.report == Some((digest, true));
                 self.report = Some((digest, stored));
                 Ok(Event::Reported { report, digest, signed: message.to_vec() })
@@ -311,11 +310,12 @@ impl ServerSession {
         }
     }
 
-    fn read_report(&self, object: &Sign1<'_>, key: &PublicKey) -> Result<Report, Reason> {
+    /// The report, and the digest of what was signed: whatever else is written beside it, it is the same report.
+    fn read_report(&self, object: &Sign1<'_>, key: &PublicKey) -> Result<(Report, ShortDigest), Reason> {
         let payload = object.verify_attached(Kind::Report, key).map_err(Reason::Unauthentic)?;
         let report = Report::decode(payload).map_err(Reason::Malformed)?;
         self.check_device(&report.device)?;
-        Ok(report)
+        Ok((report, Digest::of(payload).short()))
     }
 
     fn check_device(&self, device: &DeviceId) -> Result<(), Reason> {
