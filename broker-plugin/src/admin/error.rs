@@ -78,6 +78,7 @@ impl From<Denied> for ApiError {
             Denied::Catalog(error) => of_catalog(error),
             Denied::NoSuchPayload { .. } => StatusCode::NOT_FOUND,
             Denied::Incomplete { .. }
+            | Denied::Downgrade { .. }
             | Denied::Command { .. }
             | Denied::TooManyGroups { .. }
             | Denied::TooManyCampaigns { .. } => StatusCode::CONFLICT,

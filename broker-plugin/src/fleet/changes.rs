@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 
 use bytes::Bytes;
 use whimbrel_api as api;
-use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
+use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, GroupName};
 use whimbrel_protocol::message;
 
 use super::campaign::{self, Campaign, NewCampaign};
@@ -122,31 +122,41 @@ impl Fleet {
     /// Begins with a command. `None` if there is nothing to store: it is answered already.
     fn take_up(&mut self, command: Command) -> Option<Stage> {
         match command {
-            Command::AddRelease { release, reply } => match self.catalog.check(&release) {
-                Ok(true) => {
-                    let waiter = Waiter::Release(release.digest, reply);
-                    Some(self.store(Signed::Release(release), waiter))
+            Command::AddRelease { release, reply } => {
+                let warnings = self.warnings_of_release(&release);
+                let reply = reply.with_change(|shown: &mut api::Release| shown.warnings = warnings);
+                match self.catalog.check(&release) {
+                    Ok(true) => {
+                        let waiter = Waiter::Release(release.digest, reply);
+                        Some(self.store(Signed::Release(release), waiter))
+                    }
+                    Ok(false) => {
+                        let shown = self.show_release(&release.digest);
+                        self.answer_with(reply, shown)
+                    }
+                    Err(error) => self.answer_with(reply, Err(error.into())),
                 }
-                Ok(false) => {
-                    let shown = self.show_release(&release.digest);
-                    self.answer_with(reply, shown)
-                }
-                Err(error) => self.answer_with(reply, Err(error.into())),
-            },
+            }
             Command::AddPayload { row, reply } => {
                 Some(self.store(Signed::Payload(row), Waiter::Payload(reply)))
             }
             Command::NewCampaign { release, new, id, reply } => {
+                let known = self.catalog.find(&release);
+                let warnings = known.map(|known| self.warnings_of_campaign(known, &new.group));
+                let warnings = warnings.unwrap_or_default();
+                let reply = reply.with_change(|view: &mut CampaignView| view.shown.warnings = warnings);
                 self.order(Order::New { release, new, id }, reply)
             }
             Command::ToCampaign { prefix, command, reply } => {
                 self.order(Order::Next { prefix, command }, reply)
             }
             Command::Accept { id, fingerprint, groups, reply } => {
+                let reply = self.warning_of_device(&id, groups.as_deref(), reply);
                 let planned = self.registry.plan_accept(&id, fingerprint, groups);
                 self.assign(planned.map(Vec::from_iter), id, reply)
             }
             Command::SetGroups { id, groups, reply } => {
+                let reply = self.warning_of_device(&id, None, reply);
                 let planned = self.registry.plan_groups(&id, groups);
                 self.assign(planned.map(Vec::from_iter), id, reply)
             }
@@ -169,6 +179,18 @@ impl Fleet {
                 Err(error) => self.answer_with(reply, Err(error.into())),
             },
         }
+    }
+
+    /// The reply, with what is to be said of a device that is accepted or gets other groups.
+    fn warning_of_device(
+        &self,
+        id: &DeviceId,
+        groups: Option<&[GroupName]>,
+        reply: Reply<api::Device>,
+    ) -> Reply<api::Device> {
+        let known = self.registry.device(id);
+        let warnings = known.map(|device| self.warnings_of_acceptance(device, groups)).unwrap_or_default();
+        reply.with_change(|shown: &mut api::Device| shown.warnings = warnings)
     }
 
     /// Looks whether an order would be carried out, and asks for the versions of its documents if so. A refusal costs

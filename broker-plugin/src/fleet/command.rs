@@ -185,12 +185,30 @@ pub enum Denied {
         index: Digest,
     },
     /// A campaign of a release whose payloads are not all there.
-    #[error("release {release} is not complete, {missing} of its payloads have to be uploaded first")]
+    #[error(
+        "release {release} is not complete, {missing} of its payloads have to be uploaded first: `whimbrel release publish` does"
+    )]
     Incomplete {
         /// Which.
         release: Digest,
         /// Payloads that are missing.
         missing: usize,
+    },
+    /// A campaign that every device would refuse.
+    #[error(
+        "all {devices} devices of the release's class in group {group} reported sequence numbers up to {highest} and would \
+         refuse {sequence}: to go back on purpose, build the older image again with --sequence {} or higher",
+        .highest.saturating_add(1)
+    )]
+    Downgrade {
+        /// The group.
+        group: GroupName,
+        /// Devices in it that the release is for.
+        devices: u64,
+        /// The release's sequence number.
+        sequence: u64,
+        /// The highest that a device reported.
+        highest: u64,
     },
     /// A number of a new campaign is wrong.
     #[error(transparent)]
@@ -240,6 +258,16 @@ impl<T: Send + 'static> Reply<T> {
     #[must_use]
     pub fn new(send: impl FnOnce(Result<T, Denied>) + Send + 'static) -> Self {
         Self(Box::new(send))
+    }
+
+    /// The same, with `change` made to an answer that is no refusal.
+    pub(super) fn with_change(self, change: impl FnOnce(&mut T) + Send + 'static) -> Self {
+        Self::new(move |answer| {
+            (self.0)(answer.map(|mut answer| {
+                change(&mut answer);
+                answer
+            }));
+        })
     }
 
     /// The answer, addressed.

@@ -31,6 +31,7 @@
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
+//! | `warnings` | what operators ask for and probably do not mean |
 //! | `registry`, `catalog`, `campaign`, `bases` | devices; releases and payloads; campaigns; patches worth making |
 
 pub mod bases;
@@ -47,6 +48,7 @@ mod io;
 mod payload_names;
 mod questions;
 mod views;
+mod warnings;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 

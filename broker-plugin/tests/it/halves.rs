@@ -159,12 +159,17 @@ fn a_campaign_whose_id_is_taken_gets_one_that_is_free() {
 }
 
 fn hello() -> Vec<u8> {
+    hello_running(4)
+}
+
+/// A hello of a device that says it runs a release with this sequence number.
+pub(crate) fn hello_running(sequence: u64) -> Vec<u8> {
     let hello = Hello {
         version_max: 1,
         codecs: 1,
         class: ClassId([3; 16]).tag(),
         running: ShortDigest([1; 8]),
-        sequence: 4,
+        sequence,
         root: 1,
         assignment: 0,
         groups: Vec::new(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::words::words;
-use crate::{DeviceState, DevicesByState, Payload, PayloadShare, WithoutPatch};
+use crate::{DeviceState, DevicesByState, Payload, PayloadShare, Warning, WithoutPatch};
 
 /// What `POST /v1/campaigns` takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -106,6 +106,9 @@ pub struct Campaign {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub device_list: Option<Vec<CampaignDevice>>,
+    /// What is probably not meant. Only in the answer to the request that orders the campaign, and absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 words! {

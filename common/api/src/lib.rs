@@ -37,6 +37,7 @@ mod releases;
 pub mod routes;
 mod states;
 mod status;
+mod warnings;
 mod words;
 
 pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
@@ -47,4 +48,5 @@ pub use payloads::{Payload, PayloadKind, PayloadShare};
 pub use releases::{MissingPayload, Release, ReleaseState, StoredPayload};
 pub use states::{DeviceState, DevicesByState};
 pub use status::{Attachment, DeviceCounts, Status};
+pub use warnings::{Warning, WarningKind};
 pub use words::{policy_name, policy_named};

@@ -120,7 +120,7 @@ fn of_campaigns() -> Vec<(&'static str, HttpMethod, Described)> {
         Described::new("campaigns", "Lists every campaign, the oldest first.").answers(many::<Campaign>());
     let create = Described::new(
         "create_campaign",
-        "Orders a campaign. It takes the place of the campaign that its group had for the same class.",
+        "Orders a campaign. It takes the place of the campaign that its group had.",
     )
     .takes(json::<CampaignOrder>())
     .answers(one::<Campaign>())
