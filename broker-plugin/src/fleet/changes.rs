@@ -104,6 +104,9 @@ impl Fleet {
     /// Has a new beacon made; this one is not due again before it is stored or has failed.
     pub(super) fn order_beacon(&mut self) {
         self.beacon_due = self.now.plus_millis(BEACON_RETRY_MS);
+        if self.clock_doubt.is_some() {
+            return;
+        }
         self.changes.waiting.push_back(Waiting::Beacon);
         self.go_on();
     }
@@ -173,6 +176,9 @@ impl Fleet {
                     if plan.assignments.is_empty() {
                         return self.answer_with(reply, Ok(imported));
                     }
+                    if let Err(denied) = self.may_sign() {
+                        return self.answer_with(reply, Err(denied));
+                    }
                     let draft = Draft::Assignments(plan.assignments);
                     Some(self.sign(draft, Waiter::Import(imported, reply)))
                 }
@@ -190,14 +196,15 @@ impl Fleet {
     ) -> Reply<api::Device> {
         let known = self.registry.device(id);
         let warnings = known.map(|device| self.warnings_of_acceptance(device, groups)).unwrap_or_default();
-        reply.with_change(|shown: &mut api::Device| shown.warnings = warnings)
+        reply.with_change(|shown: &mut api::Device| shown.warnings.extend(warnings))
     }
 
     /// Looks whether an order would be carried out, and asks for the versions of its documents if so. A refusal costs
     /// no version.
     fn order(&mut self, order: Order, reply: Reply<CampaignView>) -> Option<Stage> {
-        match self.document(&order, self.campaigns.version() + 1) {
-            Ok(_) => Some(self.number(Numbered::Campaign(order, reply))),
+        let document = self.document(&order, self.campaigns.version() + 1);
+        match document.and_then(|_| self.may_sign()) {
+            Ok(()) => Some(self.number(Numbered::Campaign(order, reply))),
             Err(error) => self.answer_with(reply, Err(error)),
         }
     }
@@ -214,7 +221,10 @@ impl Fleet {
                 self.outputs.push_back(Output::ShowDevice { device: id, reply });
                 None
             }
-            Ok(planned) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+            Ok(planned) => match self.may_sign() {
+                Ok(()) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+                Err(denied) => self.answer_with(reply, Err(denied)),
+            },
             Err(error) => self.answer_with(reply, Err(error.into())),
         }
     }
@@ -244,6 +254,11 @@ impl Fleet {
         let Some(Stage::Numbering(numbered)) = self.changes.under_way.take() else { return };
         let versions = versions.map(|versions| (versions.first().copied(), versions.get(1).copied()));
         self.changes.under_way = match (numbered, versions) {
+            // The versions are lost, which does no harm.
+            (numbered, _) if self.clock_doubt.is_some() => match (numbered, self.may_sign()) {
+                (Numbered::Campaign(_, reply), Err(denied)) => self.answer_with(reply, Err(denied)),
+                _ => None,
+            },
             (Numbered::Beacon, Ok((Some(version), _))) => {
                 let beacon = self.next_beacon(version, None);
                 Some(self.sign(Draft::Beacon(beacon), Waiter::Nobody))

@@ -16,6 +16,7 @@ use super::campaign::{self, CommandError, NewCampaign, PlanError};
 use super::catalog::{CatalogError, Release};
 use super::registry::{ImportError, ImportLine, RegistryError};
 use super::views::CampaignView;
+use crate::clock_guard::ClockDoubt;
 use crate::store::{PayloadRow, PayloadSpec, StoreError};
 
 /// Where an answer goes. The fleet does not call it: what it puts out is an [`Answer`] for whoever hosts it to deliver.
@@ -242,6 +243,12 @@ pub enum Denied {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
+    /// The calendar cannot be believed, so that nothing is signed.
+    #[error("{doubt}")]
+    Clock {
+        /// Why.
+        doubt: ClockDoubt,
+    },
     /// The system has no randomness.
     #[error("the service cannot draw a random number: {reason}")]
     Random {

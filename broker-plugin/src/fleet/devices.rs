@@ -13,10 +13,11 @@ use crate::store::{Applied, Change, DeploymentRow, Device, Facts, ReportRow, Rep
 const REPORTS_MAX: usize = 4096;
 
 impl Fleet {
-    pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts) {
+    pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts, assignment: u64) {
         if self.registry.device(&device).is_some_and(|known| known.class.tag() != class) {
             self.tell(Event::OtherClass { device: device.clone(), class });
         }
+        self.compare_hello(&device, class, assignment);
         self.note_facts(device, facts);
     }
 

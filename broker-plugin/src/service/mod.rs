@@ -9,7 +9,9 @@
 //! | `effects` | what the machines put out, carried out |
 //! | `events` | what they tell, logged and counted |
 //! | `requests` | what operators want, and the status of the service |
+//! | `doubt` | what is done about a clock that cannot be believed |
 
+mod doubt;
 mod effects;
 mod events;
 mod requests;
@@ -30,6 +32,7 @@ pub(crate) use requests::Request;
 use crate::access::Membership;
 use crate::attach::{BrokerLink, LinkError, LinkEvent};
 use crate::clock::Clock;
+use crate::clock_guard::ClockDoubt;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::serving::{self, Serving};
@@ -52,12 +55,15 @@ pub(crate) struct Parts {
     pub(crate) elsewhere: Handle,
     /// Seed of jitter.
     pub(crate) seed: u64,
+    pub(crate) clock: Clock,
 }
 
 /// The service.
 pub(crate) struct Service<L> {
     link: L,
     clock: Clock,
+    /// Why the clock is not believed, as the fleet was told.
+    doubt: Option<ClockDoubt>,
     now: Instant,
     today: UnixTime,
     fleet: Fleet,
@@ -99,7 +105,7 @@ impl<L: BrokerLink> Service<L> {
     /// The service as it was when it stopped, or a new one.
     pub(crate) fn new(link: L, parts: Parts) -> Self {
         let mut snapshot = parts.snapshot;
-        let clock = Clock::start(snapshot.beacon_issued);
+        let clock = parts.clock;
         let (now, today) = (clock.now(), clock.today());
         snapshot.payloads.retain(|row| {
             let held = parts.payloads.holds(row);
@@ -116,6 +122,7 @@ impl<L: BrokerLink> Service<L> {
         let mut service = Self {
             link,
             clock,
+            doubt: None,
             now,
             today,
             fleet: Fleet::restore(parts.fleet, root, snapshot, now),
@@ -134,6 +141,7 @@ impl<L: BrokerLink> Service<L> {
             elsewhere: parts.elsewhere,
         };
         service.settle();
+        service.tell_of_clock();
         service
     }
 
@@ -145,6 +153,7 @@ impl<L: BrokerLink> Service<L> {
         loop {
             let wake = self.wake().await?;
             (self.now, self.today) = (self.clock.now(), self.clock.today());
+            self.tell_of_clock();
             match wake {
                 Wake::Stop => return self.finish().await,
                 Wake::Link(event) => self.link_event(event),

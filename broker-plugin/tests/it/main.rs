@@ -14,6 +14,7 @@ mod attach_client;
 mod attach_links;
 mod attach_support;
 mod campaign_documents;
+mod clock_doubt;
 mod device_support;
 mod front_abuse;
 mod front_access;

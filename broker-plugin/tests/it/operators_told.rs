@@ -221,3 +221,45 @@ fn accepting_a_device_again_says_which_groups_it_leaves_and_how_it_gets_back() {
     assert!(text.contains("m1 is not in all, north any more"), "{text}");
     assert!(text.contains("`whimbrel device groups m1 all north pilots`"), "{text}");
 }
+
+/// What is to be said of a device where it is shown.
+fn of_device(host: &Host, name: &str) -> (Vec<(WarningKind, u64)>, String) {
+    let (reply, answer) = reply();
+    host.fleet.answer(host.now, TODAY, Question::Device { id: id(name), reply }, &|_| None).deliver();
+    seen(&answer.try_recv().unwrap().unwrap().warnings)
+}
+
+#[test]
+fn a_device_whose_root_differs_is_named_after_three_hellos_and_not_any_more_when_it_believes() {
+    let mut host = online(&["m1"]);
+    let class = host.fixture.class;
+    let hello = |host: &mut Host, assignment| {
+        host.now = host.now.plus_millis(20_000);
+        host.say(0, "m1", 'q', &crate::halves::the_hello(class, 4, assignment).encode());
+    };
+    for _ in 0..2 {
+        hello(&mut host, 0);
+        assert_eq!(of_device(&host, "m1").0, [], "messages may be lost");
+    }
+    hello(&mut host, 0);
+    let (kinds, text) = of_device(&host, "m1");
+    assert_eq!(kinds, [(WarningKind::OtherRoot, 1)]);
+    assert!(
+        text.contains("device m1") && text.contains("root.cbor is probably not that of this service"),
+        "{text}"
+    );
+    hello(&mut host, 1);
+    assert_eq!(of_device(&host, "m1").0, []);
+}
+
+#[test]
+fn a_device_that_says_another_class_than_it_is_registered_with_is_named_with_both() {
+    let mut host = online(&["m1"]);
+    host.say(0, "m1", 'q', &crate::halves::the_hello(ClassId([3; 16]), 4, 1).encode());
+    let (kinds, text) = of_device(&host, "m1");
+    assert_eq!(kinds, [(WarningKind::OtherClass, 1)]);
+    assert!(text.contains("03030303") && text.contains(&host.fixture.class.to_hex()), "{text}");
+    let right = crate::halves::the_hello(host.fixture.class, 4, 1);
+    host.say(0, "m1", 'q', &right.encode());
+    assert_eq!(of_device(&host, "m1").0, []);
+}

@@ -67,7 +67,7 @@ pub struct Device {
     /// How far it is with the campaign that rules it; `null` if it has not begun.
     #[schema(required)]
     pub deployment: Option<DeviceDeployment>,
-    /// What is probably not meant. Only in the answer to the request that accepts the device or changes its groups, and absent if there is nothing.
+    /// What is probably not meant; absent if there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }

@@ -29,6 +29,7 @@ extern crate alloc;
 
 mod bases;
 mod campaigns;
+mod clock;
 mod devices;
 mod error;
 pub mod openapi;
@@ -42,6 +43,7 @@ mod words;
 
 pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
 pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState};
+pub use clock::{ClockAccepted, ClockDoubt};
 pub use devices::{Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, Imported, Standing};
 pub use error::ErrorBody;
 pub use payloads::{Payload, PayloadKind, PayloadShare};

@@ -146,7 +146,8 @@ impl ServerSession {
         if !self.answers.take(now, 1) {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
         }
-        self.tell(Event::Hello { class: hello.class, running: hello.running, sequence: hello.sequence });
+        let (class, running, sequence) = (hello.class, hello.running, hello.sequence);
+        self.tell(Event::Hello { class, running, sequence, assignment: hello.assignment });
         // The report that it names travels on another topic and may still be on its way.
         let unstored = hello.report.is_some_and(|report| self.report != Some((report, true)));
         self.waiting = Some((hello, now.plus_millis(if unstored { REPORT_WAIT_MS } else { 0 })));

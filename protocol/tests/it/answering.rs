@@ -93,7 +93,7 @@ impl Desk {
 
     fn heard(&self) -> Output {
         let class = self.fixture.class.tag();
-        Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4 })
+        Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4, assignment: 3 })
     }
 
     /// What it says to a hello, with the versions that it has.

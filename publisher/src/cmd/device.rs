@@ -28,6 +28,7 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
         DeviceCommand::List { pending } => list(&client, pending),
         DeviceCommand::Show { id } => {
             let device: Device = client.get(&routes::device(&id))?;
+            warn_of(&device.warnings);
             Ok(Screen::of(fields(&device).human(), &device))
         }
         DeviceCommand::Accept { id, fingerprint, groups } => {

@@ -37,10 +37,11 @@ fn at(server: &Server, args: &[&str]) -> (Place, crate::support::Run) {
 #[test]
 fn what_the_service_warns_of_is_printed_for_people_and_is_data_for_programs() {
     let accept = ["device", "accept", "m1", "--fingerprint", "9f1c-02aa-7d3e-51b0", "--group", "pilots"];
-    let cases: [(Json, &[&str]); 3] = [
+    let cases: [(Json, &[&str]); 4] = [
         (campaign(), &["campaign", "create", "--release", "4f3a", "--group", "al"]),
         (device(), &accept),
         (device(), &["device", "groups", "m1", "pilots"]),
+        (device(), &["device", "show", "m1"]),
     ];
     for (answer, args) in cases {
         let server = Server::always(200, with_warning(answer, "empty-group", "nobody is in group al"));
@@ -90,6 +91,21 @@ fn a_campaign_of_a_release_that_is_not_published_says_how_to_publish_it() {
     let server_flags = ["--service", &server.address, "--token-file", "token"];
     let run = place.run(server_flags.into_iter().chain(["campaign", "create", "--release", "r"]));
     assert!(run.line().ends_with("`whimbrel release publish r` hands it to the service first"));
+}
+
+#[test]
+fn status_says_that_nothing_is_signed_and_why() {
+    let status = json!({
+        "version": "0.1.0", "prefix": "ota", "attached": "embedded", "broker_up": true,
+        "devices": { "accepted": 0, "pending": 0 }, "releases": 0, "campaigns": 0, "counters": {},
+        "clock": { "shown": 2, "expected": 1, "text": "the clock is ahead: run `whimbreld clock accept`" },
+    });
+    let server = Server::always(200, status.clone());
+    let (_, run) = at(&server, &["status"]);
+    let line = "signing           stopped: the clock is ahead: run `whimbreld clock accept`\n";
+    assert!(run.quiet().out.contains(line));
+    let (_, run) = at(&server, &["status", "--json"]);
+    assert_eq!(run.json(), status);
 }
 
 /// A folder with an unsigned release, a root, and keys: of the root's release keys, its campaign key, and of none.

@@ -194,6 +194,7 @@ fn the_state_of_the_service_is_an_object_of_these_fields_in_this_order() {
         devices: DeviceCounts { accepted: 2, pending: 1 },
         releases: 1,
         campaigns: 0,
+        clock: None,
         counters: [("chunks_served".to_owned(), 12)].into(),
     };
     let text = concat!(
