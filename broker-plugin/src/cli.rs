@@ -31,6 +31,23 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// The clock by which the service signs
+    Clock {
+        #[command(subcommand)]
+        what: ClockCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Tell the service that runs here that its clock is right, if it signs nothing because the clock is far ahead
+    #[command(after_help = "\
+Example:
+  date
+  whimbreld clock accept --config fleet/whimbrel.toml
+
+Compare the date first: devices refuse whatever is older than what was signed last. What was accepted stands in the log.")]
+    Accept,
 }
 
 #[derive(Debug, Subcommand)]

@@ -52,6 +52,8 @@ pub mod admin;
 pub mod attach;
 mod cli;
 mod clock;
+mod clock_accept;
+mod clock_guard;
 pub mod config;
 pub mod fleet;
 pub mod front;

@@ -67,6 +67,8 @@ counters! {
     manifests: Count,
     /// Hellos answered.
     answers: Count,
+    /// Hellos that were not answered because the clock cannot be believed.
+    answers_withheld: Count,
     /// Refusals sent.
     refusals: Count,
     /// Requests that were told to come back because something was too busy.

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 use whimbrel_settings::daemon::{log, stop};
 
-use crate::cli::{CONFIG_FILE, Cli, Command, ConfigCommand};
+use crate::cli::{CONFIG_FILE, Cli, ClockCommand, Command, ConfigCommand};
+use crate::clock_accept::{AcceptError, accept_clock};
 use crate::config::{Config, ConfigError, Sources, default_file, values};
 use crate::front::FrontError;
 use crate::run::{Ready, ServiceError, check, run};
@@ -58,6 +59,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Clock(#[from] AcceptError),
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -78,6 +81,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config { what: ConfigCommand::Check }) => {
             check(&Config::load(&sources)?)?;
             return print("the configuration is right\n");
+        }
+        Some(Command::Clock { what: ClockCommand::Accept }) => {
+            return print(accept_clock(&Config::load(&sources)?)?);
         }
         Some(Command::Config { what: ConfigCommand::Default }) | None => {}
     }

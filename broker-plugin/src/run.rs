@@ -147,6 +147,7 @@ pub async fn run(
         stop: stopped,
         elsewhere: Handle::current(),
         seed: random_seed(),
+        clock: clock.clone(),
     };
     let (door, service) = broker.start_service(parts)?;
     let mut service_ended = service;

@@ -78,6 +78,7 @@ impl From<Denied> for ApiError {
             Denied::Catalog(error) => of_catalog(error),
             Denied::NoSuchPayload { .. } => StatusCode::NOT_FOUND,
             Denied::Incomplete { .. }
+            | Denied::Downgrade { .. }
             | Denied::Command { .. }
             | Denied::TooManyGroups { .. }
             | Denied::TooManyCampaigns { .. } => StatusCode::CONFLICT,
@@ -87,7 +88,7 @@ impl From<Denied> for ApiError {
             Denied::Import(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::Store(error) => of_store(error),
             Denied::Random { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Denied::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::Clock { .. } | Denied::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, denied)
     }

@@ -105,6 +105,7 @@ pub(crate) async fn serve(
 fn router(context: Context) -> Router {
     let routes = [
         (routes::STATUS, get(status)),
+        (routes::CLOCK_ACCEPT, post(accept_clock)),
         (routes::RELEASES, get(releases::list).post(releases::add)),
         (routes::RELEASE, get(releases::one)),
         (routes::BASES, get(releases::bases)),
@@ -148,6 +149,10 @@ async fn let_in(State(context): State<Context>, request: Request, next: Next) ->
 
 async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
     Ok(Json(context.request(service::Request::Status).await?).into_response())
+}
+
+async fn accept_clock(State(context): State<Context>) -> Result<Response, ApiError> {
+    Ok(Json(context.request(service::Request::AcceptClock).await?).into_response())
 }
 
 async fn nothing_there(request: Request) -> ApiError {

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 
 use bytes::Bytes;
 use whimbrel_api as api;
-use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest};
+use whimbrel_protocol::ids::{CampaignId, DeviceId, Digest, GroupName};
 use whimbrel_protocol::message;
 
 use super::campaign::{self, Campaign, NewCampaign};
@@ -104,6 +104,9 @@ impl Fleet {
     /// Has a new beacon made; this one is not due again before it is stored or has failed.
     pub(super) fn order_beacon(&mut self) {
         self.beacon_due = self.now.plus_millis(BEACON_RETRY_MS);
+        if self.clock_doubt.is_some() {
+            return;
+        }
         self.changes.waiting.push_back(Waiting::Beacon);
         self.go_on();
     }
@@ -122,31 +125,41 @@ impl Fleet {
     /// Begins with a command. `None` if there is nothing to store: it is answered already.
     fn take_up(&mut self, command: Command) -> Option<Stage> {
         match command {
-            Command::AddRelease { release, reply } => match self.catalog.check(&release) {
-                Ok(true) => {
-                    let waiter = Waiter::Release(release.digest, reply);
-                    Some(self.store(Signed::Release(release), waiter))
+            Command::AddRelease { release, reply } => {
+                let warnings = self.warnings_of_release(&release);
+                let reply = reply.with_change(|shown: &mut api::Release| shown.warnings = warnings);
+                match self.catalog.check(&release) {
+                    Ok(true) => {
+                        let waiter = Waiter::Release(release.digest, reply);
+                        Some(self.store(Signed::Release(release), waiter))
+                    }
+                    Ok(false) => {
+                        let shown = self.show_release(&release.digest);
+                        self.answer_with(reply, shown)
+                    }
+                    Err(error) => self.answer_with(reply, Err(error.into())),
                 }
-                Ok(false) => {
-                    let shown = self.show_release(&release.digest);
-                    self.answer_with(reply, shown)
-                }
-                Err(error) => self.answer_with(reply, Err(error.into())),
-            },
+            }
             Command::AddPayload { row, reply } => {
                 Some(self.store(Signed::Payload(row), Waiter::Payload(reply)))
             }
             Command::NewCampaign { release, new, id, reply } => {
+                let known = self.catalog.find(&release);
+                let warnings = known.map(|known| self.warnings_of_campaign(known, &new.group));
+                let warnings = warnings.unwrap_or_default();
+                let reply = reply.with_change(|view: &mut CampaignView| view.shown.warnings = warnings);
                 self.order(Order::New { release, new, id }, reply)
             }
             Command::ToCampaign { prefix, command, reply } => {
                 self.order(Order::Next { prefix, command }, reply)
             }
             Command::Accept { id, fingerprint, groups, reply } => {
+                let reply = self.warning_of_device(&id, groups.as_deref(), reply);
                 let planned = self.registry.plan_accept(&id, fingerprint, groups);
                 self.assign(planned.map(Vec::from_iter), id, reply)
             }
             Command::SetGroups { id, groups, reply } => {
+                let reply = self.warning_of_device(&id, None, reply);
                 let planned = self.registry.plan_groups(&id, groups);
                 self.assign(planned.map(Vec::from_iter), id, reply)
             }
@@ -163,6 +176,9 @@ impl Fleet {
                     if plan.assignments.is_empty() {
                         return self.answer_with(reply, Ok(imported));
                     }
+                    if let Err(denied) = self.may_sign() {
+                        return self.answer_with(reply, Err(denied));
+                    }
                     let draft = Draft::Assignments(plan.assignments);
                     Some(self.sign(draft, Waiter::Import(imported, reply)))
                 }
@@ -171,11 +187,24 @@ impl Fleet {
         }
     }
 
+    /// The reply, with what is to be said of a device that is accepted or gets other groups.
+    fn warning_of_device(
+        &self,
+        id: &DeviceId,
+        groups: Option<&[GroupName]>,
+        reply: Reply<api::Device>,
+    ) -> Reply<api::Device> {
+        let known = self.registry.device(id);
+        let warnings = known.map(|device| self.warnings_of_acceptance(device, groups)).unwrap_or_default();
+        reply.with_change(|shown: &mut api::Device| shown.warnings.extend(warnings))
+    }
+
     /// Looks whether an order would be carried out, and asks for the versions of its documents if so. A refusal costs
     /// no version.
     fn order(&mut self, order: Order, reply: Reply<CampaignView>) -> Option<Stage> {
-        match self.document(&order, self.campaigns.version() + 1) {
-            Ok(_) => Some(self.number(Numbered::Campaign(order, reply))),
+        let document = self.document(&order, self.campaigns.version() + 1);
+        match document.and_then(|_| self.may_sign()) {
+            Ok(()) => Some(self.number(Numbered::Campaign(order, reply))),
             Err(error) => self.answer_with(reply, Err(error)),
         }
     }
@@ -192,7 +221,10 @@ impl Fleet {
                 self.outputs.push_back(Output::ShowDevice { device: id, reply });
                 None
             }
-            Ok(planned) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+            Ok(planned) => match self.may_sign() {
+                Ok(()) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+                Err(denied) => self.answer_with(reply, Err(denied)),
+            },
             Err(error) => self.answer_with(reply, Err(error.into())),
         }
     }
@@ -222,6 +254,11 @@ impl Fleet {
         let Some(Stage::Numbering(numbered)) = self.changes.under_way.take() else { return };
         let versions = versions.map(|versions| (versions.first().copied(), versions.get(1).copied()));
         self.changes.under_way = match (numbered, versions) {
+            // The versions are lost, which does no harm.
+            (numbered, _) if self.clock_doubt.is_some() => match (numbered, self.may_sign()) {
+                (Numbered::Campaign(_, reply), Err(denied)) => self.answer_with(reply, Err(denied)),
+                _ => None,
+            },
             (Numbered::Beacon, Ok((Some(version), _))) => {
                 let beacon = self.next_beacon(version, None);
                 Some(self.sign(Draft::Beacon(beacon), Waiter::Nobody))

@@ -16,6 +16,7 @@ use super::campaign::{self, CommandError, NewCampaign, PlanError};
 use super::catalog::{CatalogError, Release};
 use super::registry::{ImportError, ImportLine, RegistryError};
 use super::views::CampaignView;
+use crate::clock_guard::ClockDoubt;
 use crate::store::{PayloadRow, PayloadSpec, StoreError};
 
 /// Where an answer goes. The fleet does not call it: what it puts out is an [`Answer`] for whoever hosts it to deliver.
@@ -185,12 +186,30 @@ pub enum Denied {
         index: Digest,
     },
     /// A campaign of a release whose payloads are not all there.
-    #[error("release {release} is not complete, {missing} of its payloads have to be uploaded first")]
+    #[error(
+        "release {release} is not complete, {missing} of its payloads have to be uploaded first: `whimbrel release publish` does"
+    )]
     Incomplete {
         /// Which.
         release: Digest,
         /// Payloads that are missing.
         missing: usize,
+    },
+    /// A campaign that every device would refuse.
+    #[error(
+        "all {devices} devices of the release's class in group {group} reported sequence numbers up to {highest} and would \
+         refuse {sequence}: to go back on purpose, build the older image again with --sequence {} or higher",
+        .highest.saturating_add(1)
+    )]
+    Downgrade {
+        /// The group.
+        group: GroupName,
+        /// Devices in it that the release is for.
+        devices: u64,
+        /// The release's sequence number.
+        sequence: u64,
+        /// The highest that a device reported.
+        highest: u64,
     },
     /// A number of a new campaign is wrong.
     #[error(transparent)]
@@ -224,6 +243,12 @@ pub enum Denied {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
+    /// The calendar cannot be believed, so that nothing is signed.
+    #[error("{doubt}")]
+    Clock {
+        /// Why.
+        doubt: ClockDoubt,
+    },
     /// The system has no randomness.
     #[error("the service cannot draw a random number: {reason}")]
     Random {
@@ -240,6 +265,16 @@ impl<T: Send + 'static> Reply<T> {
     #[must_use]
     pub fn new(send: impl FnOnce(Result<T, Denied>) + Send + 'static) -> Self {
         Self(Box::new(send))
+    }
+
+    /// The same, with `change` made to an answer that is no refusal.
+    pub(super) fn with_change(self, change: impl FnOnce(&mut T) + Send + 'static) -> Self {
+        Self::new(move |answer| {
+            (self.0)(answer.map(|mut answer| {
+                change(&mut answer);
+                answer
+            }));
+        })
     }
 
     /// The answer, addressed.

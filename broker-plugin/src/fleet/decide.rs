@@ -56,6 +56,7 @@ impl Fleet {
         if missing > 0 {
             return Err(Denied::Incomplete { release: release.digest, missing });
         }
+        self.check_sequence(release, &new.group)?;
         if self.campaigns.len() >= CAMPAIGNS_MAX {
             return Err(Denied::TooManyCampaigns { limit: CAMPAIGNS_MAX });
         }

@@ -7,16 +7,17 @@ use whimbrel_protocol::message::{Enrolment, Report, Status};
 use super::campaign::{self, Ask, Campaign};
 use super::registry::Enrolled;
 use super::{Event, Fleet, Job, Output};
-use crate::store::{Applied, Change, DeploymentRow, Device, Facts, ReportRow};
+use crate::store::{Applied, Change, DeploymentRow, Device, Facts, ReportRow, Reported};
 
 /// Reports that may be on their way into the store.
 const REPORTS_MAX: usize = 4096;
 
 impl Fleet {
-    pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts) {
+    pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts, assignment: u64) {
         if self.registry.device(&device).is_some_and(|known| known.class.tag() != class) {
             self.tell(Event::OtherClass { device: device.clone(), class });
         }
+        self.compare_hello(&device, class, assignment);
         self.note_facts(device, facts);
     }
 
@@ -44,7 +45,12 @@ impl Fleet {
         campaign.handle_input(self.today, input);
         while let Some(output) = self.campaigns.campaign_mut(&id).and_then(Campaign::poll_output) {
             match output {
-                campaign::Output::Save(row) => {
+                campaign::Output::Save { row, at_once: true } => {
+                    self.unsaved_deployments.remove(&(row.campaign, row.device.clone()));
+                    let changes = Vec::from([Change::Deployment(row)]);
+                    self.outputs.push_back(Output::Store { job: Job::Note, changes });
+                }
+                campaign::Output::Save { row, at_once: false } => {
                     self.unsaved_deployments.insert((row.campaign, row.device.clone()), row);
                     self.save_soon();
                 }
@@ -97,7 +103,8 @@ impl Fleet {
         if says.is_none() {
             self.tell(Event::ReportOfNothing);
         }
-        let row = ReportRow { device: device.clone(), digest, received: self.today, signed, says };
+        let reported = says_of_device(&report);
+        let row = ReportRow { device: device.clone(), digest, received: self.today, signed, reported, says };
         self.reports.insert(name, report);
         let changes = Vec::from([Change::Report(row)]);
         self.outputs.push_back(Output::Store { job: Job::Report { device, digest }, changes });
@@ -137,8 +144,11 @@ impl Fleet {
         let (Some(report), Ok(changed)) = (report, applied) else { return };
         if changed.first() == Some(&true) {
             self.tell(Event::ReportNew);
-            let facts = Facts { running: report.running, sequence: report.sequence, seen: self.today };
-            self.note_facts(device.clone(), facts);
+            // An old report that comes late, or again, says nothing about what the device runs now.
+            if self.registry.reported(&device, says_of_device(&report)) {
+                let facts = Facts { running: report.running, sequence: report.sequence, seen: self.today };
+                self.note_facts(device.clone(), facts);
+            }
             if self.judge(&device, &report).is_some() {
                 self.unsaved_deployments.remove(&(report.campaign, device.clone()));
                 let input = campaign::Input::Reported { device: &device, report: &report };
@@ -154,6 +164,11 @@ impl Fleet {
     pub(super) fn members<'s>(&'s self, campaign: &'s Campaign) -> impl Iterator<Item = &'s Device> {
         self.registry.devices_after(None).filter(move |device| is_member(device, campaign))
     }
+}
+
+fn says_of_device(report: &Report) -> Reported {
+    let next = report.number.saturating_add(1);
+    Reported { next, running: report.running, sequence: report.sequence }
 }
 
 /// Whether a campaign is for a device: for its class, and for one of its groups.

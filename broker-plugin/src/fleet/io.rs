@@ -9,6 +9,7 @@ use whimbrel_protocol::message::{self, Assignment, Beacon, Enrolment, Outcome, R
 use super::campaign::{Ask, Ignored};
 use super::catalog::{PayloadNumber, ReleaseError};
 use super::command::{Answer, Command, Reply};
+use crate::clock_guard::ClockDoubt;
 use crate::store::{Applied, Change, Facts, Phase, Series, StoreError};
 
 /// What a fleet is told when it is made.
@@ -35,6 +36,8 @@ pub enum Input {
         class: ClassTag,
         /// What it runs, as it says, and when it said so.
         facts: Facts,
+        /// Version of the assignment that it says it holds; 0 for none.
+        assignment: u64,
     },
     /// A device says how far it is. Unsigned.
     Progress {
@@ -62,7 +65,7 @@ pub enum Input {
         device: DeviceId,
         /// What it says.
         report: Box<Report>,
-        /// Its digest.
+        /// Digest of its payload.
         digest: ShortDigest,
         /// The report as signed.
         signed: Bytes,
@@ -85,6 +88,8 @@ pub enum Input {
     },
     /// Answers [`Output::Store`] if so many jobs wait that this one was not taken. Never for [`Job::Change`].
     NotTaken(Job),
+    /// The calendar cannot be believed: nothing is signed from now on. `None`: it can again.
+    Clock(Option<ClockDoubt>),
     /// The service stops: what is worth storing and not urgent is handed to the store now.
     Stop,
     /// The time of [`Fleet::poll_timeout`](super::Fleet::poll_timeout) has come.
@@ -191,6 +196,11 @@ pub enum Event {
         device: DeviceId,
         /// The class that it names, shortened.
         class: ClassTag,
+    },
+    /// A device was sent its assignment again and again and does not take it: it trusts another root, most likely.
+    OtherRoot {
+        /// Which.
+        device: DeviceId,
     },
     /// A report was counted.
     Ended {

@@ -29,8 +29,11 @@
 //! | `io` | inputs, outputs, events |
 //! | `command` | what operators want changed, what they ask, how they are answered |
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
+//! | `doubt` | nothing is signed while the clock cannot be believed |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
+//! | `misfits` | devices whose hellos do not fit what is known of them |
+//! | `warnings` | what operators ask for and probably do not mean |
 //! | `registry`, `catalog`, `campaign`, `bases` | devices; releases and payloads; campaigns; patches worth making |
 
 pub mod bases;
@@ -43,10 +46,13 @@ mod changes;
 mod command;
 mod decide;
 mod devices;
+mod doubt;
 mod io;
+mod misfits;
 mod payload_names;
 mod questions;
 mod views;
+mod warnings;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -57,6 +63,7 @@ use whimbrel_protocol::message::{self, Report};
 use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::trust::Root;
 
+pub use crate::clock_guard::ClockDoubt;
 pub use command::{Answer, Command, Denied, DevicesPage, Listed, Question, Reply};
 pub use io::{Document, Event, Input, Job, Output, Publication, Settings};
 pub use questions::{Counts, Heard};
@@ -66,6 +73,7 @@ use crate::store::{Change, DeploymentRow, Snapshot};
 use campaign::{Campaign, Campaigns};
 use catalog::{Catalog, Release};
 use changes::Changes;
+use misfits::Misfit;
 use registry::Registry;
 
 /// Devices, releases, campaigns, and what of them is changing.
@@ -84,11 +92,15 @@ pub struct Fleet {
     /// The beacon in force, as signed.
     beacon: Option<Bytes>,
     beacon_due: Instant,
+    /// Why nothing is signed; `None` if all is well.
+    clock_doubt: Option<ClockDoubt>,
     /// Reports that are on their way into the store.
     reports: BTreeMap<(DeviceId, ShortDigest), Box<Report>>,
     /// What is worth storing and not urgent.
     unsaved_facts: BTreeSet<DeviceId>,
     unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
+    /// Accepted devices whose hellos do not fit what is known of them.
+    misfits: BTreeMap<DeviceId, Misfit>,
     save_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -149,9 +161,11 @@ impl Fleet {
             changes: Changes::default(),
             beacon: None,
             beacon_due: now,
+            clock_doubt: None,
             reports: BTreeMap::new(),
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
+            misfits: BTreeMap::new(),
             save_at: None,
             outputs,
         }
@@ -162,7 +176,9 @@ impl Fleet {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         (self.now, self.today) = (now, today);
         match input {
-            Input::Hello { device, class, facts } => self.hello(device, class, facts),
+            Input::Hello { device, class, facts, assignment } => {
+                self.hello(device, class, facts, assignment);
+            }
             Input::Progress { device, campaign, status } => self.progress(&device, campaign, &status),
             Input::Asked { device, campaign, ask } => self.asked(&device, campaign, ask),
             Input::Enrolled(enrolment) => self.enrolled(enrolment),
@@ -178,6 +194,7 @@ impl Fleet {
             Input::Signed(signed) => self.signed(signed),
             Input::Stored { job, applied } => self.stored(job, applied),
             Input::NotTaken(job) => self.not_taken(job),
+            Input::Clock(doubt) => self.doubt_clock(doubt),
             Input::Stop => self.save(),
             Input::Timeout => {
                 if self.save_at.is_some_and(|at| at <= now) {

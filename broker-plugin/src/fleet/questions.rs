@@ -174,7 +174,10 @@ impl Fleet {
             });
             Some(views::deployment(campaign.id(), &progress.deployment, names))
         });
-        views::device(device, seen, online, deployment)
+        api::Device {
+            warnings: self.warnings_of_device(device),
+            ..views::device(device, seen, online, deployment)
+        }
     }
 }
 

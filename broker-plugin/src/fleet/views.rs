@@ -27,6 +27,7 @@ pub(super) fn release(release: &Release, catalog: &Catalog) -> api::Release {
             _ => api::ReleaseState::Incomplete,
         },
         missing,
+        warnings: Vec::new(),
     }
 }
 
@@ -70,6 +71,7 @@ impl CampaignView {
             payloads: names.shares(tally),
             without_patch: None,
             device_list: None,
+            warnings: Vec::new(),
         };
         let replaced = (campaign.phase() == Phase::Replaced).then(|| campaign.id());
         Self { shown, replaced, names }
@@ -168,5 +170,6 @@ pub(super) fn device(
         seen: seen.map(UnixTime::as_secs),
         online_hint,
         deployment,
+        warnings: Vec::new(),
     }
 }

@@ -18,6 +18,9 @@ pub(super) fn of_fleet(event: &Event, counters: &Counters) {
         Event::OtherClass { device, class } => {
             tracing::warn!(%device, %class, "device says it is of another class than it enrolled with");
         }
+        Event::OtherRoot { device } => {
+            tracing::warn!(%device, "device does not take its assignment, its root.cbor is probably another one");
+        }
         Event::Ended { device, campaign, outcome, failure, said } => {
             let reason = failure.map(FailureCode::name);
             let said = (!said.is_empty()).then_some(said.as_str());

@@ -10,7 +10,9 @@
 //! | `events` | what they tell, logged and counted |
 //! | `pace` | when messages are taken in again, so that many are taken in together |
 //! | `requests` | what operators want, and the status of the service |
+//! | `doubt` | what is done about a clock that cannot be believed |
 
+mod doubt;
 mod effects;
 mod events;
 mod pace;
@@ -34,6 +36,7 @@ use pace::Pace;
 use crate::access::Membership;
 use crate::attach::{BrokerLink, LinkError, LinkEvent};
 use crate::clock::Clock;
+use crate::clock_guard::ClockDoubt;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::serving::{self, Serving};
@@ -56,12 +59,15 @@ pub(crate) struct Parts {
     pub(crate) elsewhere: Handle,
     /// Seed of jitter.
     pub(crate) seed: u64,
+    pub(crate) clock: Clock,
 }
 
 /// The service.
 pub(crate) struct Service<L> {
     link: L,
     clock: Clock,
+    /// Why the clock is not believed, as the fleet was told.
+    doubt: Option<ClockDoubt>,
     now: Instant,
     today: UnixTime,
     pace: Pace,
@@ -104,7 +110,7 @@ impl<L: BrokerLink> Service<L> {
     /// The service as it was when it stopped, or a new one.
     pub(crate) fn new(link: L, parts: Parts) -> Self {
         let mut snapshot = parts.snapshot;
-        let clock = Clock::start(snapshot.beacon_issued);
+        let clock = parts.clock;
         let (now, today) = (clock.now(), clock.today());
         snapshot.payloads.retain(|row| {
             let held = parts.payloads.holds(row);
@@ -123,6 +129,7 @@ impl<L: BrokerLink> Service<L> {
         let mut service = Self {
             link,
             clock,
+            doubt: None,
             now,
             today,
             pace: Pace::default(),
@@ -142,6 +149,7 @@ impl<L: BrokerLink> Service<L> {
             elsewhere: parts.elsewhere,
         };
         service.settle();
+        service.tell_of_clock();
         service
     }
 
@@ -153,6 +161,7 @@ impl<L: BrokerLink> Service<L> {
         loop {
             let wake = self.wake().await?;
             (self.now, self.today) = (self.clock.now(), self.clock.today());
+            self.tell_of_clock();
             match wake {
                 Wake::Stop => return self.finish().await,
                 Wake::Link(event) => self.link_event(event),

@@ -17,6 +17,8 @@ pub(crate) enum Request {
     Question(Question),
     /// How the service itself is.
     Status(oneshot::Sender<api::Status>),
+    /// The clock is right.
+    AcceptClock(oneshot::Sender<api::ClockAccepted>),
 }
 
 impl<L: BrokerLink> Service<L> {
@@ -29,6 +31,9 @@ impl<L: BrokerLink> Service<L> {
             }
             Request::Status(reply) => {
                 let _nobody_waits = reply.send(self.status());
+            }
+            Request::AcceptClock(reply) => {
+                let _nobody_waits = reply.send(self.accept_clock());
             }
         }
     }
@@ -54,6 +59,7 @@ impl<L: BrokerLink> Service<L> {
             devices: api::DeviceCounts { accepted: counts.accepted, pending: counts.pending },
             releases: counts.releases,
             campaigns: counts.campaigns,
+            clock: self.doubt.map(super::doubt::view),
             counters,
         }
     }

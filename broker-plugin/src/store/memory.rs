@@ -13,7 +13,9 @@ use whimbrel_protocol::message::Campaign;
 use whimbrel_protocol::time::UnixTime;
 
 use super::payloads::{PayloadPart, PayloadWriter, Payloads};
-use super::rows::{CameBy, CampaignRow, Deployment, DeploymentRow, Device, Phase, ReportRow, Standing};
+use super::rows::{
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Phase, ReportRow, Reported, Standing,
+};
 use super::{Change, PayloadRow, ReleaseRow, Series, Snapshot, Store, StoreError, TallyRow};
 
 /// A database in memory.
@@ -64,6 +66,12 @@ impl MemoryStore {
     pub fn apply_now(&self, changes: &[Change]) -> Vec<bool> {
         let mut tables = self.tables();
         changes.iter().map(|change| tables.write(change)).collect()
+    }
+
+    /// How many reports of a device are kept.
+    #[must_use]
+    pub fn reports_of(&self, device: &DeviceId) -> usize {
+        self.tables().reports.get(device).map_or(0, Vec::len)
     }
 
     /// Does at once what [`Store::next_versions`] does.
@@ -169,6 +177,9 @@ impl Tables {
                 if let Some(known) = self.devices.get(&device.id) {
                     device.assignment_version = device.assignment_version.max(known.assignment_version);
                     device.facts = known.facts;
+                    if device.key() == known.key() {
+                        device.reported = known.reported;
+                    }
                 }
                 self.devices.insert(device.id.clone(), device);
                 true
@@ -234,6 +245,11 @@ impl Tables {
         kept.push(row.digest);
         if kept.len() > REPORTS_KEPT {
             kept.remove(0);
+        }
+        let says = Reported { sequence: row.reported.sequence.min(COLUMN_MAX), ..row.reported };
+        if let Some(device) = self.devices.get_mut(&row.device).filter(|it| it.reported.next < says.next) {
+            device.reported = says;
+            (device.facts.running, device.facts.sequence) = (says.running, says.sequence);
         }
         if let Some(says) = &row.says {
             self.write_deployment(says);

@@ -41,7 +41,7 @@ pub use memory::{MemoryPayloads, MemoryStore};
 pub use payloads::{PayloadPart, PayloadWriter, Payloads};
 pub use rows::{
     CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
-    Standing, Terms, Why,
+    Reported, Standing, Terms, Why,
 };
 pub use sqlite::SqliteStore;
 pub use upload::{PayloadSpec, Upload, UploadError};

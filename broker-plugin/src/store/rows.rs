@@ -46,6 +46,8 @@ pub struct Device {
     pub assignment_version: u64,
     /// What it last said about itself.
     pub facts: Facts,
+    /// What the report with the highest number said, of those signed with its key.
+    pub reported: Reported,
 }
 
 /// Whether a device is served.
@@ -121,6 +123,18 @@ pub struct Facts {
     pub sequence: u64,
     /// When the device was last heard; the epoch for never.
     pub seen: UnixTime,
+}
+
+/// What the report of a device with the highest number said, of those that are signed with its present key. It falls
+/// to the default where the device gets another key, because that key's reports are counted anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// The number after the report's; 0 if there was none.
+    pub next: u64,
+    /// Digest of the image that ran then, shortened; zero if unknown.
+    pub running: ShortDigest,
+    /// Sequence number of the release that ran then; 0 if unknown.
+    pub sequence: u64,
 }
 
 /// Whether a campaign runs.
@@ -290,12 +304,15 @@ pub struct DeploymentRow {
 pub struct ReportRow {
     /// Who reports.
     pub device: DeviceId,
-    /// Its digest.
+    /// Digest of its payload.
     pub digest: ShortDigest,
     /// When it came.
     pub received: UnixTime,
     /// The report as signed.
     pub signed: Bytes,
+    /// What it says about its device. Counts, for [`Facts`] too, only if no report with this number or a higher one is
+    /// known.
+    pub reported: Reported,
     /// What it says about a campaign of ours; `None` if it names none.
     pub says: Option<DeploymentRow>,
 }

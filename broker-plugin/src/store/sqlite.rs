@@ -22,10 +22,11 @@ pub struct SqliteStore {
 }
 
 /// What brings a database of format n to format n + 1, for each n from 0.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/sqlite/0001_init.sql"),
     include_str!("../../migrations/sqlite/0002_payload_of_a_deployment.sql"),
     include_str!("../../migrations/sqlite/0003_terms_of_a_campaign.sql"),
+    include_str!("../../migrations/sqlite/0004_what_the_service_holds.sql"),
 ];
 
 /// Most pages that SQLite can count.

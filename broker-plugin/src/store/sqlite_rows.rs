@@ -12,8 +12,8 @@ use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
 use super::rows::{
-    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, Standing,
-    Why,
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, Reported,
+    Standing, Why,
 };
 use super::{StoreError, TallyRow};
 
@@ -114,6 +114,11 @@ impl Columns<'_> {
                 running: self.short_digest("running")?.unwrap_or_default(),
                 sequence: self.uint("sequence")?,
                 seen: self.time("seen")?,
+            },
+            reported: Reported {
+                next: self.uint("report")?,
+                running: self.short_digest("reported_running")?.unwrap_or_default(),
+                sequence: self.uint("reported_sequence")?,
             },
         })
     }

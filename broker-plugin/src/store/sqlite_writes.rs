@@ -60,10 +60,13 @@ async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool
     let columns = DeviceColumns::of(&device.standing);
     let query = sqlx::query(
         "INSERT INTO devices (id, standing, key, class, enrolled, groups, assignment, assignment_version,
-            running, sequence, seen)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            running, sequence, seen, report, reported_running, reported_sequence)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          ON CONFLICT (id) DO UPDATE SET standing = ?2, key = ?3, class = ?4, enrolled = ?5, groups = ?6,
-            assignment = ?7, assignment_version = max(assignment_version, ?8)",
+            assignment = ?7, assignment_version = max(assignment_version, ?8),
+            report = CASE WHEN key IS ?3 THEN report ELSE ?12 END,
+            reported_running = CASE WHEN key IS ?3 THEN reported_running ELSE ?13 END,
+            reported_sequence = CASE WHEN key IS ?3 THEN reported_sequence ELSE ?14 END",
     )
     .bind(device.id.as_str().to_owned())
     .bind(columns.standing)
@@ -75,7 +78,10 @@ async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool
     .bind(clamp(device.assignment_version))
     .bind(device.facts.running.0.to_vec())
     .bind(clamp(device.facts.sequence))
-    .bind(clamp(device.facts.seen.as_secs()));
+    .bind(clamp(device.facts.seen.as_secs()))
+    .bind(clamp(device.reported.next))
+    .bind(device.reported.running.0.to_vec())
+    .bind(clamp(device.reported.sequence));
     Ok(query.execute(db).await?.rows_affected() > 0)
 }
 
@@ -192,7 +198,16 @@ async fn write_report(db: &mut SqliteConnection, row: &ReportRow) -> Result<bool
         "DELETE FROM reports WHERE device = ?1 AND number <=
             (SELECT number FROM reports WHERE device = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     );
-    query.bind(device).bind(REPORTS_KEPT).execute(&mut *db).await?;
+    query.bind(device.clone()).bind(REPORTS_KEPT).execute(&mut *db).await?;
+    let query = sqlx::query(
+        "UPDATE devices SET report = ?2, reported_running = ?3, reported_sequence = ?4, running = ?3, sequence = ?4
+         WHERE id = ?1 AND report < ?2",
+    )
+    .bind(device)
+    .bind(clamp(row.reported.next))
+    .bind(row.reported.running.0.to_vec())
+    .bind(clamp(row.reported.sequence));
+    query.execute(&mut *db).await?;
     if let Some(says) = &row.says {
         write_deployment(db, says).await?;
     }

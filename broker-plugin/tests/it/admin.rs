@@ -7,8 +7,9 @@ use whimbrel_protocol::testing::Fixture;
 
 use crate::service_support::{On, Service, TOKEN, device_key, hex_key, image};
 
-const ROUTES: [(&str, &str); 17] = [
+const ROUTES: [(&str, &str); 18] = [
     ("GET", "/v1/status"),
+    ("POST", "/v1/clock/accept"),
     ("GET", "/v1/releases"),
     ("GET", "/v1/releases/abcd"),
     ("GET", "/v1/releases/abcd/bases"),

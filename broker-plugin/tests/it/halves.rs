@@ -159,19 +159,28 @@ fn a_campaign_whose_id_is_taken_gets_one_that_is_free() {
 }
 
 fn hello() -> Vec<u8> {
-    let hello = Hello {
+    hello_running(4)
+}
+
+/// A hello of a device that says it runs a release with this sequence number.
+pub(crate) fn hello_running(sequence: u64) -> Vec<u8> {
+    the_hello(ClassId([3; 16]), sequence, 0).encode()
+}
+
+/// A hello of a device of this class that holds this version of its assignment.
+pub(crate) fn the_hello(class: ClassId, sequence: u64, assignment: u64) -> Hello {
+    Hello {
         version_max: 1,
         codecs: 1,
-        class: ClassId([3; 16]).tag(),
+        class: class.tag(),
         running: ShortDigest([1; 8]),
-        sequence: 4,
+        sequence,
         root: 1,
-        assignment: 0,
+        assignment,
         groups: Vec::new(),
         nonce: Nonce([1; 8]),
         report: None,
-    };
-    hello.encode()
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use whimbrel_protocol::testing::{Fixture, OrderOptions};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
     CameBy, CampaignRow, Change, Deployment, DeploymentRow, Device, Facts, MemoryStore, Phase, ReleaseRow,
-    ReportRow, Series, Snapshot, SqliteStore, Standing, Store, Terms, Why,
+    ReportRow, Reported, Series, Snapshot, SqliteStore, Standing, Store, Terms, Why,
 };
 
 use crate::service_support::device_key;
@@ -66,6 +66,7 @@ rules! {
     by_which_payload_an_image_came_outlives_the_report_and_not_the_attempt,
     a_report_of_a_campaign_that_is_not_ours_makes_no_row,
     of_each_device_only_the_newest_reports_are_kept,
+    what_the_highest_report_said_is_kept_until_the_device_has_another_key,
     a_pending_device_that_makes_room_leaves_the_version_of_its_assignment,
     facts_about_a_device_that_has_gone_do_not_bring_it_back,
     devices_of_a_replaced_campaign_are_counted_and_listed_in_the_store,
@@ -92,6 +93,7 @@ pub(crate) fn pending(name: &str, order: u64) -> Device {
         standing: Standing::Pending { key: device_key(1).public(), order },
         assignment_version: 0,
         facts: Facts::default(),
+        reported: Reported::default(),
     }
 }
 
@@ -141,6 +143,7 @@ fn report(digest: u8, says: Option<DeploymentRow>) -> Change {
         digest: ShortDigest([digest; 8]),
         received: NOW,
         signed,
+        reported: Reported::default(),
         says,
     })
 }
@@ -280,6 +283,27 @@ async fn of_each_device_only_the_newest_reports_are_kept(place: impl Place) {
     }
     assert_eq!(store.apply(&[report(1, None)]).await.unwrap(), [false]);
     assert_eq!(store.apply(&[report(0, None)]).await.unwrap(), [true], "the oldest has gone");
+}
+
+async fn what_the_highest_report_said_is_kept_until_the_device_has_another_key(place: impl Place) {
+    let mut store = place.open().await;
+    store.apply(&[Change::Device(accepted("m1", 1))]).await.unwrap();
+    let says = |next, sequence| Reported { next, running: ShortDigest([next as u8; 8]), sequence };
+    let told = |digest, reported| {
+        let Change::Report(row) = report(digest, None) else { unreachable!() };
+        Change::Report(ReportRow { reported, ..row })
+    };
+    store.apply(&[told(1, says(7, 9))]).await.unwrap();
+    store.apply(&[told(2, says(3, 3)), told(3, says(7, 4))]).await.unwrap();
+    // Other groups, the same key.
+    store.apply(&[Change::Device(accepted("m1", 2))]).await.unwrap();
+    let (mut store, snapshot) = reopen(store, &place).await;
+    assert_eq!(snapshot.devices[0].reported, says(7, 9));
+    let forgotten = Device { standing: Standing::Forgotten, ..accepted("m1", 2) };
+    store.apply(&[Change::Device(forgotten)]).await.unwrap();
+    assert_eq!(store.load().await.unwrap().devices[0].reported, Reported::default());
+    store.apply(&[Change::Device(accepted("m1", 3)), told(4, says(1, 2))]).await.unwrap();
+    assert_eq!(reopen(store, &place).await.1.devices[0].reported, says(1, 2));
 }
 
 async fn a_pending_device_that_makes_room_leaves_the_version_of_its_assignment(place: impl Place) {

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use whimbrel_protocol::ids::Digest;
 use whimbrel_protocol::message::State;
 use whimbrel_service::store::{
-    Change, DataLock, Phase, ReleaseRow, SqliteStore, Store, StoreError, StoreHandle, Terms,
+    Change, DataLock, Phase, ReleaseRow, Reported, SqliteStore, Store, StoreError, StoreHandle, Terms,
 };
 
 use crate::store_rules::{NOW, campaign, deployment, pending};
@@ -25,12 +25,20 @@ async fn a_database_of_version_1_is_brought_up_to_date_with_all_that_it_holds() 
     let mut old = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::raw_sql(include_str!("../../migrations/sqlite/0001_init.sql")).execute(&mut old).await.unwrap();
     let row = "INSERT INTO deployments VALUES (x'0101010101010101', 'm1', 1, 1, 8, 0, 10, 3, 1800000000);
+        INSERT INTO devices VALUES ('m1', 0, NULL, x'07070707070707070707070707070707', 0, '', NULL, 3,
+            NULL, 8, 1700000000);
         INSERT INTO campaigns VALUES (x'0202020202020202', 'all', 1, 1, 0, 1700000000, 77, x'00');
         PRAGMA user_version = 1";
     sqlx::raw_sql(row).execute(&mut old).await.unwrap();
     old.close().await.unwrap();
     let mut store = open(folder.path()).await;
     assert_eq!(store.load().await.unwrap().campaigns[0].terms, Terms::lasting(77));
+    let device = store.load().await.unwrap().devices.remove(0);
+    assert_eq!(
+        (device.facts.sequence, device.reported),
+        (8, Reported::default()),
+        "none of its reports is known"
+    );
     store.apply(&[Change::Campaign(campaign(1, Phase::Active))]).await.unwrap();
     assert_eq!(store.load().await.unwrap().deployments, [deployment(1, 1, State::Confirmed)]);
 }
@@ -109,10 +117,10 @@ async fn a_database_of_a_later_version_is_refused_and_left_alone() {
     open(folder.path()).await.close().await;
     let mut bytes = std::fs::read(&path).unwrap();
     // The user version of a SQLite file: 4 bytes at 60.
-    bytes[60..64].copy_from_slice(&4u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&5u32.to_be_bytes());
     std::fs::write(&path, &bytes).unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 5, known: 4, .. }), "{error}");
 }
 
 #[tokio::test]

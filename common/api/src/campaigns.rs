@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::words::words;
-use crate::{DeviceState, DevicesByState, Payload, PayloadShare, WithoutPatch};
+use crate::{DeviceState, DevicesByState, Payload, PayloadShare, Warning, WithoutPatch};
 
 /// What `POST /v1/campaigns` takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -85,7 +85,8 @@ pub struct Campaign {
     pub spread_s: u64,
     /// Its devices by state.
     pub devices: DevicesByState,
-    /// How much of it is done: the mean over its devices, where one that ended counts 100 however it ended.
+    /// How much of it is done: the mean over its devices. One that ended without a confirmed image counts 0, so that 100
+    /// says that every device has confirmed.
     #[schema(maximum = 100)]
     pub percent: u8,
     /// Payload bytes that its devices received, with everything received twice.
@@ -105,6 +106,9 @@ pub struct Campaign {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub device_list: Option<Vec<CampaignDevice>>,
+    /// What is probably not meant. Only in the answer to the request that orders the campaign, and absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 words! {
@@ -129,7 +133,7 @@ pub struct CampaignDevice {
     /// Why it is deferred or did not end in a confirmed image; `null` if nothing was said.
     #[schema(required)]
     pub reason: Option<String>,
-    /// How much of the update is done; 100 once it ended.
+    /// How much of the update is done: 100 once it has confirmed, 0 if it ended in any other way.
     #[schema(maximum = 100)]
     pub percent: u8,
     /// Payload bytes that it received, with everything received twice.

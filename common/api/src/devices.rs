@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::words::words;
-use crate::{DeviceState, Payload};
+use crate::{DeviceState, Payload, Warning};
 
 /// Which devices are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -67,6 +67,9 @@ pub struct Device {
     /// How far it is with the campaign that rules it; `null` if it has not begun.
     #[schema(required)]
     pub deployment: Option<DeviceDeployment>,
+    /// What is probably not meant; absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 words! {

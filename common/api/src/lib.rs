@@ -29,6 +29,7 @@ extern crate alloc;
 
 mod bases;
 mod campaigns;
+mod clock;
 mod devices;
 mod error;
 pub mod openapi;
@@ -37,14 +38,17 @@ mod releases;
 pub mod routes;
 mod states;
 mod status;
+mod warnings;
 mod words;
 
 pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
 pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState};
+pub use clock::{ClockAccepted, ClockDoubt};
 pub use devices::{Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, Imported, Standing};
 pub use error::ErrorBody;
 pub use payloads::{Payload, PayloadKind, PayloadShare};
 pub use releases::{MissingPayload, Release, ReleaseState, StoredPayload};
 pub use states::{DeviceState, DevicesByState};
 pub use status::{Attachment, DeviceCounts, Status};
+pub use warnings::{Warning, WarningKind};
 pub use words::{policy_name, policy_named};

@@ -13,8 +13,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr};
 
 use crate::{
-    Acceptance, Bases, BasesQuery, Campaign, CampaignOrder, CampaignQuery, Device, Devices, DevicesQuery,
-    ErrorBody, Groups, Imported, Release, Status, StoredPayload, routes,
+    Acceptance, Bases, BasesQuery, Campaign, CampaignOrder, CampaignQuery, ClockAccepted, Device, Devices,
+    DevicesQuery, ErrorBody, Groups, Imported, Release, Status, StoredPayload, routes,
 };
 
 const DESCRIPTION: &str = "\
@@ -56,6 +56,7 @@ fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schemas = Vec::new();
     schema::<ErrorBody>(&mut schemas);
     schema::<Status>(&mut schemas);
+    schema::<ClockAccepted>(&mut schemas);
     schema::<Release>(&mut schemas);
     schema::<Bases>(&mut schemas);
     schema::<StoredPayload>(&mut schemas);
@@ -79,7 +80,13 @@ fn operations() -> Vec<(&'static str, HttpMethod, Described)> {
     let status =
         Described::new("status", "Tells what there is, and what was counted.").answers(one::<Status>());
     let status = (routes::STATUS, HttpMethod::Get, status);
-    core::iter::once(status).chain(parts.into_iter().flatten()).collect()
+    let clock = Described::new(
+        "accept_clock",
+        "Says that the clock of the service is right, so that it signs again. Without a doubt nothing changes.",
+    )
+    .answers(one::<ClockAccepted>());
+    let clock = (routes::CLOCK_ACCEPT, HttpMethod::Post, clock);
+    [status, clock].into_iter().chain(parts.into_iter().flatten()).collect()
 }
 
 fn of_releases() -> Vec<(&'static str, HttpMethod, Described)> {
@@ -120,7 +127,7 @@ fn of_campaigns() -> Vec<(&'static str, HttpMethod, Described)> {
         Described::new("campaigns", "Lists every campaign, the oldest first.").answers(many::<Campaign>());
     let create = Described::new(
         "create_campaign",
-        "Orders a campaign. It takes the place of the campaign that its group had for the same class.",
+        "Orders a campaign. It takes the place of the campaign that its group had.",
     )
     .takes(json::<CampaignOrder>())
     .answers(one::<Campaign>())

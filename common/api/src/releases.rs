@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::Warning;
 use crate::words::words;
 
 /// A release that the service stores.
@@ -27,6 +28,9 @@ pub struct Release {
     pub state: ReleaseState,
     /// The payloads that have to be uploaded first; empty if the release is complete.
     pub missing: Vec<MissingPayload>,
+    /// What is probably not meant. Only in the answer to the request that brings the release, and absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 words! {

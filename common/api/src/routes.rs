@@ -11,6 +11,8 @@ use crate::{BasesQuery, CampaignQuery, DevicesQuery};
 
 /// What there is, and what was counted.
 pub const STATUS: &str = "/v1/status";
+/// Says that the clock of the service is right.
+pub const CLOCK_ACCEPT: &str = "/v1/clock/accept";
 /// Releases.
 pub const RELEASES: &str = "/v1/releases";
 /// One release, by the first digits of its digest.
@@ -41,8 +43,9 @@ pub const DEVICE_RESET: &str = "/v1/devices/{id}/reset";
 pub const DEVICE_GROUPS: &str = "/v1/devices/{id}/groups";
 
 /// Every path.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     STATUS,
+    CLOCK_ACCEPT,
     RELEASES,
     RELEASE,
     BASES,

@@ -6,6 +6,7 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::ClockDoubt;
 use crate::words::words;
 
 /// What the service holds, and what it has counted since it started.
@@ -25,6 +26,10 @@ pub struct Status {
     pub releases: u64,
     /// Campaigns that are remembered, those that ended included.
     pub campaigns: u64,
+    /// Why nothing is signed; absent if all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub clock: Option<ClockDoubt>,
     /// What was counted since the start, by name. Names come and go with versions of the service.
     pub counters: BTreeMap<String, u64>,
 }

@@ -29,6 +29,9 @@ refusals! {
             /// Whether it must be attached.
             attached: bool,
         },
+        /// The unprotected header of what a device signs has something in it.
+        ("unprotected header of what a device signs must be empty")
+        Unprotected,
         /// No key that may sign this matches.
         ("signed by a key that may not sign this")
         UnknownKey,

@@ -35,6 +35,13 @@ impl Kind {
         [a, b, c, d, e, f, g, h, self.number()]
     }
 
+    /// Whether devices sign it. What they sign has an empty unprotected header: the service counts each such object
+    /// once, and a header that no signature covers would make many objects of one.
+    #[must_use]
+    pub const fn is_by_device(self) -> bool {
+        matches!(self, Self::Report | Self::Enrolment)
+    }
+
     /// The kind that a header value names, if this version knows it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

@@ -133,10 +133,14 @@ impl<'b> Sign1<'b> {
     /// Verifies an attached object of ours and returns its payload.
     ///
     /// # Errors
-    /// [`SignatureError::Kind`] for another kind; [`SignatureError::Payload`] if it is detached;
-    /// [`SignatureError::Algorithm`], [`SignatureError::Mismatch`].
+    /// [`SignatureError::Kind`] for another kind; [`SignatureError::Unprotected`] if a device signs this kind and the
+    /// unprotected header is not empty; [`SignatureError::Payload`] if it is detached; [`SignatureError::Algorithm`],
+    /// [`SignatureError::Mismatch`].
     pub fn verify_attached(&self, kind: Kind, key: &PublicKey) -> Result<&'b [u8], SignatureError> {
         self.protected.check_kind(kind)?;
+        if kind.is_by_device() && self.key_id.is_some() {
+            return Err(SignatureError::Unprotected);
+        }
         let payload = self.payload.ok_or(SignatureError::payload_attached(true))?;
         self.verify(Accept::STRICT, key, &kind.external_aad(), payload)?;
         Ok(payload)

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::io::StoreOp;
 use super::record::{Past, Record, Stage};
 use crate::cose::{Kind, sign_attached};
-use crate::ids::{Digest, ShortDigest};
+use crate::ids::ShortDigest;
 use crate::limits::REPORTS_MAX;
 use crate::message::{FailureCode, Outcome, Report, State};
 use crate::topic::Channel;
@@ -142,7 +142,7 @@ impl Endings {
 
 /// What a hello names, so that the answer says whether it arrived.
 pub(super) fn oldest_report(record: &Record) -> Option<ShortDigest> {
-    record.reports.first().map(|report| Digest::of(report).short())
+    record.reports.first().and_then(|report| Report::digest(report))
 }
 
 /// The service has the report.

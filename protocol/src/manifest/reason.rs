@@ -99,7 +99,9 @@ impl From<VerifyError> for ReportReason {
             VerifyError::Malformed(_) | VerifyError::Full { .. } => Self::CborParse,
             VerifyError::Digest | VerifyError::Unsigned => Self::Unauthorised,
             VerifyError::Unauthentic(error) => match error {
-                SignatureError::Malformed(_) | SignatureError::Payload { .. } => Self::CoseUnsupported,
+                SignatureError::Malformed(_)
+                | SignatureError::Payload { .. }
+                | SignatureError::Unprotected => Self::CoseUnsupported,
                 SignatureError::Algorithm { .. } => Self::AlgorithmUnsupported,
                 SignatureError::Kind { .. }
                 | SignatureError::UnknownKey

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::hello::read_device;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::cose::PublicKey;
+use crate::cose::{PublicKey, Sign1};
 use crate::ids::{CampaignId, ClassId, DeviceId, Digest, ShortDigest};
 use crate::limits::{SAID_BYTES_MAX, SIGNED_BYTES_MAX};
 use crate::time::UnixTime;
@@ -175,6 +175,15 @@ impl Report {
             writer.uint(13).text(&self.said);
         }
         writer.into_bytes()
+    }
+
+    /// What names a signed report in hello, in its answer and in the service's store: the digest of its payload, which
+    /// is all that the signature covers. The same words signed or written in another way are the same report. `None` of
+    /// what is no signed object.
+    #[must_use]
+    pub fn digest(signed: &[u8]) -> Option<ShortDigest> {
+        let object = Sign1::decode(signed).ok()?;
+        object.unverified_payload().map(|payload| Digest::of(payload).short())
     }
 
     /// Reads a payload whose signature was verified. A failure code of a later version reads as `None`.

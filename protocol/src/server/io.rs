@@ -154,6 +154,8 @@ pub enum Event {
         running: ShortDigest,
         /// Sequence number of its running release.
         sequence: u64,
+        /// Version of the assignment that it holds; 0 for none.
+        assignment: u64,
     },
     /// The device says how far it is. Unsigned.
     Progress {

@@ -146,7 +146,8 @@ impl ServerSession {
         if !self.answers.take(now, 1) {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
         }
-        self.tell(Event::Hello { class: hello.class, running: hello.running, sequence: hello.sequence });
+        let (class, running, sequence) = (hello.class, hello.running, hello.sequence);
+        self.tell(Event::Hello { class, running, sequence, assignment: hello.assignment });
         // The report that it names travels on another topic and may still be on its way.
         let unstored = hello.report.is_some_and(|report| self.report != Some((report, true)));
         self.waiting = Some((hello, now.plus_millis(if unstored { REPORT_WAIT_MS } else { 0 })));
@@ -301,8 +302,7 @@ impl ServerSession {
                 let Standing::Accepted { key } = view.standing else {
                     return Err(Reason::NotAccepted);
                 };
-                let report = self.read_report(&object, key)?;
-                let digest = Digest::of(message).short();
+                let (report, digest) = self.read_report(&object, key)?;
                 let stored = self.report == Some((digest, true));
                 self.report = Some((digest, stored));
                 Ok(Event::Reported { report, digest, signed: message.to_vec() })
@@ -311,11 +311,12 @@ impl ServerSession {
         }
     }
 
-    fn read_report(&self, object: &Sign1<'_>, key: &PublicKey) -> Result<Report, Reason> {
+    /// The report, and the digest of what was signed: whatever else is written beside it, it is the same report.
+    fn read_report(&self, object: &Sign1<'_>, key: &PublicKey) -> Result<(Report, ShortDigest), Reason> {
         let payload = object.verify_attached(Kind::Report, key).map_err(Reason::Unauthentic)?;
         let report = Report::decode(payload).map_err(Reason::Malformed)?;
         self.check_device(&report.device)?;
-        Ok(report)
+        Ok((report, Digest::of(payload).short()))
     }
 
     fn check_device(&self, device: &DeviceId) -> Result<(), Reason> {

@@ -4,7 +4,7 @@ use whimbrel_protocol::chunk::Layout;
 use whimbrel_protocol::codec::DecodeError;
 use whimbrel_protocol::cose::{Kind, PublicKey, SignatureError, SigningKey, sign_attached};
 use whimbrel_protocol::ids::{
-    CampaignId, ChunkIndex, DeviceId, Digest, GroupName, Nonce, PayloadTag, ShortDigest,
+    CampaignId, ChunkIndex, DeviceId, Digest, GroupName, KeyId, Nonce, PayloadTag, ShortDigest,
 };
 use whimbrel_protocol::message::{
     ChunkRequest, DocumentRequest, Enrolment, GroupVersion, Hello, HelloAnswer, Outcome, PageNumber,
@@ -93,7 +93,7 @@ impl Desk {
 
     fn heard(&self) -> Output {
         let class = self.fixture.class.tag();
-        Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4 })
+        Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4, assignment: 3 })
     }
 
     /// What it says to a hello, with the versions that it has.
@@ -184,7 +184,7 @@ fn signed(key: &SigningKey, report: &Report) -> Vec<u8> {
 fn a_hello_that_names_a_report_waits_for_it_and_not_for_ever() {
     let mut desk = Desk::new();
     let message = signed(&desk.fixture.device_key, &report(&desk, 1));
-    let digest = Digest::of(&message).short();
+    let digest = Digest::of(&report(&desk, 1).encode()).short();
     let hello = Hello { report: Some(digest), ..desk.hello() };
     // Stored while it waits.
     assert_eq!(desk.ask(&hello.encode()), [desk.heard()]);
@@ -214,12 +214,35 @@ fn a_hello_that_names_a_report_waits_for_it_and_not_for_ever() {
 fn a_report_that_has_arrived_and_is_not_stored_is_not_acknowledged() {
     let mut desk = Desk::new();
     let message = signed(&desk.fixture.device_key, &report(&desk, 1));
-    let digest = Digest::of(&message).short();
+    let digest = Digest::of(&report(&desk, 1).encode()).short();
     desk.tell(&message);
     let hello = Hello { report: Some(digest), ..desk.hello() };
     assert_eq!(desk.ask(&hello.encode()), [desk.heard()]);
     desk.now = Instant::from_millis(3000);
     assert_eq!(desk.feed(Input::Timeout), [desk.answer(None)]);
+}
+
+#[test]
+fn a_report_is_named_by_what_was_signed_and_nothing_may_stand_beside_it() {
+    let mut desk = Desk::new();
+    let key = desk.fixture.device_key.clone();
+    let good = report(&desk, 1);
+    let events = desk.tell(&signed(&key, &good));
+    let [Output::Event(Event::Reported { digest, .. })] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(*digest, Digest::of(&good.encode()).short());
+    // Anybody on the way can write a key id beside it, and each would be another message.
+    for variant in 0..20 {
+        let message = sign_attached(&key, Kind::Report, Some(KeyId([variant; 4])), &good.encode());
+        assert_eq!(
+            desk.tell(&message),
+            [rejected(Reason::Unauthentic(SignatureError::Unprotected))],
+            "{variant}"
+        );
+    }
+    let (device, class) = (desk.fixture.device.clone(), desk.fixture.class);
+    let enrolment = Enrolment { device, key: key.public(), class };
+    let message = sign_attached(&key, Kind::Enrolment, Some(key.public().id()), &enrolment.encode());
+    assert_eq!(desk.tell(&message), [rejected(Reason::Unauthentic(SignatureError::Unprotected))]);
 }
 
 #[test]

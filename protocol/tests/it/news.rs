@@ -4,7 +4,9 @@ use whimbrel_protocol::cose::{Kind, sign_attached};
 use whimbrel_protocol::device::{Event, Input, Output, Reason, Record, Scope};
 use whimbrel_protocol::ids::{Digest, GroupName, Prefix};
 use whimbrel_protocol::limits::{REPLAYS_MAX, SCOPES_MAX, UNSOLICITED_BYTES_MAX};
-use whimbrel_protocol::message::{Beacon, GroupVersion, Hello, Refusal, RefusalCode, State, Validity};
+use whimbrel_protocol::message::{
+    Beacon, GroupVersion, Hello, Refusal, RefusalCode, Report, State, Validity,
+};
 use whimbrel_protocol::testing::OrderOptions;
 use whimbrel_protocol::time::Instant;
 use whimbrel_protocol::topic::Channel;
@@ -287,7 +289,7 @@ fn hello_says_what_the_device_is_and_holds() {
         assignment: 1,
         groups: vec![GroupVersion { group: by_hand.fixture.group.clone(), version: 8 }],
         nonce: hello.nonce,
-        report: by_hand.session.record().reports.first().map(|report| Digest::of(report).short()),
+        report: by_hand.session.record().reports.first().and_then(|report| Report::digest(report)),
     };
     assert!(want.report.is_some());
     assert_eq!(hello, want);

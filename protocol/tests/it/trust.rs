@@ -153,7 +153,8 @@ fn every_kind_of_object_is_refused_as_every_other() {
     for key in [ed25519_key(1), p256_key(1)] {
         for made in KINDS {
             for asked in KINDS {
-                let object = sign_attached(&key, made, Some(key.public().id()), b"payload");
+                let key_id = (!made.is_by_device()).then(|| key.public().id());
+                let object = sign_attached(&key, made, key_id, b"payload");
                 let result = Sign1::decode(&object).unwrap().verify_attached(asked, &key.public());
                 if made == asked {
                     assert_eq!(result, Ok(b"payload".as_slice()));
@@ -167,7 +168,9 @@ fn every_kind_of_object_is_refused_as_every_other() {
                 let at = renamed.windows(5).position(|window| window == label).unwrap() + 5;
                 renamed[at] = asked.number();
                 let result = Sign1::decode(&renamed).unwrap().verify_attached(asked, &key.public());
-                assert_eq!(result, Err(SignatureError::Mismatch));
+                let beside = asked.is_by_device() && key_id.is_some();
+                let error = if beside { SignatureError::Unprotected } else { SignatureError::Mismatch };
+                assert_eq!(result, Err(error));
             }
         }
     }

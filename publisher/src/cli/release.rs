@@ -52,6 +52,9 @@ Examples:
         /// A release key; may be given again [default: the configuration's release-keys]
         #[arg(long = "key", value_name = "FILE")]
         keys: Vec<PathBuf>,
+        /// The root that has to name the keys as release keys [default: the configuration's]
+        #[arg(long, value_name = "FILE")]
+        root: Option<PathBuf>,
     },
     /// Write the bytes to be signed by an HSM or on another machine
     #[command(after_help = "\
@@ -205,7 +208,7 @@ pub struct AttachFlags {
     /// Or the id of a release key in the root
     #[arg(long, value_name = "HEX", conflicts_with = "public_key")]
     pub key_id: Option<String>,
-    /// The root in which --key-id is looked up [default: the configuration's]
+    /// The root that has to name the key as a release key [default: the configuration's]
     #[arg(long, value_name = "FILE")]
     pub root: Option<PathBuf>,
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use whimbrel_api::{
     Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState, policy_name, routes,
 };
@@ -14,11 +14,11 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
 use super::table::{short, table};
-use super::{Context, Screen};
+use super::{Context, Screen, warn_of};
 use crate::cli::{CampaignCommand, CreateFlags, StatusFlags};
-use crate::output::{Fields, Value};
+use crate::output::{Fields, Value, plain};
 use crate::release::ReleaseFolder;
-use crate::service::Client;
+use crate::service::{Client, ServiceError};
 use crate::units::grouped;
 
 /// Most devices that are listed.
@@ -29,7 +29,7 @@ const PAGE_DEVICES: usize = 1000;
 pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen> {
     let client = context.client()?;
     match command {
-        CampaignCommand::Create(flags) => Ok(describe(&client.post(routes::CAMPAIGNS, &order(&flags)?)?)),
+        CampaignCommand::Create(flags) => create(&client, &flags),
         CampaignCommand::Status(flags) => status(context, &client, &flags),
         CampaignCommand::Abort { id } => {
             Ok(describe(&client.post_empty(&routes::campaign_abort(id.as_str()))?))
@@ -39,6 +39,19 @@ pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen>
         }
         CampaignCommand::List => list(&client),
     }
+}
+
+fn create(client: &Client, flags: &CreateFlags) -> Result<Screen> {
+    let created: Result<Campaign, _> = client.post(routes::CAMPAIGNS, &order(flags)?);
+    let campaign = created.map_err(|error| match error {
+        ServiceError::Refused { status: 404, message } => {
+            let folder = if Path::new(&flags.release).exists() { &flags.release } else { "FOLDER" };
+            anyhow!("{message}: `whimbrel release publish {}` hands it to the service first", plain(folder))
+        }
+        error => error.into(),
+    })?;
+    warn_of(&campaign.warnings);
+    Ok(describe(&campaign))
 }
 
 /// The body of the request that orders a campaign. For flags that were not given the service has defaults.

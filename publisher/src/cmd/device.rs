@@ -8,7 +8,7 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
 use super::table::{short, table};
-use super::{Context, Screen};
+use super::{Context, Screen, warn_of};
 use crate::cli::DeviceCommand;
 use crate::files;
 use crate::output::{Fields, Value};
@@ -28,6 +28,7 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
         DeviceCommand::List { pending } => list(&client, pending),
         DeviceCommand::Show { id } => {
             let device: Device = client.get(&routes::device(&id))?;
+            warn_of(&device.warnings);
             Ok(Screen::of(fields(&device).human(), &device))
         }
         DeviceCommand::Accept { id, fingerprint, groups } => {
@@ -36,9 +37,11 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
                 groups: (!groups.is_empty()).then(|| names(&groups)),
             };
             let device: Device = client.post(&routes::device_accept(&id), &acceptance)?;
-            let groups = if groups.is_empty() { "all".into() } else { joined(&groups) };
-            let fields =
-                Fields::new().with("device", id.as_str()).with("state", "accepted").with("groups", groups);
+            warn_of(&device.warnings);
+            let fields = Fields::new()
+                .with("device", id.as_str())
+                .with("state", "accepted")
+                .with("groups", device.groups.join(" "));
             Ok(Screen::of(fields.human(), &device))
         }
         DeviceCommand::Import { csv } => {
@@ -59,6 +62,7 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
         DeviceCommand::Groups { id, groups } => {
             let body = Groups { groups: names(&groups) };
             let device: Device = client.put(&routes::device_groups(&id), &body)?;
+            warn_of(&device.warnings);
             let fields = Fields::new().with("device", id.as_str()).with("groups", joined(&groups));
             Ok(Screen::of(fields.human(), &device))
         }

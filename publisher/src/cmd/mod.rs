@@ -174,6 +174,11 @@ pub(crate) fn warn(text: &str) {
     drop(writeln!(io::stderr(), "whimbrel: warning: {}", plain(text)));
 }
 
+/// Prints what the service says of something that is probably not meant.
+pub(crate) fn warn_of(warnings: &[whimbrel_api::Warning]) {
+    warnings.iter().for_each(|warning| warn(&warning.text));
+}
+
 /// A progress bar for `bytes` of work on standard error. It is invisible if that is no terminal.
 pub(crate) fn bar(what: &'static str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());

@@ -9,7 +9,7 @@ use whimbrel_protocol::manifest::version_text;
 use whimbrel_protocol::trust::Role;
 
 use super::key::warn_if_open;
-use super::{Context, Screen, bar};
+use super::{Context, Screen, bar, warn_of};
 use crate::cli::{AttachFlags, ReleaseCommand, TbsFlags};
 use crate::files::{self, Existing, Secrecy};
 use crate::keys;
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> 
         ReleaseCommand::Build(flags) => super::build::run(context, flags),
         ReleaseCommand::Diff(flags) => super::patch::diff(&flags),
         ReleaseCommand::Apply(flags) => super::patch::apply(&flags),
-        ReleaseCommand::Sign { release, keys } => sign(context, &release, keys),
+        ReleaseCommand::Sign { release, keys, root } => sign(context, &release, keys, root.as_deref()),
         ReleaseCommand::Tbs(flags) => tbs(&flags),
         ReleaseCommand::Attach(flags) => attach(context, &flags),
         ReleaseCommand::Verify { release, root, bases } => verify(context, &release, root.as_deref(), &bases),
@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> 
     }
 }
 
-fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>) -> Result<Screen> {
+fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>, root: Option<&Path>) -> Result<Screen> {
     let files = if flags.is_empty() { context.config()?.release_keys } else { flags };
     if files.is_empty() {
         bail!("no key is named: give --key FILE, or `release-keys` in [publisher]");
@@ -42,6 +42,11 @@ fn sign(context: &Context, path: &Path, flags: Vec<PathBuf>) -> Result<Screen> {
     let mut release = ReleaseFolder::open(path)?;
     let secrets = files.iter().map(|file| keys::read_private(file)).collect::<Result<Vec<_>, _>>()?;
     files.iter().for_each(|file| warn_if_open(file));
+    if let Some((root_path, root)) = context.root(root)? {
+        for (file, secret) in files.iter().zip(&secrets) {
+            release::check_signer(file, &secret.public(), &root_path, &root)?;
+        }
+    }
     let signed = release::sign_into(&mut release, &secrets)?;
     signed_screen(&release, &signed)
 }
@@ -97,6 +102,9 @@ fn attach(context: &Context, flags: &AttachFlags) -> Result<Screen> {
         }
         (None, None) => bail!("no key is named: give --public-key FILE or --key-id HEX"),
     };
+    if let (Some(file), Some((root_path, root))) = (&flags.public_key, context.root(flags.root.as_deref())?) {
+        release::check_signer(file, &key, &root_path, &root)?;
+    }
     let bytes = files::read(&flags.signature, "a signature", SIGNATURE_FILE_BYTES_MAX)?;
     let signature = release::parse_signature(key.algorithm(), &bytes)
         .with_context(|| flags.signature.display().to_string())?;
@@ -184,6 +192,12 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
     if stored.state != ReleaseState::Complete {
         bail!("the service still lacks {} payloads of {}", stored.missing.len(), release.path.display());
     }
+    warn_of(&stored.warnings);
+    let warnings = stored.warnings.iter().map(|warning| {
+        let fields = Fields::new().with("kind", warning.kind.name());
+        Value::Fields(fields.with("devices", warning.devices).with("text", warning.text.as_str()))
+    });
+    let warnings: Vec<Value> = warnings.collect();
     let fields = Fields::new()
         .with("release", stored.release)
         .with("version", manifest.version().map(version_text))
@@ -191,7 +205,8 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
         .with("state", stored.state.name())
         .with("sent", Value::Bytes(sent));
     let path = plain(&path.display().to_string());
-    Ok(Screen::from(fields).and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
+    let screen = Screen { human: fields.human(), json: fields.with("warnings", warnings).json() };
+    Ok(screen.and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
 }
 
 /// Checks that the file with this index digest has the right payload, and sends it. Returns its size.

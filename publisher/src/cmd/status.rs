@@ -10,7 +10,7 @@ pub(super) fn run(context: &Context) -> Result<Screen> {
     let status: Status = context.client()?.get(routes::STATUS)?;
     let counters = status.counters.iter().filter(|(_, count)| **count > 0);
     let counters = counters.map(|(name, count)| format!("{name} {count}").into()).collect::<Vec<Value>>();
-    let fields = Fields::new()
+    let mut fields = Fields::new()
         .with("service", status.version.as_str())
         .with(
             "broker",
@@ -24,7 +24,10 @@ pub(super) fn run(context: &Context) -> Result<Screen> {
         .with("devices_accepted", Value::Count(status.devices.accepted))
         .with("devices_pending", Value::Count(status.devices.pending))
         .with("releases", Value::Count(status.releases))
-        .with("campaigns", Value::Count(status.campaigns))
-        .with("counters", counters);
+        .with("campaigns", Value::Count(status.campaigns));
+    if let Some(doubt) = &status.clock {
+        fields.add("signing", format!("stopped: {}", doubt.text));
+    }
+    let fields = fields.with("counters", counters);
     Ok(Screen::of(fields.human(), &status))
 }

@@ -4,7 +4,7 @@ use whimbrel_protocol::device::{
     BITMAP_BYTES, Deployment, JournalSector, Past, Record, SECTOR_BYTES, Scope, Stage,
 };
 use whimbrel_protocol::ids::Digest;
-use whimbrel_protocol::message::FailureCode;
+use whimbrel_protocol::message::{FailureCode, Report};
 
 use super::Explained;
 use super::document::order;
@@ -75,7 +75,10 @@ fn describe_record(record: &Record) -> Fields {
         format!("{name} version {} ({})", scope.version, scope.payload).into()
     });
     let campaigns = record.campaigns.iter().map(|(group, _)| group.as_str().into());
-    let reports = record.reports.iter().map(|report| Digest::of(report).short().to_hex().into());
+    let reports = record.reports.iter().map(|report| {
+        let digest = Report::digest(report).map(|digest| digest.to_hex());
+        digest.unwrap_or_else(|| "not a signed report".to_owned()).into()
+    });
     Fields::new()
         .with("root_digest", Digest::of(&record.root).to_hex())
         .with("versions_seen", scopes.collect::<Vec<Value>>())

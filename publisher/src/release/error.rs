@@ -99,6 +99,40 @@ pub enum ReleaseError {
         /// The id asked for.
         id: KeyId,
     },
+    /// A key signs other things than releases.
+    #[error(
+        "{} holds key {id}, which is a {role} key in {}: devices count signatures of release keys only ({}), so that \
+         nothing was signed",
+        .path.display(), .root.display(), listed(.release_keys)
+    )]
+    OtherRole {
+        /// The key's file.
+        path: PathBuf,
+        /// The key's id.
+        id: KeyId,
+        /// What the root says that it is.
+        role: &'static str,
+        /// The root that was looked at.
+        root: PathBuf,
+        /// Ids of its release keys.
+        release_keys: Vec<KeyId>,
+    },
+    /// The root does not name a key.
+    #[error(
+        "{} holds key {id}, which is not in {}: devices would not count its signature, so that nothing was signed; sign with \
+         a release key ({}), or name the root that the devices have by --root FILE",
+        .path.display(), .root.display(), listed(.release_keys)
+    )]
+    OutsideRoot {
+        /// The key's file.
+        path: PathBuf,
+        /// The key's id.
+        id: KeyId,
+        /// The root that was looked at.
+        root: PathBuf,
+        /// Ids of its release keys.
+        release_keys: Vec<KeyId>,
+    },
     /// A signature that was made elsewhere is not this key's signature of this release.
     #[error(
         "{}: signature does not match release and key: sign the bytes of `whimbrel release tbs --alg {alg}` anew",
@@ -262,4 +296,8 @@ pub enum ReleaseError {
         /// The base's file.
         name: String,
     },
+}
+
+fn listed(keys: &[KeyId]) -> String {
+    keys.iter().map(|id| id.to_hex()).collect::<Vec<_>>().join(", ")
 }

@@ -30,7 +30,7 @@ pub use packed::Packed;
 pub use patches::{
     BuiltPatch, Comparison, DroppedPatch, check_patch_memory, compare, encoder_memory_bytes, make_patch,
 };
-pub use sign::{Signed, attach, sign, sign_into};
+pub use sign::{Signed, attach, check_signer, sign, sign_into};
 pub use signature::{SignatureFormError, parse_signature};
 pub use stored::StoredImage;
 pub(crate) use verify::read_payload;

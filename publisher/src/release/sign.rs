@@ -5,6 +5,7 @@ use std::path::Path;
 use whimbrel_protocol::cose::{Accept, PublicKey, Signature, SigningKey};
 use whimbrel_protocol::envelope::{Envelope, Unverified, VerifyError};
 use whimbrel_protocol::ids::KeyId;
+use whimbrel_protocol::trust::{Role, Root};
 
 use super::{ReleaseError, ReleaseFolder};
 use crate::keys::algorithm_name;
@@ -79,6 +80,23 @@ pub fn attach(
         release.save()?;
     }
     Ok(Signed { key: key.id(), already })
+}
+
+/// Checks that `root` names a key as a release key, so that devices count what it signs. `path` is the key's file.
+///
+/// # Errors
+/// [`ReleaseError::OtherRole`], [`ReleaseError::OutsideRoot`].
+pub fn check_signer(path: &Path, key: &PublicKey, root_path: &Path, root: &Root) -> Result<(), ReleaseError> {
+    let named = |role: &Role| root.role(*role).keys.contains(key);
+    if named(&Role::Release) {
+        return Ok(());
+    }
+    let release_keys = root.role(Role::Release).keys.iter().map(PublicKey::id).collect();
+    let (path, id, root) = (path.into(), key.id(), root_path.into());
+    Err(match Role::ALL.into_iter().find(named) {
+        Some(role) => ReleaseError::OtherRole { path, id, role: role.name(), root, release_keys },
+        None => ReleaseError::OutsideRoot { path, id, root, release_keys },
+    })
 }
 
 /// Whether `key` has signed the envelope.

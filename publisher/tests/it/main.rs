@@ -25,6 +25,7 @@ mod publish;
 mod secrets;
 mod sign;
 mod support;
+mod told;
 mod trouble;
 mod verify;
 

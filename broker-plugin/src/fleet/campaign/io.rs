@@ -70,7 +70,13 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// A device entered another state: worth storing.
-    Save(DeploymentRow),
+    Save {
+        /// Its row.
+        row: DeploymentRow,
+        /// The row says by which payload the image comes. Only the service knows that, and the device may have all of
+        /// the payload a moment later and never ask again: the row must not wait to be stored.
+        at_once: bool,
+    },
     /// Something worth telling.
     Event(Event),
 }

@@ -313,7 +313,7 @@ impl Campaign {
         let Some(known) = self.deployments.get_mut(device) else {
             let fetched_percent = fetched.unwrap_or(0);
             self.deployments.insert(device.clone(), Progress { deployment: says, fetched_percent });
-            return self.save(device, says);
+            return self.save(device, says, says.came_by != CameBy::default());
         };
         if !says.is_news_to(&known.deployment) || known.deployment.state == State::Confirmed {
             return self.ignore(device, Ignored::Stale);
@@ -323,13 +323,13 @@ impl Campaign {
         *known = Progress { deployment: says, fetched_percent: fetched.unwrap_or(fetched_before) };
         let worth = |of: Deployment| (of.attempt, of.state, of.reason, of.came_by);
         if worth(before) != worth(says) {
-            self.save(device, says);
+            self.save(device, says, before.came_by != says.came_by);
         }
     }
 
-    fn save(&mut self, device: &DeviceId, deployment: Deployment) {
+    fn save(&mut self, device: &DeviceId, deployment: Deployment, at_once: bool) {
         let row = DeploymentRow { campaign: self.id(), device: device.clone(), deployment };
-        self.outputs.push_back(Output::Save(row));
+        self.outputs.push_back(Output::Save { row, at_once });
     }
 
     fn ignore(&mut self, device: &DeviceId, why: Ignored) {

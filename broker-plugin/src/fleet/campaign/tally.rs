@@ -96,7 +96,7 @@ impl Tally {
         self.by_state.get(state.name()).copied().unwrap_or(0)
     }
 
-    /// How much of the campaign is done, in percent: what ended counts whole, however it ended.
+    /// How much of the campaign is done, in percent: 100 only if every device has confirmed.
     #[must_use]
     pub fn percent(&self) -> u8 {
         // A mean of numbers up to 100.
@@ -108,10 +108,12 @@ fn reason_of(reason: Why) -> &'static str {
     reason.name().unwrap_or("unsaid")
 }
 
-/// How far a device is, in percent: what it has fetched, and 100 when it ended.
+/// How far a device is, in percent: what it has fetched, 100 if it runs the image for good, and 0 if it ended in any other
+/// way, because nothing of the update is in place then.
 pub(crate) fn percent_of(deployment: &Deployment, fetched_percent: u8) -> u8 {
     match deployment.state {
-        state if state.is_final() => 100,
+        State::Confirmed => 100,
+        State::Reverted | State::Failed | State::Cancelled => 0,
         State::Downloaded | State::Installing | State::Rebooting | State::Testing => 99,
         _ => fetched_percent.min(98),
     }

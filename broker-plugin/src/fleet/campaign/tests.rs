@@ -257,7 +257,7 @@ fn a_device_that_turns_to_another_payload_has_given_the_first_one_up() {
     ask(&mut campaign, PATCH);
     assert_eq!(state_of(&campaign, "m1"), Some(State::Installing), "a late request");
     let saved = ask(&mut campaign, FULL);
-    assert!(matches!(saved[..], [Output::Save(_)]), "{saved:?}");
+    assert!(matches!(saved[..], [Output::Save { at_once: true, .. }]), "{saved:?}");
     assert_eq!(state_of(&campaign, "m1"), Some(State::Downloading));
     let both = CameBy { payload: Some(FULL), given_up: Some(PATCH) };
     assert_eq!(came_by(&campaign), both);
@@ -277,7 +277,7 @@ fn a_device_that_turns_to_another_payload_has_given_the_first_one_up() {
 fn only_changes_of_state_are_worth_storing() {
     let mut campaign = campaign();
     let saves =
-        |outputs: Vec<Output>| outputs.iter().filter(|output| matches!(output, Output::Save(_))).count();
+        |outputs: Vec<Output>| outputs.iter().filter(|output| matches!(output, Output::Save { .. })).count();
     let m1 = device("m1");
     let mut ask = |before| {
         feed(&mut campaign, Input::Asked { device: &m1, ask: Ask::Chunks { payload: FULL, before, of: 9 } })

@@ -4,7 +4,8 @@
 //!
 //! - a device introduces itself; it is *pending* until an operator accepts it by the fingerprint of its key;
 //! - at most [`PENDING_MAX`] are pending, and the oldest makes room;
-//! - an id is never given another key unless it is reset; the same key again changes nothing;
+//! - an accepted device is never given another key unless it is reset; the same key again changes nothing;
+//! - an import takes the place of a key that waits, whoever enrolled it;
 //! - an import is taken whole or not at all.
 //!
 //! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
@@ -24,7 +25,7 @@ use whimbrel_protocol::message::Enrolment;
 pub use error::{ImportError, RegistryError};
 pub use import::{ImportLine, read_import};
 
-use crate::store::{Device, Facts, Standing};
+use crate::store::{Device, Facts, Reported, Standing};
 
 /// Most devices that wait to be accepted.
 pub const PENDING_MAX: usize = 10_000;
@@ -91,6 +92,7 @@ impl NewAssignment {
             standing: Standing::Accepted { key: self.key, groups: self.groups, assignment },
             assignment_version: self.version,
             facts: Facts::default(),
+            reported: Reported::default(),
         }
     }
 }
@@ -151,6 +153,7 @@ impl Registry {
             standing: Standing::Pending { key: enrolment.key, order: self.next_order },
             assignment_version: known.map_or(0, |device| device.assignment_version),
             facts: known.map_or_else(Facts::default, |device| device.facts),
+            reported: Reported::default(),
             id: enrolment.device,
         };
         self.enter(device.clone());
@@ -161,13 +164,15 @@ impl Registry {
     fn drop_pending(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get(id) else { return };
         if device.assignment_version > 0 {
-            self.enter(Device { standing: Standing::Forgotten, ..device.clone() });
+            let (standing, reported) = (Standing::Forgotten, Reported::default());
+            self.enter(Device { standing, reported, ..device.clone() });
         } else {
             self.take_out(id);
         }
     }
 
-    /// Enters a device as it is now, with what it last said about itself if that is known.
+    /// Enters a device as it is now, with what it last said about itself if that is known. Its reports go on where they
+    /// were unless it has another key.
     pub fn enter(&mut self, device: Device) {
         let before = self.take_out(&device.id);
         match &device.standing {
@@ -178,8 +183,10 @@ impl Registry {
             }
             Standing::Forgotten => {}
         }
-        let facts = before.map_or(device.facts, |before| before.facts);
-        self.devices.insert(device.id.clone(), Device { facts, ..device });
+        let facts = before.as_ref().map_or(device.facts, |before| before.facts);
+        let before = before.filter(|before| before.key() == device.key());
+        let reported = before.map_or(device.reported, |before| before.reported);
+        self.devices.insert(device.id.clone(), Device { facts, reported, ..device });
     }
 
     fn take_out(&mut self, id: &DeviceId) -> Option<Device> {
@@ -201,6 +208,17 @@ impl Registry {
         device.facts = facts;
         (facts.running, facts.sequence) != (known.running, known.sequence)
             || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
+    }
+
+    /// Notes what a new report said. Says whether its number is higher than that of every report before it: only then it
+    /// says anything about what the device runs now.
+    pub fn reported(&mut self, id: &DeviceId, says: Reported) -> bool {
+        let Some(device) = self.devices.get_mut(id) else { return false };
+        let news = says.next > device.reported.next;
+        if news {
+            device.reported = says;
+        }
+        news
     }
 
     /// Plans to accept a pending device whose key has `fingerprint`. `None` if it is accepted with these groups
@@ -256,7 +274,7 @@ impl Registry {
     /// [`RegistryError::Unknown`].
     pub fn plan_reset(&self, id: &DeviceId) -> Result<Device, RegistryError> {
         let device = self.known(id)?;
-        Ok(Device { standing: Standing::Forgotten, ..device.clone() })
+        Ok(Device { standing: Standing::Forgotten, reported: Reported::default(), ..device.clone() })
     }
 
     /// Plans to accept all devices of an import.
@@ -269,8 +287,9 @@ impl Registry {
         for line in lines {
             let number = line.number;
             let known = self.devices.get(&line.device);
-            let same_key = known.and_then(Device::key).map(|key| *key == line.key);
-            if same_key == Some(false) {
+            // Whoever may connect can enrol under any id: a key that only waits does not stand in an operator's way.
+            let accepted = known.filter(|device| device.is_accepted());
+            if accepted.is_some_and(|device| device.key() != Some(&line.key)) {
                 return Err(ImportError::OtherKey { line: number, id: line.device });
             }
             let same = known.is_some_and(|device| {

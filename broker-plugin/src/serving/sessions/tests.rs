@@ -57,6 +57,7 @@ impl World {
             id: id("m1"),
             class: self.fixture.class,
             standing: store::Standing::Accepted { key, groups, assignment: Bytes::new() },
+            reported: store::Reported::default(),
             assignment_version: 7,
             facts: Facts::default(),
         }

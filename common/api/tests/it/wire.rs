@@ -48,6 +48,7 @@ fn a_campaign_is_an_object_of_these_fields_in_this_order() {
         payloads: Vec::from([PayloadShare { payload: patch(), devices: 3, bytes_received: 12_000 }]),
         without_patch: None,
         device_list: None,
+        warnings: Vec::new(),
     };
     let share = PATCH.replace('}', r#","devices":3,"bytes_received":12000}"#);
     let text = format!(
@@ -105,6 +106,7 @@ fn a_device_is_an_object_of_these_fields_in_this_order() {
             payload: Some(patch()),
             given_up: None,
         }),
+        warnings: Vec::new(),
     };
     let text = format!(
         concat!(
@@ -131,6 +133,7 @@ fn a_release_and_its_bases_are_objects_of_these_fields_in_this_order() {
         image_size: 9,
         state: ReleaseState::Incomplete,
         missing: Vec::from([missing]),
+        warnings: Vec::new(),
     };
     let text = concat!(
         r#"{"release":"4f3a","sequence":17,"version":"1.4.2","vendor":"00","class":"60f6","image_size":9,"#,
@@ -191,6 +194,7 @@ fn the_state_of_the_service_is_an_object_of_these_fields_in_this_order() {
         devices: DeviceCounts { accepted: 2, pending: 1 },
         releases: 1,
         campaigns: 0,
+        clock: None,
         counters: [("chunks_served".to_owned(), 12)].into(),
     };
     let text = concat!(
@@ -244,4 +248,17 @@ fn a_policy_is_found_by_its_word() {
         assert_eq!(policy_named(policy_name(policy)), Some(policy));
     }
     assert_eq!(policy_named("hard"), None);
+}
+
+#[test]
+fn a_warning_is_an_object_of_a_word_a_count_and_a_line_and_none_takes_no_place() {
+    let warning = Warning { kind: WarningKind::EmptyGroup, devices: 0, text: "nobody".into() };
+    let json = r#"{"kind":"empty-group","devices":0,"text":"nobody"}"#;
+    assert_eq!(serde_json::to_string(&warning).unwrap(), json);
+    let device = r#"{"id":"m1","state":"accepted","fingerprint":null,"class":"00","groups":[],"running":null,"sequence":0,"seen":null,"online_hint":false,"deployment":null}"#;
+    let mut read: Device = serde_json::from_str(device).unwrap();
+    assert_eq!(read.warnings, []);
+    assert_eq!(serde_json::to_string(&read).unwrap(), device);
+    read.warnings.push(warning);
+    assert!(serde_json::to_string(&read).unwrap().ends_with(&format!(r#","warnings":[{json}]}}"#)));
 }

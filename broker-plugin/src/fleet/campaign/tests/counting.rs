@@ -34,7 +34,7 @@ fn a_replaced_campaign_is_counted_from_its_rows() {
     assert_eq!(tally.failures, BTreeMap::from([("unhealthy", 3), ("unsaid", 1)]));
     let share = Share { devices: 12, bytes_received: 12_000 };
     assert_eq!(tally.by_payload, BTreeMap::from([(Some(FULL), share)]));
-    assert_eq!(u64::from(tally.percent()), (9 * 100 + 99) / 12);
+    assert_eq!(u64::from(tally.percent()), (5 * 100 + 99) / 12);
     assert_eq!(Tally::of_rows(core::iter::empty()).percent(), 0, "of nobody");
 }
 
@@ -52,8 +52,33 @@ fn nobody_has_done_all_before_the_end() {
         tell(&mut campaign, "m1", state);
         assert_eq!(done(&campaign), 99, "{state:?}");
     }
-    hear(&mut campaign, "m1", &report(0, 1, Outcome::Reverted));
+    hear(&mut campaign, "m1", &report(0, 1, Outcome::Confirmed));
     assert_eq!(done(&campaign), 100);
+}
+
+/// Neither of a device nor of the campaign: whoever looks at the number alone must not take a failure for the end.
+#[test]
+fn progress_never_says_100_percent_of_what_was_aborted_or_failed() {
+    for outcome in [Outcome::Reverted, Outcome::Failed, Outcome::Cancelled] {
+        let mut campaign = campaign();
+        let ask = Ask::Chunks { payload: FULL, before: 16, of: 16 };
+        feed(&mut campaign, Input::Asked { device: &device("m1"), ask });
+        if outcome == Outcome::Cancelled {
+            order(&mut campaign, Command::Abort, 2);
+        }
+        hear(&mut campaign, "m1", &report(0, 1, outcome));
+        let progress = *campaign.progress(&device("m1")).unwrap();
+        assert_eq!(percent_of(&progress.deployment, progress.fetched_percent), 0, "{outcome:?}");
+        let members = [device("m1")];
+        assert_eq!(Tally::of(&campaign, members.iter()).percent(), 0, "{outcome:?}");
+        // Among a thousand that have confirmed it is one too many for 100.
+        let rows = [
+            row(State::Confirmed, Why::Unsaid, 999),
+            row(progress.deployment.state, progress.deployment.reason, 1),
+        ];
+        assert_eq!(Tally::of_rows(rows.iter()).percent(), 99, "{outcome:?}");
+    }
+    assert_eq!(Tally::of_rows([row(State::Confirmed, Why::Unsaid, 1000)].iter()).percent(), 100);
 }
 
 #[test]
@@ -127,7 +152,7 @@ fn a_tally_counts_every_device_once() {
     assert_eq!((count(State::Downloading), count(State::Testing)), (1, 1));
     assert_eq!((tally.bytes_received, tally.bytes_twice), (3 * 5000 + 2 * 3000, 3 * 900));
     assert_eq!(tally.failures.get("unhealthy"), Some(&1));
-    assert_eq!(u64::from(tally.percent()), (3 * 100 + 75 + 99) / 7);
+    assert_eq!(u64::from(tally.percent()), (2 * 100 + 75 + 99) / 7);
 }
 
 #[test]

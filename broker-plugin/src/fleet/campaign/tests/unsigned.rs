@@ -91,7 +91,7 @@ fn why_a_device_waits_or_fails_is_told_with_its_state_and_worth_storing() {
     assert_eq!(reason(&campaign), Why::Waits(DeferReason::Busy));
     let waits = Status { deferred: Some(DeferReason::Battery), ..status(1, State::Deferred) };
     let saved = feed(&mut campaign, Input::Told { device: &m1, status: &waits });
-    let [Output::Save(row)] = &saved[..] else { panic!("{saved:?}") };
+    let [Output::Save { row, .. }] = &saved[..] else { panic!("{saved:?}") };
     assert_eq!((row.campaign, &row.device), (CampaignId([1; 8]), &m1));
     assert_eq!(row.deployment.reason, Why::Waits(DeferReason::Battery));
     let fails = Status { failure: Some(FailureCode::NoRoom), ..status(1, State::Downloading) };

@@ -1,0 +1,91 @@
+//! `whimbreld clock accept`: tells the service that runs on this machine that its clock is right.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use whimbrel_api::{ClockAccepted, ErrorBody, routes};
+
+use crate::admin::{AdminToken, TokenError};
+use crate::config::Config;
+
+/// Why the clock was not accepted.
+#[derive(Debug, Error)]
+pub(crate) enum AcceptError {
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token's file cannot be read.
+    #[error("cannot read the admin token {path}: {source}", path = .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Nobody answers.
+    #[error("no service answers at {address} ({source}): start it, its clock is accepted while it runs")]
+    Unreachable {
+        /// Where it should be.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The service refused.
+    #[error("the service at {address} refused: {reason}")]
+    Refused {
+        /// Where it is.
+        address: SocketAddr,
+        /// What it says.
+        reason: String,
+    },
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Most bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Asks the service that `config` names; what to print.
+///
+/// # Errors
+/// [`AcceptError`].
+pub(crate) fn accept_clock(config: &Config) -> Result<&'static str, AcceptError> {
+    let path = &config.token_file;
+    AdminToken::load(path)?;
+    let token =
+        std::fs::read_to_string(path).map_err(|source| AcceptError::Read { path: path.clone(), source })?;
+    let address = config.admin;
+    let answer =
+        post(address, token.trim()).map_err(|source| AcceptError::Unreachable { address, source })?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let refused = |reason: String| AcceptError::Refused { address, reason };
+    if !head.starts_with("HTTP/1.1 200") {
+        let reason = serde_json::from_str::<ErrorBody>(body).map(|body| body.error);
+        return Err(refused(reason.unwrap_or_else(|_| head.lines().next().unwrap_or_default().to_owned())));
+    }
+    let accepted: ClockAccepted = serde_json::from_str(body)
+        .map_err(|error| refused(format!("its answer is not understood: {error}")))?;
+    Ok(if accepted.doubted {
+        "the clock is accepted, and the service signs again\n"
+    } else {
+        "the service had no doubt about its clock; nothing was changed\n"
+    })
+}
+
+fn post(address: SocketAddr, token: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    write!(
+        stream,
+        "POST {} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n",
+        routes::CLOCK_ACCEPT
+    )?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
