@@ -7,7 +7,7 @@ use super::Fleet;
 use super::bases::Bases;
 use super::campaign::Campaign;
 use super::catalog::{Catalog, Release};
-use crate::store::{Device, Phase};
+use crate::store::Phase;
 
 /// Images that are listed; a release has room for few patches.
 const LISTED_MAX: usize = 64;
@@ -61,13 +61,7 @@ fn view(release: &Release, group: Option<&GroupName>, bases: &Bases, catalog: &C
 
 impl Fleet {
     pub(super) fn view_bases(&self, release: &Release, group: Option<&GroupName>) -> api::Bases {
-        let asked_for = |device: &&Device| {
-            device.is_accepted()
-                && device.class == release.class
-                && group.is_none_or(|group| device.groups().contains(group))
-        };
-        let devices = self.registry.devices_after(None).filter(asked_for);
-        let bases = Bases::of(release, &self.catalog, devices.map(|device| &device.facts));
+        let bases = Bases::of(release, &self.catalog, self.registry.running(release.class, group));
         view(release, group, &bases, &self.catalog)
     }
 
@@ -77,8 +71,9 @@ impl Fleet {
         if campaign.phase() != Phase::Active {
             return None;
         }
-        let facts = self.members(campaign).map(|device| &device.facts);
-        let bases = Bases::of(release, &self.catalog, facts);
+        let document = campaign.document();
+        let running = self.registry.running(document.order.class, Some(&document.group));
+        let bases = Bases::of(release, &self.catalog, running);
         (!bases.missing.is_empty()).then(|| api::WithoutPatch {
             devices: bases.devices_missing(),
             images: bases.missing.len() as u64,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use whimbrel_protocol::ids::ShortDigest;
 
 use crate::fleet::catalog::{Catalog, Offer, Release};
-use crate::store::Facts;
+use crate::fleet::registry::Running;
 
 /// What the devices of a class run, beside one release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Missing {
 impl Bases {
     /// Looks at what devices of the release's class said last.
     #[must_use]
-    pub fn of<'f>(release: &Release, catalog: &Catalog, facts: impl Iterator<Item = &'f Facts>) -> Self {
+    pub fn of(release: &Release, catalog: &Catalog, running: impl Iterator<Item = Running>) -> Self {
         let full_bytes = full_bytes(release);
         let patches = release.payloads.iter().filter(|offer| offer.base.is_some());
         let mut bases = Self {
@@ -112,22 +112,21 @@ impl Bases {
             missing: Vec::new(),
         };
         let mut others: HashMap<ShortDigest, Missing> = HashMap::new();
-        for said in facts {
-            bases.devices += 1;
-            if said.running == ShortDigest::default() {
-                bases.unknown += 1;
-            } else if release.installs(said.running) {
-                bases.current += 1;
-            } else if said.sequence > release.sequence {
-                bases.later += 1;
-            } else if let Some((_, devices)) =
-                bases.patches.iter_mut().find(|(offer, _)| starts_from(offer, said.running))
+        for Running { image, sequence, devices } in running {
+            bases.devices += devices;
+            if image == ShortDigest::default() {
+                bases.unknown += devices;
+            } else if release.installs(image) {
+                bases.current += devices;
+            } else if sequence > release.sequence {
+                bases.later += devices;
+            } else if let Some((_, users)) =
+                bases.patches.iter_mut().find(|(offer, _)| starts_from(offer, image))
             {
-                *devices += 1;
+                *users += devices;
             } else {
-                let (image, sequence) = (said.running, said.sequence);
                 let none = Missing { image, devices: 0, sequence, patch: None };
-                others.entry(image).or_insert(none).devices += 1;
+                others.entry(image).or_insert(none).devices += devices;
             }
         }
         let (beside, estimate) = (beside(release, catalog), estimate(release, catalog));

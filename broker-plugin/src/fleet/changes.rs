@@ -344,7 +344,7 @@ impl Fleet {
 
     fn enter_device(&mut self, device: Device) {
         let id = device.id.clone();
-        self.registry.enter(device);
+        self.enter_into_registry(device);
         self.outputs.push_back(Output::Changed(id.clone()));
         self.outputs.push_back(Output::Publish(Publication::Assignment(id)));
     }

@@ -42,7 +42,17 @@ impl Fleet {
 
     fn feed_campaign(&mut self, id: CampaignId, input: campaign::Input<'_>) {
         let Some(campaign) = self.campaigns.campaign_mut(&id) else { return };
+        let device = match input {
+            campaign::Input::Reported { device, .. }
+            | campaign::Input::Told { device, .. }
+            | campaign::Input::Asked { device, .. } => Some(device),
+            campaign::Input::InForce { .. } | campaign::Input::Replaced => None,
+        };
         campaign.handle_input(self.today, input);
+        if let Some(device) = device {
+            let known = self.registry.device(device);
+            campaign.set_member(device, known.is_some_and(|known| is_member(known, campaign)));
+        }
         while let Some(output) = self.campaigns.campaign_mut(&id).and_then(Campaign::poll_output) {
             match output {
                 campaign::Output::Save { row, at_once: true } => {
@@ -160,9 +170,19 @@ impl Fleet {
         self.outputs.push_back(Output::ReportStored { device, digest });
     }
 
-    /// The devices that a campaign is for.
-    pub(super) fn members<'s>(&'s self, campaign: &'s Campaign) -> impl Iterator<Item = &'s Device> {
-        self.registry.devices_after(None).filter(move |device| is_member(device, campaign))
+    /// Enters a device, and tells the campaigns of the groups that it was in, or is in now.
+    pub(super) fn enter_into_registry(&mut self, device: Device) {
+        let id = device.id.clone();
+        let before = self.registry.device(&id).map(|before| before.groups().to_vec()).unwrap_or_default();
+        let now = device.groups().to_vec();
+        self.registry.enter(device);
+        let Some(known) = self.registry.device(&id) else { return };
+        for group in before.iter().chain(&now) {
+            if let Some(campaign) = self.campaigns.of_group_mut(group) {
+                let member = is_member(known, campaign);
+                campaign.set_member(&id, member);
+            }
+        }
     }
 }
 

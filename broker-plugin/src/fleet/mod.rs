@@ -133,6 +133,7 @@ impl Fleet {
         for row in snapshot.deployments {
             by_campaign.entry(row.campaign).or_default().push(row);
         }
+        let registry = Registry::load(snapshot.devices);
         let mut campaigns = Campaigns::default();
         for row in snapshot.campaigns {
             let document = Sign1::decode(&row.document).and_then(|object| {
@@ -141,7 +142,14 @@ impl Fleet {
             match document {
                 Ok(document) => {
                     let deployments = by_campaign.remove(&row.id).unwrap_or_default();
-                    campaigns.enter(Campaign::restore(document, &row, deployments));
+                    let devices: Vec<DeviceId> = deployments.iter().map(|row| row.device.clone()).collect();
+                    let mut campaign = Campaign::restore(document, &row, deployments);
+                    for device in &devices {
+                        let known = registry.device(device);
+                        let member = known.is_some_and(|known| devices::is_member(known, &campaign));
+                        campaign.set_member(device, member);
+                    }
+                    campaigns.enter(campaign);
                 }
                 Err(error) => {
                     let event = Event::CampaignLeftOut { campaign: row.id, error };
@@ -154,7 +162,7 @@ impl Fleet {
             root,
             now,
             today: UnixTime::default(),
-            registry: Registry::load(snapshot.devices),
+            registry,
             catalog,
             campaigns,
             epoch: 1,

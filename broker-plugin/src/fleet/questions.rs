@@ -9,7 +9,6 @@ use whimbrel_protocol::time::{Instant, UnixTime};
 use super::Fleet;
 use super::campaign::{Campaign, Tally};
 use super::command::{Answer, Denied, DevicesPage, Listed, Question, Reply};
-use super::devices::is_member;
 use super::payload_names::PayloadNames;
 use super::registry::RegistryError;
 use super::views::{self, CampaignView};
@@ -112,8 +111,9 @@ impl Fleet {
         if campaign.phase() == Phase::Replaced {
             return CampaignView::of(campaign, &self.catalog, &Tally::default());
         }
-        let members = self.members(campaign).map(|device| &device.id);
-        CampaignView::of(campaign, &self.catalog, &Tally::of(campaign, members))
+        let document = campaign.document();
+        let members = self.registry.members(document.order.class, &document.group);
+        CampaignView::of(campaign, &self.catalog, &campaign.tally(members as u64))
     }
 
     fn view_campaign_devices(
@@ -125,10 +125,8 @@ impl Fleet {
         let mut view = self.view_campaign(campaign);
         view.shown.without_patch = self.view_without_patch(campaign);
         let Some(page) = page else { return view };
-        let of_campaign =
-            |device: &&Device| is_member(device, campaign) || campaign.progress(&device.id).is_some();
-        let devices = self.registry.devices_after(page.after.as_ref()).filter(of_campaign);
-        let entries = devices.take(page.limit).map(|device| match campaign.progress(&device.id) {
+        let devices = self.devices_of(campaign, page.after.as_ref()).take(page.limit);
+        let entries = devices.map(|device| match campaign.progress(&device.id) {
             Some(progress) => {
                 let (deployment, fetched) = (&progress.deployment, progress.fetched_percent);
                 view.device(&device.id, deployment, fetched)
@@ -140,18 +138,38 @@ impl Fleet {
         view
     }
 
+    /// The devices of a campaign in the order of their ids: those that it is for, and those that have begun and have left
+    /// its group since.
+    fn devices_of<'s>(
+        &'s self,
+        campaign: &'s Campaign,
+        after: Option<&DeviceId>,
+    ) -> impl Iterator<Item = &'s Device> {
+        let document = campaign.document();
+        let members = self.registry.members_after(document.order.class, &document.group, after);
+        let gone = campaign.progress_after(after).filter(|(_, progress)| !progress.member);
+        let gone = gone.filter_map(|(id, _)| self.registry.device(id));
+        let (mut members, mut gone) = (members.peekable(), gone.peekable());
+        core::iter::from_fn(move || match (members.peek(), gone.peek()) {
+            (Some(member), Some(other)) if other.id < member.id => gone.next(),
+            (Some(_), _) => members.next(),
+            (None, _) => gone.next(),
+        })
+    }
+
     fn devices(&self, listed: Option<Listed>, page: &DevicesPage, moment: Moment<'_>) -> api::Devices {
-        let wanted = |device: &&Device| match listed {
-            None => true,
-            Some(Listed::Pending) => device.is_pending(),
-            Some(Listed::Accepted) => device.is_accepted(),
+        let after = page.after.as_ref();
+        let (found, more) = match listed {
+            None => first(self.registry.devices_after(after), page.limit),
+            Some(Listed::Pending) => first(self.registry.pending_after(after).into_iter(), page.limit),
+            // Passed over are those that are pending, of which there are few.
+            Some(Listed::Accepted) => {
+                first(self.registry.devices_after(after).filter(|device| device.is_accepted()), page.limit)
+            }
         };
-        let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
         let mut names = HashMap::new();
-        let listed = devices.by_ref().take(page.limit);
-        let entries: Vec<api::Device> =
-            listed.map(|device| self.device_entry(device, &mut names, moment)).collect();
-        let more = devices.next().is_some();
+        let entries = found.into_iter().map(|device| self.device_entry(device, &mut names, moment));
+        let entries: Vec<api::Device> = entries.collect();
         let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
         api::Devices { devices: entries, next }
     }
@@ -179,6 +197,12 @@ impl Fleet {
             ..views::device(device, seen, online, deployment)
         }
     }
+}
+
+/// The first devices of many, and whether there are more.
+fn first<'d>(mut devices: impl Iterator<Item = &'d Device>, limit: usize) -> (Vec<&'d Device>, bool) {
+    let found = devices.by_ref().take(limit).collect();
+    (found, devices.next().is_some())
 }
 
 impl Moment<'_> {

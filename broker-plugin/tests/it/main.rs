@@ -39,4 +39,6 @@ mod store_crash;
 mod store_durable;
 mod store_rules;
 mod store_sqlite;
+mod views;
+mod views_measured;
 mod voice;

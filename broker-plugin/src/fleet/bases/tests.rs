@@ -43,13 +43,12 @@ fn catalog(releases: &[Release]) -> Catalog {
 }
 
 /// Devices that run these images: so many of each, with the sequence number of the image.
-fn facts(running: &[(u8, usize)]) -> Vec<Facts> {
-    let said = |image: u8| Facts {
-        running: ShortDigest([image; 8]),
+fn running(images: &[(u8, u64)]) -> impl Iterator<Item = Running> {
+    images.iter().map(|&(image, devices)| Running {
+        image: ShortDigest([image; 8]),
         sequence: u64::from(image),
-        seen: UnixTime::default(),
-    };
-    running.iter().flat_map(|(image, devices)| vec![said(*image); *devices]).collect()
+        devices,
+    })
 }
 
 #[test]
@@ -57,8 +56,8 @@ fn every_device_is_counted_once_and_only_images_without_a_patch_are_missing() {
     let newest = release(9, 9, &[(7, 4000)]);
     let catalog = catalog(&[newest.clone(), release(8, 8, &[]), release(7, 7, &[])]);
     // 0: did not say; 9: runs it; 10: later; 7: by patch; 8: from a release; 3: from nowhere.
-    let said = facts(&[(0, 1), (9, 2), (10, 3), (7, 4), (8, 5), (3, 6)]);
-    let bases = Bases::of(&newest, &catalog, said.iter());
+    let said = running(&[(0, 1), (9, 2), (10, 3), (7, 4), (8, 5), (3, 6)]);
+    let bases = Bases::of(&newest, &catalog, said);
     assert_eq!((bases.devices, bases.unknown, bases.current, bases.later), (21, 1, 2, 3));
     assert_eq!(bases.patches, [(newest.payloads[0].clone(), 4)]);
     let estimate = PatchBytes { bytes: 4000, from: Source::OwnPatches };
@@ -77,13 +76,13 @@ fn every_device_is_counted_once_and_only_images_without_a_patch_are_missing() {
 fn a_patch_that_another_envelope_has_is_known_to_the_byte() {
     let newest = release(9, 9, &[(7, 4000)]);
     let beside = release(19, 9, &[(8, 555)]);
-    let bases = Bases::of(&newest, &catalog(&[newest.clone(), beside]), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(&[newest.clone(), beside]), running(&[(8, 2)]));
     assert_eq!(bases.missing[0].patch, Some(PatchBytes { bytes: 555, from: Source::Beside }));
     assert_eq!((bases.total_saved_bytes(), bases.is_estimate()), (Some(2 * (40_000 - 555)), false));
     // With another image it is another release, whatever its number.
     let mut other = release(19, 9, &[(8, 555)]);
     other.images = vec![image(5)];
-    let bases = Bases::of(&newest, &catalog(&[newest.clone(), other]), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(&[newest.clone(), other]), running(&[(8, 2)]));
     assert_eq!(bases.missing[0].patch.unwrap().from, Source::OwnPatches);
 }
 
@@ -91,13 +90,13 @@ fn a_patch_that_another_envelope_has_is_known_to_the_byte() {
 fn without_patches_of_its_own_a_release_is_judged_by_those_of_others_and_else_not_at_all() {
     let newest = release(9, 9, &[]);
     let others = [newest.clone(), release(8, 8, &[(6, 1000), (7, 3000)])];
-    let bases = Bases::of(&newest, &catalog(&others), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(&others), running(&[(8, 2)]));
     assert_eq!(bases.missing[0].patch, Some(PatchBytes { bytes: 2000, from: Source::OtherReleases }));
-    let bases = Bases::of(&newest, &catalog(core::slice::from_ref(&newest)), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(core::slice::from_ref(&newest)), running(&[(8, 2)]));
     assert_eq!((bases.missing[0].patch, bases.total_saved_bytes()), (None, None));
     let mut elsewhere = release(8, 8, &[(6, 1000)]);
     elsewhere.class = ClassId([3; 16]);
-    let bases = Bases::of(&newest, &catalog(&[newest.clone(), elsewhere]), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(&[newest.clone(), elsewhere]), running(&[(8, 2)]));
     assert_eq!(bases.missing[0].patch, None, "patches of another class say nothing");
 }
 
@@ -105,8 +104,7 @@ fn without_patches_of_its_own_a_release_is_judged_by_those_of_others_and_else_no
 fn the_image_whose_patch_saves_most_comes_first() {
     let newest = release(9, 9, &[]);
     let beside = release(19, 9, &[(6, 39_000), (7, 1000)]);
-    let bases =
-        Bases::of(&newest, &catalog(&[newest.clone(), beside]), facts(&[(6, 30), (7, 2), (5, 1)]).iter());
+    let bases = Bases::of(&newest, &catalog(&[newest.clone(), beside]), running(&[(6, 30), (7, 2), (5, 1)]));
     let order: Vec<_> = bases.missing.iter().map(|missing| missing.image.0[0]).collect();
     // 2 x 39,000 bytes, 30 x 1,000, and one device by the ratio of the two.
     assert_eq!(order, [7, 6, 5]);
@@ -115,6 +113,6 @@ fn the_image_whose_patch_saves_most_comes_first() {
 #[test]
 fn a_patch_that_is_larger_than_the_full_payload_saves_nothing() {
     let newest = release(9, 9, &[(7, 90_000)]);
-    let bases = Bases::of(&newest, &catalog(core::slice::from_ref(&newest)), facts(&[(8, 2)]).iter());
+    let bases = Bases::of(&newest, &catalog(core::slice::from_ref(&newest)), running(&[(8, 2)]));
     assert_eq!(bases.total_saved_bytes(), Some(0));
 }

@@ -89,6 +89,11 @@ impl Campaigns {
         self.all.get(self.current.get(group)?)
     }
 
+    /// The campaign whose document a group has now, to feed it.
+    pub fn of_group_mut(&mut self, group: &GroupName) -> Option<&mut Campaign> {
+        self.all.get_mut(self.current.get(group)?)
+    }
+
     /// The groups that have a document, with it.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&GroupName, Option<&Campaign>)> {
         self.current.iter().map(|(group, id)| (group, self.all.get(id)))

@@ -11,12 +11,12 @@
 //! [`Campaigns`] knows which campaign rules which device, [`Tally`] counts.
 
 mod campaigns;
+mod counts;
 mod io;
 mod plan;
 mod tally;
 
-use alloc::collections::VecDeque;
-use std::collections::HashMap;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -25,6 +25,7 @@ use whimbrel_protocol::message::{self, CampaignState, Outcome, Report, State, St
 use whimbrel_protocol::time::UnixTime;
 
 pub use campaigns::{CAMPAIGNS_MAX, Campaigns};
+use counts::Counts;
 pub use io::{Ask, Command, Event, Ignored, Input, Output};
 pub use plan::{
     Identity, LIFE_DEFAULT_S, LIFE_MAX_S, LIFE_MIN_S, NewCampaign, PRIORITY_MAX, PlanError, SPREAD_MAX_S,
@@ -42,7 +43,8 @@ pub struct Campaign {
     phase: Phase,
     created: UnixTime,
     terms: Terms,
-    deployments: HashMap<DeviceId, Progress>,
+    deployments: BTreeMap<DeviceId, Progress>,
+    counts: Counts,
     outputs: VecDeque<Output>,
 }
 
@@ -53,6 +55,8 @@ pub struct Progress {
     pub deployment: Deployment,
     /// How much of the payload is there, in percent. Only a hint, and gone after a restart.
     pub fetched_percent: u8,
+    /// Whether the campaign is for it. Otherwise it has left the group.
+    pub member: bool,
 }
 
 /// Why an operator's command is refused.
@@ -83,16 +87,20 @@ impl Campaign {
         row: &CampaignRow,
         deployments: impl IntoIterator<Item = DeploymentRow>,
     ) -> Self {
-        let progress = |deployment| Progress { deployment, fetched_percent: 0 };
-        Self {
+        let mut campaign = Self {
             document,
             signed: row.document.clone(),
             phase: row.phase,
             created: row.created,
             terms: row.terms.clone(),
-            deployments: deployments.into_iter().map(|row| (row.device, progress(row.deployment))).collect(),
+            deployments: BTreeMap::new(),
+            counts: Counts::default(),
             outputs: VecDeque::new(),
+        };
+        for DeploymentRow { device, deployment, .. } in deployments {
+            campaign.enter(&device, Progress { deployment, fetched_percent: 0, member: true });
         }
+        campaign
     }
 
     /// Tells the campaign what happened. Drain [`Campaign::poll_output`] before the next call.
@@ -105,7 +113,8 @@ impl Campaign {
             Input::InForce { document, signed } => self.in_force(*document, signed),
             Input::Replaced => {
                 self.phase = Phase::Replaced;
-                self.deployments = HashMap::new();
+                self.deployments = BTreeMap::new();
+                self.counts = Counts::default();
             }
         }
     }
@@ -157,6 +166,38 @@ impl Campaign {
     pub fn row(&self, phase: Phase, document: Bytes) -> CampaignRow {
         let (created, terms) = (self.created, self.terms.clone());
         CampaignRow { id: self.id(), phase, created, terms, document }
+    }
+
+    /// Notes whether the campaign is for a device. Whatever is told of a device that is not known yet is counted as of
+    /// one that it is for.
+    pub fn set_member(&mut self, device: &DeviceId, member: bool) {
+        let Some(known) = self.deployments.get(device).copied() else { return };
+        if known.member != member {
+            self.enter(device, Progress { member, ..known });
+        }
+    }
+
+    /// How many devices are how far, of a campaign that is for `members` devices. Costs the same for any number.
+    #[must_use]
+    pub fn tally(&self, members: u64) -> Tally {
+        self.counts.tally(members)
+    }
+
+    /// How far the devices after `after` are with the current attempt, in the order of their ids.
+    pub fn progress_after(&self, after: Option<&DeviceId>) -> impl Iterator<Item = (&DeviceId, &Progress)> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let range = self.deployments.range::<DeviceId, _>((from, Unbounded));
+        range.filter(|(_, progress)| self.is_current(&progress.deployment))
+    }
+
+    /// Enters how far a device is, and counts it.
+    fn enter(&mut self, device: &DeviceId, progress: Progress) {
+        let attempt = self.document.order.attempt;
+        if let Some(before) = self.deployments.insert(device.clone(), progress) {
+            self.counts.take_out(attempt, &before);
+        }
+        self.counts.enter(attempt, &progress);
     }
 
     /// How far each device is, as far as anything is known. Empty once the campaign was replaced.
@@ -241,7 +282,8 @@ impl Campaign {
         if known.is_some_and(|known| !says.is_news_to(&known.deployment)) {
             return self.ignore(device, Ignored::Stale);
         }
-        self.deployments.insert(device.clone(), Progress { deployment: says, fetched_percent: 100 });
+        let member = known.is_none_or(|known| known.member);
+        self.enter(device, Progress { deployment: says, fetched_percent: 100, member });
         let Report { outcome, failure, .. } = *report;
         let said = report.said.clone();
         self.outputs.push_back(Output::Event(Event::Counted {
@@ -310,9 +352,9 @@ impl Campaign {
         if self.phase == Phase::Replaced {
             return;
         }
-        let Some(known) = self.deployments.get_mut(device) else {
+        let Some(known) = self.deployments.get(device).copied() else {
             let fetched_percent = fetched.unwrap_or(0);
-            self.deployments.insert(device.clone(), Progress { deployment: says, fetched_percent });
+            self.enter(device, Progress { deployment: says, fetched_percent, member: true });
             return self.save(device, says, says.came_by != CameBy::default());
         };
         if !says.is_news_to(&known.deployment) || known.deployment.state == State::Confirmed {
@@ -320,7 +362,8 @@ impl Campaign {
         }
         let before = known.deployment;
         let fetched_before = if before.attempt == says.attempt { known.fetched_percent } else { 0 };
-        *known = Progress { deployment: says, fetched_percent: fetched.unwrap_or(fetched_before) };
+        let fetched_percent = fetched.unwrap_or(fetched_before);
+        self.enter(device, Progress { deployment: says, fetched_percent, ..known });
         let worth = |of: Deployment| (of.attempt, of.state, of.reason, of.came_by);
         if worth(before) != worth(says) {
             self.save(device, says, before.came_by != says.came_by);
@@ -341,6 +384,9 @@ impl Campaign {
             CampaignState::Active => Phase::Active,
             CampaignState::Aborted => Phase::Aborted,
         };
+        if document.order.attempt != self.document.order.attempt {
+            self.counts.next_attempt();
+        }
         self.document = document;
         self.signed = signed;
     }

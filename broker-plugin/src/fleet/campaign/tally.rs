@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use whimbrel_protocol::ids::{DeviceId, ShortDigest};
 use whimbrel_protocol::message::State;
 
-use super::Campaign;
+use super::{Campaign, Progress};
 use crate::store::{CameBy, Deployment, TallyRow, Why};
 
 /// Devices by state, failures by reason, bytes.
@@ -38,7 +38,8 @@ pub struct Share {
 }
 
 impl Tally {
-    /// Counts a campaign whose members are `members`. Devices that have left the group count as far as they got.
+    /// Counts a campaign whose members are `members`, one device after the other. Devices that have left the group
+    /// count as far as they got. [`Campaign::tally`] has the same numbers without counting.
     #[must_use]
     pub fn of<'d>(campaign: &Campaign, members: impl Iterator<Item = &'d DeviceId>) -> Self {
         let mut tally = Self::default();
@@ -47,12 +48,57 @@ impl Tally {
         tally.total = tally.waiting;
         for (_, progress) in campaign.deployments() {
             if campaign.is_current(&progress.deployment) {
-                tally.total += 1;
-                tally.add(&progress.deployment, 1);
-                tally.percents += u64::from(percent_of(&progress.deployment, progress.fetched_percent));
+                tally.enter(progress);
             }
         }
         tally
+    }
+
+    /// Counts a device that has begun.
+    pub(super) fn enter(&mut self, progress: &Progress) {
+        self.total += 1;
+        self.add(&progress.deployment, 1);
+        self.percents += u64::from(percent_of(&progress.deployment, progress.fetched_percent));
+    }
+
+    /// Counts a device no more that was entered as it is here. Nothing is left of what nobody is in.
+    pub(super) fn take_out(&mut self, progress: &Progress) {
+        let deployment = &progress.deployment;
+        self.total -= 1;
+        self.percents -= u64::from(percent_of(deployment, progress.fetched_percent));
+        self.bytes_received = self.bytes_received.saturating_sub(deployment.bytes_received);
+        self.bytes_twice = self.bytes_twice.saturating_sub(deployment.bytes_twice);
+        take_one(&mut self.by_state, deployment.state.name());
+        if is_bad(deployment.state) {
+            take_one(&mut self.failures, reason_of(deployment.reason));
+        }
+        if let Some(share) = self.by_payload.get_mut(&deployment.came_by.payload) {
+            share.devices -= 1;
+            share.bytes_received = share.bytes_received.saturating_sub(deployment.bytes_received);
+            if share.devices == 0 {
+                self.by_payload.remove(&deployment.came_by.payload);
+            }
+        }
+    }
+
+    /// Adds the sums of other devices of the campaign.
+    pub(super) fn add_all(&mut self, others: &Self) {
+        self.waiting += others.waiting;
+        self.total += others.total;
+        self.percents += others.percents;
+        self.bytes_received = self.bytes_received.saturating_add(others.bytes_received);
+        self.bytes_twice = self.bytes_twice.saturating_add(others.bytes_twice);
+        for (state, devices) in &others.by_state {
+            *self.by_state.entry(state).or_default() += devices;
+        }
+        for (reason, devices) in &others.failures {
+            *self.failures.entry(reason).or_default() += devices;
+        }
+        for (payload, share) in &others.by_payload {
+            let sum = self.by_payload.entry(*payload).or_default();
+            sum.devices += share.devices;
+            sum.bytes_received = sum.bytes_received.saturating_add(share.bytes_received);
+        }
     }
 
     /// Counts a campaign that was replaced.
@@ -84,8 +130,7 @@ impl Tally {
         let share = self.by_payload.entry(deployment.came_by.payload).or_default();
         share.devices += devices;
         share.bytes_received = share.bytes_received.saturating_add(deployment.bytes_received);
-        let bad = matches!(deployment.state, State::Reverted | State::Failed | State::Cancelled);
-        if bad {
+        if is_bad(deployment.state) {
             *self.failures.entry(reason_of(deployment.reason)).or_default() += devices;
         }
     }
@@ -101,6 +146,20 @@ impl Tally {
     pub fn percent(&self) -> u8 {
         // A mean of numbers up to 100.
         self.percents.checked_div(self.total).and_then(|mean| u8::try_from(mean).ok()).unwrap_or(0)
+    }
+}
+
+/// Whether a deployment ended without a confirmed image.
+const fn is_bad(state: State) -> bool {
+    matches!(state, State::Reverted | State::Failed | State::Cancelled)
+}
+
+/// Counts one device less.
+fn take_one(counted: &mut BTreeMap<&'static str, u64>, name: &'static str) {
+    let Some(devices) = counted.get_mut(name) else { return };
+    *devices -= 1;
+    if *devices == 0 {
+        counted.remove(name);
     }
 }
 

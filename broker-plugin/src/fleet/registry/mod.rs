@@ -11,10 +11,12 @@
 //! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
 //! they take effect by [`Registry::enter`] once they are signed and stored.
 
+mod crowds;
 mod error;
 mod import;
 
 use alloc::collections::BTreeMap;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use whimbrel_protocol::cose::{Fingerprint, PublicKey};
@@ -22,10 +24,12 @@ use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName};
 use whimbrel_protocol::limits::GROUPS_MAX;
 use whimbrel_protocol::message::Enrolment;
 
+pub use crowds::Running;
 pub use error::{ImportError, RegistryError};
 pub use import::{ImportLine, read_import};
 
 use crate::store::{Device, Facts, Reported, Standing};
+use crowds::Crowds;
 
 /// Most devices that wait to be accepted.
 pub const PENDING_MAX: usize = 10_000;
@@ -40,6 +44,9 @@ pub struct Registry {
     pending: BTreeMap<u64, DeviceId>,
     accepted: usize,
     next_order: u64,
+    crowds: Crowds,
+    /// Devices, and images that devices run, which were looked at by all who walk over several.
+    looked_at: AtomicU64,
 }
 
 /// What became of an enrolment.
@@ -119,7 +126,53 @@ impl Registry {
         use core::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let range = self.devices.range::<DeviceId, _>((from, Unbounded));
-        range.map(|(_, device)| device).filter(|device| device.standing != Standing::Forgotten)
+        range.map(|(_, device)| self.look(device)).filter(|device| device.standing != Standing::Forgotten)
+    }
+
+    /// Those that wait to be accepted, in the order of their ids, from the first one after `after`.
+    #[must_use]
+    pub fn pending_after(&self, after: Option<&DeviceId>) -> Vec<&Device> {
+        let wanted = |id: &&DeviceId| after.is_none_or(|after| *id > after);
+        let found = self.pending.values().filter(wanted).filter_map(|id| self.devices.get(id));
+        let mut found: Vec<&Device> = found.map(|device| self.look(device)).collect();
+        found.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        found
+    }
+
+    /// How many accepted devices of a class are in a group. Kept as devices change.
+    #[must_use]
+    pub fn members(&self, class: ClassId, group: &GroupName) -> usize {
+        self.crowds.len(class, group)
+    }
+
+    /// The accepted devices of a class in a group, in the order of their ids, from the first one after `after`.
+    pub fn members_after(
+        &self,
+        class: ClassId,
+        group: &GroupName,
+        after: Option<&DeviceId>,
+    ) -> impl Iterator<Item = &Device> {
+        let members = self.crowds.members_after(class, group, after);
+        members.filter_map(|id| self.devices.get(id)).map(|device| self.look(device))
+    }
+
+    /// Which images the accepted devices of a class run: those of one group, or all. Kept as devices change.
+    pub fn running(&self, class: ClassId, group: Option<&GroupName>) -> impl Iterator<Item = Running> {
+        self.crowds.running(class, group).inspect(|_| {
+            self.look(&());
+        })
+    }
+
+    /// How many devices, and images that devices run, were looked at by all who walk over several. A view that looks at
+    /// every device makes all devices wait.
+    #[must_use]
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at.load(Ordering::Relaxed)
+    }
+
+    fn look<'t, T>(&self, at: &'t T) -> &'t T {
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
+        at
     }
 
     /// How many are accepted.
@@ -186,11 +239,14 @@ impl Registry {
         let facts = before.as_ref().map_or(device.facts, |before| before.facts);
         let before = before.filter(|before| before.key() == device.key());
         let reported = before.map_or(device.reported, |before| before.reported);
-        self.devices.insert(device.id.clone(), Device { facts, reported, ..device });
+        let device = Device { facts, reported, ..device };
+        self.crowds.enter(&device);
+        self.devices.insert(device.id.clone(), device);
     }
 
     fn take_out(&mut self, id: &DeviceId) -> Option<Device> {
         let device = self.devices.remove(id)?;
+        self.crowds.take_out(&device);
         match device.standing {
             Standing::Accepted { .. } => self.accepted -= 1,
             Standing::Pending { order, .. } => drop(self.pending.remove(&order)),
@@ -205,9 +261,15 @@ impl Registry {
         const WORTH_STORING_S: u64 = 3600;
         let Some(device) = self.devices.get_mut(id) else { return false };
         let known = device.facts;
+        let other = (facts.running, facts.sequence) != (known.running, known.sequence);
+        if other {
+            self.crowds.take_out(device);
+        }
         device.facts = facts;
-        (facts.running, facts.sequence) != (known.running, known.sequence)
-            || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
+        if other {
+            self.crowds.enter(device);
+        }
+        other || facts.seen.as_secs() >= known.seen.as_secs() + WORTH_STORING_S
     }
 
     /// Notes what a new report said. Says whether its number is higher than that of every report before it: only then it
