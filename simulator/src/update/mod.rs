@@ -15,6 +15,6 @@ mod start;
 pub use classify::classify;
 pub use conduct::{Conduct, conduct};
 pub use device::{FleetFacts, UpdatingDevice, device_id, device_key};
-pub use rollout::{Rollout, RolloutOptions, ServiceReady};
+pub use rollout::{CLASS, Rollout, RolloutOptions, ServiceReady, VENDOR};
 pub use seen::PayloadFacts;
 pub use start::{Start, StartOptions, Starting};
