@@ -48,6 +48,12 @@ pub enum Command {
         /// The message size.
         args: Vec<std::ffi::OsString>,
     },
+    /// Clients that misbehave, as this program starts them for itself.
+    #[command(hide = true)]
+    Misbehave {
+        /// What they are told, as JSON.
+        plan: String,
+    },
     /// Lists the link profiles: what the networks are like, and where the figures are from.
     Profiles(ProfilesArgs),
 }

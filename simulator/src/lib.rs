@@ -15,6 +15,7 @@ pub mod link;
 pub mod load;
 pub mod medium;
 pub mod meter;
+pub mod misbehave;
 pub mod mqtt;
 pub mod outage;
 pub mod process;

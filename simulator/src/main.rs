@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::BenchServe(args) => bench_serve(&args),
         Command::BenchUpdates(args) => bench_updates(&args),
         Command::Baseline { args } => Ok(baseline(&args)),
+        Command::Misbehave { plan } => Ok(misbehave(&plan)),
         Command::Profiles(args) => list_profiles(&args).map(|()| ExitCode::SUCCESS),
     });
     outcome.unwrap_or_else(|error| {
@@ -41,6 +42,12 @@ fn service(args: Vec<OsString>) -> ExitCode {
 fn baseline(args: &[OsString]) -> ExitCode {
     end_with_parent();
     whimbrel_sim::bench::baseline_main(args)
+}
+
+/// Is the clients that misbehave, for the simulator that started this process.
+fn misbehave(plan: &str) -> ExitCode {
+    end_with_parent();
+    whimbrel_sim::misbehave::main_from_args(plan)
 }
 
 fn bench_serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {

@@ -35,12 +35,16 @@ pub struct UpdatesArgs {
     /// Lets devices and service meet at this broker, instead of one that the service brings.
     #[arg(long, value_name = "mqtt://[USER:PASSWORD@]HOST[:PORT]")]
     pub broker: Option<BrokerAddress>,
-    /// Publishes one release after the other until so many minutes have passed; by default there is one.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
-    pub minutes: u32,
+    /// Publishes one release after the other until so many seconds have passed; by default there is one.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=864_000))]
+    pub seconds: u32,
     /// Over so many seconds the devices begin each release after the first.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub spread: u64,
+    /// So many registered devices beside these misbehave, each in another way: flood, connect storm, replay, wrong key,
+    /// oversized, slow.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub misbehaving: u32,
     /// Gives up what is not finished so many seconds after the last device should have begun.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     pub give_up_after: u32,
@@ -59,6 +63,6 @@ impl UpdatesArgs {
     /// Devices that the service knows.
     #[must_use]
     pub fn registered(&self) -> u32 {
-        self.registered.unwrap_or(self.devices).max(self.devices)
+        self.registered.unwrap_or(0).max(self.devices + self.misbehaving)
     }
 }

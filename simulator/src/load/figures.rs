@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::UpdatesArgs;
 use super::tally::{Seen, percentile};
 use crate::fleet::FleetCounts;
+use crate::misbehave::Deeds;
 use crate::process::Usage;
 use crate::seed::Seed;
 use crate::words::{bytes_in_words, grouped};
@@ -80,6 +81,9 @@ pub struct Figures {
     pub bytes_per_registered_device: u64,
     /// What the service had resident after each release.
     pub service_rss_bytes: Vec<u64>,
+    /// What the clients that misbehaved did, by their kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub misbehaving: BTreeMap<String, Deeds>,
     /// What everything was drawn from.
     pub seed: Option<Seed>,
 }
@@ -146,6 +150,10 @@ impl Figures {
                 objections.push(format!("{many} of {of} updates {what}{why}"));
             }
         }
+        let idle = |(_, deeds): &(_, &Deeds)| deeds.connections == 0;
+        objections.extend(
+            self.misbehaving.iter().filter(idle).map(|(kind, _)| format!("{kind}: no such client connected")),
+        );
         objections
     }
 }
@@ -198,6 +206,10 @@ impl fmt::Display for Figures {
         let before = bytes_in_words(self.service_rss_before_bytes);
         let each = grouped(self.bytes_per_registered_device);
         row("of it for devices", format!("{each} bytes a registered device, on {before}"))?;
+        for (kind, Deeds { connections, ended, messages }) in &self.misbehaving {
+            let [connections, ended, messages] = [connections, ended, messages].map(|many| grouped(*many));
+            row(kind, format!("{messages} messages, {connections} connections, {ended} of them ended"))?;
+        }
         row("seed", self.seed.map_or("-".to_owned(), |seed| seed.to_string()))
     }
 }
@@ -205,6 +217,15 @@ impl fmt::Display for Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_that_should_misbehave_and_never_connected_are_an_objection() {
+        let there = Deeds { connections: 1, ended: 1, messages: 0 };
+        let misbehaving =
+            BTreeMap::from([("flood".to_owned(), there), ("slow".to_owned(), Deeds::default())]);
+        let figures = Figures { misbehaving, ..Figures::default() };
+        assert_eq!(figures.objections(), ["slow: no such client connected"]);
+    }
 
     #[test]
     fn what_did_not_confirm_is_an_objection_with_the_last_reason() {

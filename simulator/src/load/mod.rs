@@ -2,9 +2,10 @@
 //!
 //! The devices are those of a swarm, with the device engine in them, on links without limits. They begin at a rate,
 //! or each when another has ended, and stay connected. `connected` is all of them, `watched` one of them, `tally`
-//! what they saw, `figures` what comes of it.
+//! what they saw, `beside` the process of clients that misbehave meanwhile, `figures` what comes of it.
 
 mod args;
+mod beside;
 mod connected;
 mod figures;
 mod tally;
@@ -25,6 +26,7 @@ use crate::bench::random_image;
 use crate::process::own_usage;
 use crate::seed::Seed;
 use crate::update::{Guest, Rollout, RolloutOptions, until_interrupted};
+use beside::Beside;
 use connected::Connected;
 
 /// What devices are told of a link that does not fail by itself.
@@ -50,7 +52,6 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
         image: random_image(args.image_bytes, 1),
         devices: args.devices,
         registered: args.registered(),
-        bystanders: 0,
         limits: limits(args),
         start: None,
         seed,
@@ -60,6 +61,7 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
     };
     let mut rollout = Rollout::start(options, whimbrel_publisher::clock::now()).await?;
     let commits_before = rollout.status().await?.counters.get(COMMITS).copied();
+    let beside = Beside::start(args, &rollout, seed).await?;
     let before = (rollout.service.usage()?.cpu, own_usage()?.cpu);
     let began = Instant::now();
     let fleet = Connected::start(args, &rollout, seed)?;
@@ -72,7 +74,7 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
             error = rollout.service.ended() => return Err(error.into()),
         };
         figures.service_rss_bytes.push(rollout.service.usage()?.rss_bytes);
-        if !all || began.elapsed() >= Duration::from_secs(60) * args.minutes {
+        if !all || began.elapsed() >= Duration::from_secs(args.seconds.into()) {
             break;
         }
         let next = figures.releases + 1;
@@ -83,6 +85,9 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
     let simulator = own_usage()?.cpu.saturating_sub(before.1);
     // The devices go before the service is asked, so that it has time to answer.
     let seen = fleet.stop().await;
+    if let Some(beside) = beside {
+        figures.misbehaving = beside.stop().await?;
+    }
     let commits_after = rollout.status().await?.counters.get(COMMITS).copied();
     figures.set_seen(seen, elapsed);
     figures.set_service(usage, before.0, rollout.registration_rss_bytes);
@@ -104,7 +109,7 @@ fn patience(args: &UpdatesArgs, release: u64) -> Duration {
 
 /// Room for all devices in the service's own broker: a device takes its seat again after the restart.
 fn limits(args: &UpdatesArgs) -> String {
-    let devices = u64::from(args.devices);
+    let devices = u64::from(args.devices + args.misbehaving);
     let (connections, devices) = (devices + devices / 5 + 100, devices + 100);
     format!("connections = {connections}\ndevices = {devices}\nbroker-memory = \"1TiB\"\n")
 }

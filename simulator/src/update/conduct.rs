@@ -72,7 +72,6 @@ async fn run(conduct: Conduct<'_>) -> anyhow::Result<Report> {
         image: conduct.image.clone(),
         devices: conduct.devices,
         registered: conduct.devices,
-        bystanders: 0,
         limits: String::new(),
         start: conduct.start.clone(),
         seed,

@@ -18,6 +18,6 @@ pub use classify::classify;
 pub use conduct::{Conduct, conduct};
 pub use device::{FleetFacts, UpdatingDevice, device_id, device_key};
 pub use guest::{Forgotten, Guest, Left, until_interrupted};
-pub use rollout::{Rollout, RolloutOptions, ServiceReady};
+pub use rollout::{CLASS, Rollout, RolloutOptions, ServiceReady, VENDOR};
 pub use seen::PayloadFacts;
 pub use start::{Start, StartOptions, Starting};

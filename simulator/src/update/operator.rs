@@ -37,17 +37,12 @@ impl Operator {
         .await
     }
 
-    /// Registers devices by their numbers.
-    pub(super) async fn import(
-        &self,
-        facts: &FleetFacts,
-        numbers: Range<u32>,
-        group: &str,
-    ) -> anyhow::Result<()> {
-        let mut from = numbers.start;
-        while from < numbers.end {
-            let to = numbers.end.min(from.saturating_add(IMPORT_DEVICES));
-            let list = enrolment_csv(facts, from..to, group);
+    /// Registers so many devices in the fleet's group.
+    pub(super) async fn import(&self, facts: &FleetFacts, devices: u32) -> anyhow::Result<()> {
+        let mut from = 0;
+        while from < devices {
+            let to = devices.min(from.saturating_add(IMPORT_DEVICES));
+            let list = enrolment_csv(facts, from..to, self.group);
             let imported: Imported = self
                 .ask(move |client| {
                     Ok(client.post_bytes(routes::DEVICES_IMPORT, "text/csv", list.as_bytes())?)

@@ -40,8 +40,6 @@ pub struct RolloutOptions {
     pub devices: u32,
     /// Devices that the service knows, from the first one of the fleet on: all in the campaign's group.
     pub registered: u32,
-    /// Devices beyond these that the service knows too, in a group that has no campaign.
-    pub bystanders: u32,
     /// Lines of `[limits]` for the service's configuration.
     pub limits: String,
     /// What they run before; nothing where nothing is said.
@@ -89,11 +87,12 @@ pub struct ServiceReady {
     pub admin: SocketAddr,
 }
 
-const VENDOR: &str = "fleet.example";
-const CLASS: &str = "virtual-device";
-/// The group of the fleet, and the one of those that only stand by.
+/// The maker of all virtual devices.
+pub const VENDOR: &str = "fleet.example";
+/// Their hardware.
+pub const CLASS: &str = "virtual-device";
+/// The group of the fleet.
 pub(super) const GROUP: &str = "all";
-const BYSTANDERS: &str = "bystanders";
 /// How long the service may take to be ready, and to end.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -167,9 +166,7 @@ impl Rollout {
             Operator { address: ready.admin.to_string(), token: home.join("admin.token"), group: GROUP };
         operator.publish(signed, parts).await?;
         let before = service.usage()?.rss_bytes;
-        operator.import(&facts, 0..options.registered, GROUP).await?;
-        let all = options.registered.saturating_add(options.bystanders);
-        operator.import(&facts, options.registered..all, BYSTANDERS).await?;
+        operator.import(&facts, options.registered).await?;
         let registration_rss_bytes = (before, service.usage()?.rss_bytes);
         operator.order(release.envelope.claimed_digest().to_hex(), options.spread_s).await?;
         Ok(Self {

@@ -57,6 +57,19 @@ fn a_load_beside_another_broker_at_a_rate_ends_with_a_table() {
 }
 
 #[test]
+fn clients_misbehave_in_every_way_beside_a_load() {
+    let output = bench(&["--devices", "2", "--misbehaving", "6", "--give-up-after", "60"]);
+    // Whether the devices bear it is what the soak asks; here the clients have to be there.
+    let figures = figures(&output);
+    let deeds = figures["misbehaving"].as_object().unwrap();
+    let kinds: Vec<&str> = deeds.keys().map(String::as_str).collect();
+    assert_eq!(kinds, ["connect storm", "flood", "oversized", "replay", "slow", "wrong key"]);
+    for (kind, deeds) in deeds {
+        assert!(number(deeds, "connections") > 0, "{kind}: {figures}");
+    }
+}
+
+#[test]
 fn updates_that_do_not_end_are_counted_and_the_run_fails() {
     // The system takes connections for this listener, which never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
