@@ -128,7 +128,7 @@ pub enum KeyCommand {
     /// Show everything of a key but its secret
     #[command(after_help = "Example:\n  whimbrel key show keys/release.cose --json")]
     Show {
-        /// A private or public COSE_Key, or a public key in PEM or DER
+        /// A private or public key: COSE_Key, or PEM or DER (PKCS#8, EC, SPKI)
         file: PathBuf,
     },
 }

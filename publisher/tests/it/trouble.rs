@@ -74,7 +74,7 @@ fn wrong_words_are_one_line_and_status_1() {
         (&["campaign", "abort", "xyz"], "4 to 64 hexadecimal digits"),
         (&["campaign", "status", "--every", "1s"], "--watch"),
         (&["device", "accept", "meter-1"], "--fingerprint"),
-        (&["device", "accept", "meter-1", "--fingerprint", "12"], "xxxx-xxxx-xxxx-xxxx"),
+        (&["device", "accept", "meter-1", "--fingerprint", "12"], "16 hexadecimal digits"),
         (&["device", "accept", "a b", "--fingerprint", "0000-0000-0000-0000"], "a device id must have"),
         (&["device", "groups", "meter-1"], "required arguments were not provided"),
     ] {
