@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use whimbrel_api as api;
-use whimbrel_protocol::ids::{CampaignId, DeviceId};
+use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, ShortDigest};
 use whimbrel_protocol::time::{Instant, UnixTime};
 
 use super::Fleet;
@@ -37,6 +37,15 @@ struct Moment<'a> {
     now: Instant,
     today: UnixTime,
     heard: Heard<'a>,
+}
+
+/// What is found once for a list, because many of its devices have it in common.
+#[derive(Default)]
+struct Names {
+    /// What the payloads of a campaign are called.
+    payloads: HashMap<CampaignId, PayloadNames>,
+    /// The version of an image; `None` if no release has it.
+    versions: HashMap<(ClassId, ShortDigest), Option<String>>,
 }
 
 /// A device that was heard this recently is probably connected.
@@ -74,7 +83,7 @@ impl Fleet {
             }
             Question::Device { id, reply } => {
                 let known = self.registry.device(&id).filter(|known| known.standing != Standing::Forgotten);
-                let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+                let shown = known.map(|known| self.device_entry(known, &mut Names::default(), moment));
                 reply.with(shown.ok_or(Denied::Registry(RegistryError::Unknown { id })))
             }
             Question::Devices { state, page, reply } => reply.with(Ok(self.devices(state, &page, moment))),
@@ -93,7 +102,7 @@ impl Fleet {
     ) -> Answer {
         let moment = Moment { now, today, heard };
         let known = self.registry.device(device);
-        let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+        let shown = known.map(|known| self.device_entry(known, &mut Names::default(), moment));
         reply.with(shown.ok_or(Denied::Stopping))
     }
 
@@ -147,7 +156,7 @@ impl Fleet {
             Some(Listed::Accepted) => device.is_accepted(),
         };
         let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
-        let mut names = HashMap::new();
+        let mut names = Names::default();
         let listed = devices.by_ref().take(page.limit);
         let entries: Vec<api::Device> =
             listed.map(|device| self.device_entry(device, &mut names, moment)).collect();
@@ -156,25 +165,25 @@ impl Fleet {
         api::Devices { devices: entries, next }
     }
 
-    /// A device; `names` are those of the payloads of campaigns that other devices of the list had.
-    fn device_entry(
-        &self,
-        device: &Device,
-        names: &mut HashMap<CampaignId, PayloadNames>,
-        moment: Moment<'_>,
-    ) -> api::Device {
+    /// A device, with names that other devices of the list may have had, too.
+    fn device_entry(&self, device: &Device, names: &mut Names, moment: Moment<'_>) -> api::Device {
         let seen = moment.seen(device);
         let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= moment.today);
         let ruling = self.campaigns.ruling(device.groups(), device.class);
         let deployment = ruling.and_then(|campaign| {
             let progress = campaign.progress(&device.id)?;
-            let names = names.entry(campaign.id()).or_insert_with(|| {
+            let names = names.payloads.entry(campaign.id()).or_insert_with(|| {
                 let release = self.catalog.release(&campaign.document().order.release);
                 release.map_or_else(PayloadNames::default, |release| PayloadNames::of(release, &self.catalog))
             });
             Some(views::deployment(campaign.id(), &progress.deployment, names))
         });
-        views::device(device, seen, online, deployment)
+        let (class, running) = (device.class, device.facts.running);
+        let version = names.versions.entry((class, running)).or_insert_with(|| {
+            let release = self.catalog.of_image(class, running);
+            release.map(|release| release.version.clone())
+        });
+        views::device(device, version.clone(), seen, online, deployment)
     }
 }
 
