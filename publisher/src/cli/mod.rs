@@ -90,7 +90,7 @@ pub enum Command {
     /// Make and show keys
     #[command(
         subcommand,
-        after_help = "Examples:\n  whimbrel key new release-2.cose\n  whimbrel key show keys/release.cose"
+        after_help = "Examples:\n  whimbrel key new release-2.cose\n  whimbrel key show offline-keys/release.cose"
     )]
     Key(KeyCommand),
     /// Build, sign, check and publish releases
@@ -165,7 +165,7 @@ pub enum KeyCommand {
         alg: AlgorithmFlag,
     },
     /// Show everything of a key but its secret
-    #[command(after_help = "Example:\n  whimbrel key show keys/release.cose --json")]
+    #[command(after_help = "Example:\n  whimbrel key show offline-keys/release.cose --json")]
     Show {
         /// A private or public key: COSE_Key, or PEM or DER (PKCS#8, EC, SPKI)
         file: PathBuf,
