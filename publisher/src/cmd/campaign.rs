@@ -241,7 +241,7 @@ fn screen(campaign: &Campaign) -> Screen {
             ]
         });
         human.push('\n');
-        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "RECEIVED", "TWICE", "PAYLOAD"];
+        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "BYTES", "BYTES TWICE", "PAYLOAD"];
         human.push_str(&table(headings, &rows.collect::<Vec<_>>(), "no devices"));
     }
     Screen::of(human, campaign)

@@ -106,7 +106,7 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
         "SEEN",
         "UPDATE",
         "REASON",
-        "RECEIVED",
+        "BYTES",
         "PAYLOAD",
     ];
     let none = if pending { "no device waits to be accepted" } else { "no devices" };
