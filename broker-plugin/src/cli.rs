@@ -12,11 +12,15 @@ use clap::{Parser, Subcommand};
 #[command(name = "whimbreld", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// The configuration; ./whimbrel.toml where nothing is said
-    #[arg(long, value_name = "FILE", env = "WHIMBREL_CONFIG", global = true)]
+    #[arg(long, short, value_name = "FILE", env = "WHIMBREL_CONFIG", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Set a key, as table.key=value; may stand several times
     #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub(crate) set: Vec<String>,
+    /// What goes to the log on standard error: off, error, warn, info, debug or trace, also for parts of the program as in
+    /// `info,rumqttc=debug`
+    #[arg(long, value_name = "LEVEL", env = "WHIMBREL_LOG", global = true)]
+    pub(crate) log: Option<String>,
     /// When ready, print one line of JSON with the addresses
     #[arg(long)]
     pub(crate) ready_json: bool,
@@ -27,6 +31,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// What the service is told
+    #[command(after_help = CONFIG_EXAMPLES)]
     Config {
         #[command(subcommand)]
         what: ConfigCommand,
@@ -53,14 +58,17 @@ Compare the date first: devices refuse whatever is older than what was signed la
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every key with the value that counts and where it comes from
+    #[command(after_help = CONFIG_EXAMPLES)]
     Show {
         /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
     /// Print a documented configuration with every key at its default
+    #[command(after_help = CONFIG_EXAMPLES)]
     Default,
     /// Say what is wrong with the configuration and with the files that it names; exit status 0 if nothing is
+    #[command(after_help = CONFIG_EXAMPLES)]
     Check,
 }
 
@@ -69,9 +77,14 @@ const EXAMPLES: &str = "Examples:
   whimbreld --config fleet/whimbrel.toml --set broker.listen=0.0.0.0:1883
   whimbreld config show --config fleet/whimbrel.toml
 
-Log lines go to standard error; WHIMBREL_LOG sets how much is logged (error, warn, info, debug, trace).
+Log lines go to standard error.
 Exit status: 0 told to stop, 1 cannot start or go on, 70 the embedded broker died, 75 told to stop by SIGTERM or SIGINT
 and not ended within 10 s.";
+
+const CONFIG_EXAMPLES: &str = "Examples:
+  whimbreld config show --config fleet/whimbrel.toml
+  whimbreld config default > whimbrel.toml
+  whimbreld config check --config fleet/whimbrel.toml --set broker.listen=0.0.0.0:1883";
 
 /// The file where no other is named.
 pub(crate) const CONFIG_FILE: &str = "whimbrel.toml";

@@ -58,6 +58,7 @@ pub mod config;
 pub mod fleet;
 pub mod front;
 pub mod metrics;
+mod offline_keys;
 mod program;
 mod run;
 mod service;

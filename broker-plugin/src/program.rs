@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
+use whimbrel_settings::complaint;
 use whimbrel_settings::daemon::{log, stop};
 
 use crate::cli::{CONFIG_FILE, Cli, ClockCommand, Command, ConfigCommand};
@@ -22,16 +23,16 @@ use crate::run::{Ready, ServiceError, check, run};
 /// not start or not go on, and said why in one line on standard error; 70: the embedded broker died; 75: it was told
 /// to stop and did not within ten seconds.
 pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = args.into_iter().collect::<Vec<_>>();
+    let json = complaint::asks_for_json(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error, json),
     };
     match carry_out(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whatever is in it: one line.
-            let line = error.to_string().replace(['\n', '\r'], " ");
-            complain(&line);
+            complain(&error.to_string(), json);
             ExitCode::from(error.status())
         }
     }
@@ -61,6 +62,11 @@ enum Failure {
     Service(#[from] ServiceError),
     #[error(transparent)]
     Clock(#[from] AcceptError),
+    #[error(
+        "--log {wanted}: {error}; off, error, warn, info, debug or trace would be right, also for parts of the program \
+         as in info,rumqttc=debug"
+    )]
+    Log { wanted: String, error: tracing_subscriber::filter::ParseError },
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: std::io::Error },
 }
@@ -88,7 +94,7 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config { what: ConfigCommand::Default }) | None => {}
     }
     let system = |what| move |source| Failure::System { what, source };
-    start_log();
+    start_log(cli.log.as_deref())?;
     let (tell, told) = oneshot::channel();
     let is_told = move || {
         tracing::info!("told to stop");
@@ -131,15 +137,17 @@ fn log_filter(wanted: Option<&str>) -> String {
     if wanted.contains("rumqttd") { wanted.to_owned() } else { format!("{wanted},rumqttd=off") }
 }
 
-fn start_log() {
+fn start_log(wanted: Option<&str>) -> Result<(), Failure> {
     log::take_panics();
-    let filter = EnvFilter::new(log_filter(std::env::var("WHIMBREL_LOG").ok().as_deref()));
+    let wrong = |error| Failure::Log { wanted: wanted.unwrap_or_default().to_owned(), error };
+    let filter = EnvFilter::try_new(log_filter(wanted)).map_err(wrong)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| log::Stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A program that is us and something else besides may have started one.
     let _started_already = log.try_init();
+    Ok(())
 }
 
 /// What `--ready-json` prints.
@@ -172,27 +180,20 @@ fn print(text: &str) -> Result<(), Failure> {
     printed.map_err(|source| Failure::System { what: "write to standard output", source })
 }
 
-fn complain(line: &str) {
-    log::say(&format!("whimbreld: {line}"));
+fn complain(what: &str, json: bool) {
+    log::say(&complaint::last_line("whimbreld", what, json));
 }
 
 /// Help and version as asked for; anything else in one line.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(error: &clap::Error, json: bool) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _unheard = error.print();
             ExitCode::SUCCESS
         }
         _ => {
-            let text = error.to_string();
-            let said = text
-                .lines()
-                .map(str::trim)
-                .take_while(|line| !line.starts_with("Usage"))
-                .filter(|line| !line.is_empty());
-            let line = said.collect::<Vec<_>>().join(" ");
-            let line = line.strip_prefix("error: ").unwrap_or(&line);
-            complain(&format!("{line}; `whimbreld --help` says what there is"));
+            let what = complaint::of_usage(&error.to_string());
+            complain(&format!("{what}; `whimbreld --help` says what there is"), json);
             ExitCode::FAILURE
         }
     }

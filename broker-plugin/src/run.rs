@@ -22,6 +22,7 @@ use crate::fleet;
 use crate::front::{FrontDoor, FrontError, end_process};
 use crate::metrics::Counters;
 
+use crate::offline_keys;
 use crate::service::{Parts, Service};
 use crate::serving;
 use crate::signing::{Authority, SigningError};
@@ -112,6 +113,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServiceError> {
     let (authority, token) = check(&config)?;
+    offline_keys::warn(&config.authority, authority.root());
     let (authority, token) = (Arc::new(authority), Arc::new(token));
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;

@@ -84,7 +84,7 @@ pub enum SigningError {
 }
 
 /// Most bytes of a key file that are looked at.
-const KEY_FILE_BYTES_MAX: u64 = 1024;
+pub(crate) const KEY_FILE_BYTES_MAX: u64 = 1024;
 
 impl Authority {
     /// Reads root and keys, and checks that the root gives each key its role.
@@ -179,7 +179,7 @@ pub(crate) fn warn_that_open(path: &Path) {
     tracing::warn!(path = %path.display(), "secret readable by others than its owner");
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, SigningError> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, SigningError> {
     let mut bytes = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
     match read {

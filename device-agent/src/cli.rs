@@ -14,13 +14,23 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed, \
+const EXIT_CODES: &str = "Examples:
+  whimbrel-agent daemon --config /etc/whimbrel/agent.toml
+  whimbrel-agent status --json
+  whimbrel-agent install /media/usb/r17
+
+Exit codes: 0 done, 1 error, 2 nothing in progress, 4 reboot needed, \
     75 the daemon was told to stop and did not within 10 s.";
 
 const PROVISION_EXAMPLES: &str = "Examples:
   whimbrel-agent provision --envelope r1/release.suit                  the image is in data/slot-a.img already
   whimbrel-agent provision --envelope r1/release.suit --image app.bin  writes it there
   whimbrel-agent provision --envelope r1/release.suit --json | jq .version";
+
+const CONFIG_EXAMPLES: &str = "Examples:
+  whimbrel-agent config show --config /etc/whimbrel/agent.toml
+  whimbrel-agent config default > agent.toml
+  whimbrel-agent config check --config /etc/whimbrel/agent.toml";
 
 /// What every command takes.
 #[derive(Debug, Args)]
@@ -39,23 +49,29 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs the agent until it is told to stop
+    #[command(after_help = "Example:\n  whimbrel-agent daemon --config /etc/whimbrel/agent.toml --log debug")]
     Daemon,
     /// Installs the signed release in a folder, without broker and service
+    #[command(after_help = "Example:\n  whimbrel-agent install /media/usb/r17")]
     Install {
         /// The folder, with release.suit and the payload
         path: PathBuf,
     },
     /// Keeps the image that is on trial
+    #[command(after_help = "Example:\n  whimbrel-agent commit && echo kept")]
     Commit,
     /// Gives the image that is on trial up
+    #[command(after_help = "Example:\n  whimbrel-agent rollback; [ $? = 4 ] && reboot")]
     Rollback,
     /// Shows how things are
+    #[command(after_help = "Examples:\n  whimbrel-agent status\n  whimbrel-agent status --json | jq .state")]
     Status {
         /// Prints one JSON object
         #[arg(long)]
         json: bool,
     },
     /// Says hello to the service now, and shows what is new
+    #[command(after_help = "Example:\n  whimbrel-agent check")]
     Check,
     /// Says which release is in the slot that runs: for the factory, before the first start
     ///
@@ -77,8 +93,10 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Takes the boot loader's step and prints the file of the slot to start: for boot scripts
+    #[command(after_help = "Example:\n  exec \"$(whimbrel-agent boot --config /etc/whimbrel/agent.toml)\"")]
     Boot,
     /// Shows the configuration
+    #[command(after_help = CONFIG_EXAMPLES)]
     Config {
         #[command(subcommand)]
         what: ConfigCommand,
@@ -88,13 +106,16 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Every key with the value that counts, and where it comes from
+    #[command(after_help = CONFIG_EXAMPLES)]
     Show {
         /// Prints one JSON array
         #[arg(long)]
         json: bool,
     },
     /// The documented configuration file with every default
+    #[command(after_help = CONFIG_EXAMPLES)]
     Default,
     /// Says what is wrong with the configuration, also with the files that it names; exit code 0 if nothing is
+    #[command(after_help = CONFIG_EXAMPLES)]
     Check,
 }

@@ -19,40 +19,36 @@ use whimbrel_agent::daemon::{self, Ended};
 use whimbrel_agent::home::{self, Home, LOCK_PAUSE, LOCK_TRIES, boot};
 use whimbrel_agent::local_trust::check_path;
 use whimbrel_agent::provision::{self, Provision};
+use whimbrel_settings::complaint;
 use whimbrel_settings::daemon::{log, stop};
 
 use cli::{Cli, Command, ConfigCommand, Global};
 
 fn main() -> ExitCode {
+    let json = complaint::asks_for_json(std::env::args_os());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return refuse_flags(&error),
+        Err(error) => return refuse_flags(&error, json),
     };
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // One line: each cause says what its effect does not.
-            log::say(&format!("whimbrel-agent: {error:#}"));
+            log::say(&complaint::last_line("whimbrel-agent", &format!("{error:#}"), json));
             ExitCode::from(Exit::Error.code())
         }
     }
 }
 
 /// Help and version are no errors; a wrong flag is one line, without the usage that clap adds.
-fn refuse_flags(error: &clap::Error) -> ExitCode {
+fn refuse_flags(error: &clap::Error, json: bool) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that went away does not matter.
         drop(error.print());
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
-    let lines: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:"))
-        .map(|line| line.trim().trim_start_matches("error: "))
-        .filter(|line| !line.is_empty())
-        .collect();
-    log::say(&format!("whimbrel-agent: {} (see whimbrel-agent --help)", lines.join(" ")));
+    let what = format!("{} (see whimbrel-agent --help)", complaint::of_usage(&error.to_string()));
+    log::say(&complaint::last_line("whimbrel-agent", &what, json));
     ExitCode::from(Exit::Error.code())
 }
 

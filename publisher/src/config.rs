@@ -29,7 +29,7 @@ settings! {
     /// What the command line uses where a flag does not say otherwise.
     ["publisher"] struct Publisher {
         /// Keys for `whimbrel release sign`.
-        release_keys: Vec<PathBuf>, such as "keys/release.cose" => read::paths();
+        release_keys: Vec<PathBuf>, such as "offline-keys/release.cose" => read::paths();
         /// Who makes the devices: a domain.
         vendor: Option<String>, such as "example.com" => read::optional(read::text());
         /// Which of the maker's devices a release is for.
@@ -106,7 +106,7 @@ mod tests {
             admin: Some("127.0.0.1:7878".into()),
             token_file: Some("admin.token".into()),
             root: Some("root.cbor".into()),
-            release_keys: vec!["keys/release.cose".into()],
+            release_keys: vec!["offline-keys/release.cose".into()],
             vendor: Some("example.com".into()),
             class: Some("gateway".into()),
         };

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `whimbrel.toml` | the configuration, fully commented |
 //! | `root.cbor` | version 1, signed by the root key: which key may sign what |
-//! | `keys/root.cose`, `keys/release.cose`, `keys/campaign.cose`, `keys/beacon.cose` | private keys, mode 0600 |
+//! | `keys/campaign.cose`, `keys/beacon.cose` | private keys of the service, mode 0600 |
+//! | `offline-keys/root.cose`, `offline-keys/release.cose` | private keys that the service must not have, mode 0600 |
+//! | `offline-keys/README` | where these belong |
 //! | `admin.token` | what the command line shows to the service, mode 0600 |
 //!
-//! All keys lie in one folder, which is right for a first try on one machine. In production, keep root and
-//! release keys elsewhere.
+//! For a first try everything may stay on one machine. The service warns at each start while it can read a key of
+//! `offline-keys`.
 
 use std::path::Path;
 
@@ -29,8 +31,31 @@ const ROOT_LIFE_S: u64 = 10 * 365 * 24 * 3600;
 pub const ROOT_FILE: &str = "root.cbor";
 /// The name of the service's token in the folder.
 pub const TOKEN_FILE: &str = "admin.token";
-/// The name of the folder of keys in the folder.
+/// The folder of the keys that the service signs with.
 pub const KEYS_FOLDER: &str = "keys";
+/// The folder of the keys that no service needs.
+pub const OFFLINE_FOLDER: &str = "offline-keys";
+/// What the folder of the offline keys says about itself.
+const OFFLINE_README: &str = "\
+Whoever has these keys decides what devices run. Keep them on a machine that no device can reach, or on a medium in a
+safe; the service needs neither of them.
+
+release.cose  signs releases (`whimbrel release sign R --key release.cose`). On the machine that builds them it is safe
+              from whoever breaks into the service. An HSM is better: `whimbrel release tbs` and `attach`.
+root.cose     says which keys count, and is used only when one of them changes. Keep two copies of it in two places.
+
+`release-keys` in whimbrel.toml names release.cose here; change it, or give --key, once the file is elsewhere.
+";
+
+/// The key file of a role, in the folder that `init` makes.
+#[must_use]
+pub fn key_file(role: Role) -> String {
+    let folder = match role {
+        Role::Root | Role::Release => OFFLINE_FOLDER,
+        Role::Campaign | Role::Beacon => KEYS_FOLDER,
+    };
+    format!("{folder}/{}.cose", role.name())
+}
 
 /// Why the folder could not be made.
 #[derive(Debug, Error)]
@@ -84,21 +109,23 @@ pub fn create(folder: &Path, algorithm: Algorithm, now: UnixTime) -> Result<Made
     let [root_key, ..] = &secrets;
 
     let made_folder = NewFolder::create(folder, Secrecy::Public)?;
-    let keys_folder = folder.join(KEYS_FOLDER);
-    let made_keys = NewFolder::create(&keys_folder, Secrecy::Secret)?;
+    let made_keys = NewFolder::create(&folder.join(KEYS_FOLDER), Secrecy::Secret)?;
+    let made_offline = NewFolder::create(&folder.join(OFFLINE_FOLDER), Secrecy::Secret)?;
     let mut staging = Staging::new();
     for (role, secret) in Role::ALL.into_iter().zip(&secrets) {
-        keys::stage(&mut staging, &keys_folder.join(format!("{}.cose", role.name())), secret)?;
+        keys::stage(&mut staging, &folder.join(key_file(role)), secret)?;
     }
     let public = |staging: &mut Staging, name: &str, bytes: &[u8]| {
         staging.add(&folder.join(name), bytes, Secrecy::Public, Existing::Refuse)
     };
+    public(&mut staging, &format!("{OFFLINE_FOLDER}/README"), OFFLINE_README.as_bytes())?;
     public(&mut staging, ROOT_FILE, &root.sign(&[root_key]))?;
     staging.add(&folder.join(TOKEN_FILE), token()?.as_bytes(), Secrecy::Secret, Existing::Refuse)?;
     // The configuration comes last, because a folder that has it counts as complete.
     public(&mut staging, config::FILE_NAME, config::DEFAULT_FILE.as_bytes())?;
     staging.commit()?;
     made_keys.keep();
+    made_offline.keep();
     made_folder.keep();
     Ok(Made { root })
 }

@@ -124,11 +124,14 @@ fn label(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// The singular of a plural: `copy` for `copies`, `key` for `keys`.
+/// The singular of a plural: `copy` for `copies`, `patch` for `patches`, `key` for `keys`.
 fn singular(label: &str) -> String {
-    match label.strip_suffix("ies") {
-        Some(start) => format!("{start}y"),
-        None => label.strip_suffix('s').unwrap_or(label).into(),
+    if let Some(start) = label.strip_suffix("ies") {
+        return format!("{start}y");
+    }
+    match label.strip_suffix("es") {
+        Some(start) if start.ends_with("ch") => start.into(),
+        _ => label.strip_suffix('s').unwrap_or(label).into(),
     }
 }
 
@@ -304,6 +307,13 @@ whole
   size  2 KiB
 ";
         assert_eq!(sample().human(), want);
+    }
+
+    #[test]
+    fn one_of_many_is_called_by_its_singular() {
+        for (many, one) in [("patches", "patch"), ("keys", "key"), ("copies", "copy"), ("bases", "base")] {
+            assert_eq!(singular(many), one);
+        }
     }
 
     #[test]

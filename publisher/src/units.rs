@@ -37,13 +37,17 @@ pub fn parse_address(text: &str) -> Result<u64, UnitError> {
         .ok_or_else(|| UnitError { text: text.into(), what: "an address in hexadecimal such as 0x08000000" })
 }
 
-/// Reads a duration in seconds: `30s`, `10m`, `2h`, `30d`; a bare number is seconds.
+/// Reads a duration in seconds: `30s`, `10m`, `2h`, `30d`. Only 0 needs no unit, because whoever writes `2` may mean
+/// seconds as well as hours.
 ///
 /// # Errors
 /// [`UnitError`] for anything else, and beyond 64 bits.
 pub fn parse_duration_s(text: &str) -> Result<u64, UnitError> {
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", DAY_S), ("", 1)];
-    parse(text, &units, "a duration such as 30s, 10m, 2h or 30d")
+    if text == "0" {
+        return Ok(0);
+    }
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", DAY_S)];
+    parse(text, &units, "a duration with its unit, such as 30s, 10m, 2h or 30d")
 }
 
 fn parse(text: &str, units: &[(&str, u64)], what: &'static str) -> Result<u64, UnitError> {
@@ -127,21 +131,26 @@ pub fn time(time: UnixTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Reads a point in time: `2026-12-01T02:00:00Z`, `2026-12-01` (midnight UTC), or seconds since 1970.
+/// Reads a point in time as in RFC 3339: `2026-12-01T02:00:00Z`, or with an offset as `2026-12-01T03:00:00+01:00`;
+/// `2026-12-01` (midnight UTC); or seconds since 1970.
 ///
 /// # Errors
 /// [`UnitError`] for anything else, and for days that no calendar has.
 pub fn parse_time(text: &str) -> Result<UnixTime, UnitError> {
     let wrong = || UnitError {
         text: text.into(),
-        what: "a time such as 2026-12-01T02:00:00Z, 2026-12-01 or seconds since 1970",
+        what: "a time such as 2026-12-01T02:00:00Z, 2026-12-01T03:00:00+01:00, 2026-12-01 (midnight UTC) or seconds \
+            since 1970",
     };
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().map(UnixTime::from_secs).map_err(|_| wrong());
     }
-    let (date, of_day) = match text.split_once('T') {
-        Some((date, clock)) => (date, clock.strip_suffix('Z').ok_or_else(wrong)?),
-        None => (text, "00:00:00"),
+    let (date, of_day, ahead_s) = match text.split_once('T') {
+        Some((date, clock)) => {
+            let (of_day, ahead_s) = split_offset(clock).ok_or_else(wrong)?;
+            (date, of_day, ahead_s)
+        }
+        None => (text, "00:00:00", 0),
     };
     let [year, month, day] = numbers(date, '-', [4, 2, 2]).ok_or_else(wrong)?;
     let [hour, minute, second] = numbers(of_day, ':', [2, 2, 2]).ok_or_else(wrong)?;
@@ -155,7 +164,25 @@ pub fn parse_time(text: &str) -> Result<UnixTime, UnitError> {
     let days = era * ERA_DAYS + day_of_era - EPOCH_DAY;
     let parsed = UnixTime::from_secs(days * DAY_S + hour * 3600 + minute * 60 + second);
     // A day that does not exist reads back as another one: 31 April has become 1 May.
-    if time(parsed).starts_with(date) { Ok(parsed) } else { Err(wrong()) }
+    if !time(parsed).starts_with(date) {
+        return Err(wrong());
+    }
+    parsed.as_secs().checked_add_signed(-ahead_s).map(UnixTime::from_secs).ok_or_else(wrong)
+}
+
+/// Splits the time of a day from its offset, and says by how many seconds the clock there is ahead of UTC.
+fn split_offset(clock: &str) -> Option<(&str, i64)> {
+    if let Some(of_day) = clock.strip_suffix('Z') {
+        return Some((of_day, 0));
+    }
+    let at = clock.rfind(['+', '-'])?;
+    let (of_day, offset) = clock.split_at_checked(at)?;
+    let (sign, offset) = offset.split_at_checked(1)?;
+    // The seconds stand there only for the reader of three numbers.
+    let [hours, minutes, _] = numbers(&format!("{offset}:00"), ':', [2, 2, 2])?;
+    let ahead_s = i64::try_from(hours * 3600 + minutes * 60).ok()?;
+    let possible = hours <= 23 && minutes <= 59;
+    possible.then_some((of_day, if sign == "-" { -ahead_s } else { ahead_s }))
 }
 
 fn numbers(text: &str, separator: char, widths: [usize; 3]) -> Option<[u64; 3]> {
@@ -177,7 +204,8 @@ mod tests {
         assert_eq!(parse_size("4096"), Ok(4096));
         assert_eq!(parse_size("4KiB"), Ok(4096));
         assert_eq!(parse_size("1 MiB"), Ok(1 << 20));
-        assert_eq!(parse_duration_s("90"), Ok(90));
+        assert_eq!(parse_duration_s("90s"), Ok(90));
+        assert_eq!(parse_duration_s("0"), Ok(0));
         assert_eq!(parse_duration_s("0s"), Ok(0));
         assert_eq!(parse_duration_s("30d"), Ok(2_592_000));
         for bad in ["", "KiB", "4kb", "-1", "1.5MiB", "0x10", "1e3", "18446744073709551615KiB", "١KiB"] {
@@ -188,7 +216,7 @@ mod tests {
         for bad in ["", "0x", "0X10", "+10", "-10", "0x1_0", "0x1ffffffffffffffff", "main"] {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
-        for bad in ["", "s", "30 days", "-1s", "1h30m"] {
+        for bad in ["", "s", "2", "30 days", "-1s", "1h30m"] {
             assert!(parse_duration_s(bad).is_err(), "{bad}");
         }
     }
@@ -230,6 +258,30 @@ mod tests {
     }
 
     #[test]
+    fn a_time_with_an_offset_is_the_same_moment_in_utc() {
+        for (text, same) in [
+            ("2026-12-01T03:00:00+01:00", "2026-12-01T02:00:00Z"),
+            ("2026-11-30T21:30:00-04:30", "2026-12-01T02:00:00Z"),
+            ("2026-12-01T02:00:00-00:00", "2026-12-01T02:00:00Z"),
+            ("1970-01-01T23:59:00+23:59", "1970-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(parse_time(text).map(time).as_deref(), Ok(same), "{text}");
+        }
+        for bad in [
+            "1970-01-01T00:00:00+00:01",
+            "2026-12-01T02:00:00+24:00",
+            "2026-12-01T02:00:00+01:60",
+            "2026-12-01T02:00:00+1:00",
+            "2026-12-01T02:00:00+0100",
+            "2026-12-01T02:00:00+",
+            "2026-12-01T+01:00",
+            "2026-02-29T02:00:00+01:00",
+        ] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn times_that_no_calendar_has_are_refused() {
         for bad in [
             "2026-02-29",
@@ -241,7 +293,6 @@ mod tests {
             "2026-12-01T24:00:00Z",
             "2026-12-01T02:00:00",
             "2026-12-01T02:00Z",
-            "2026-12-01T02:00:00+01:00",
             "tomorrow",
             "2026-1-1",
             "+026-01-01",

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
@@ -44,13 +45,22 @@ pub struct Child {
     _life_line: Option<ChildStdin>,
 }
 
+/// How much the children log, if it was said.
+static LOG: OnceLock<String> = OnceLock::new();
+
+/// From now on children that are this program log so much.
+pub fn set_log(level: String) {
+    // It is said once in a process.
+    let _said_before = LOG.set(level);
+}
+
 /// This program again, under a subcommand of its own.
 ///
 /// # Errors
 /// Where the system does not say what this program is.
 pub fn own_command(subcommand: &str) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(subcommand);
+    command.arg(subcommand).envs(LOG.get().map(|level| ("WHIMBREL_LOG", level)));
     Ok(command)
 }
 

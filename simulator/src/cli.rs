@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use whimbrel_protocol::ids::Prefix;
+use whimbrel_settings::complaint;
 
 use crate::broker::BrokerAddress;
 use crate::error::ProfileError;
@@ -15,10 +16,20 @@ use crate::outage::Outages;
 use crate::profile::{Profile, Profiles};
 use crate::seed::Seed;
 
+const EXAMPLES: &str = "\
+Examples:
+  whimbrel-sim demo
+  whimbrel-sim swarm --devices 1000 --profile ltem --image firmware.bin --json
+  whimbrel-sim profiles";
+
 /// Updates a fleet of virtual devices over simulated bad links, through a real MQTT broker.
 #[derive(Debug, Parser)]
-#[command(name = "whimbrel-sim", version, max_term_width = 100)]
+#[command(name = "whimbrel-sim", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
+    /// What the service that it starts writes to its log, of which the last lines are shown if it ends early: off, error,
+    /// warn, info, debug or trace.
+    #[arg(long, global = true, value_name = "LEVEL", env = "WHIMBREL_LOG")]
+    pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -192,6 +203,10 @@ pub struct ServeArgs {
 
 /// Arguments of `profiles`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel-sim profiles
+  whimbrel-sim profiles --toml > profiles.toml")]
 pub struct ProfilesArgs {
     /// Prints the file that the figures are in, to be changed and used with `--profiles`.
     #[arg(long)]
@@ -227,11 +242,7 @@ impl Cli {
 
 /// What clap says on several lines, without its headings and the usage.
 fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let said = text.split("\n\nUsage:").next().unwrap_or_default();
-    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
-    let line = lines.collect::<Vec<_>>().join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    complaint::of_usage(&error.to_string())
 }
 
 impl RunArgs {

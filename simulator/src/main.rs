@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use whimbrel_sim::child::end_with_parent;
+use whimbrel_settings::complaint;
+use whimbrel_sim::child::{end_with_parent, set_log};
 use whimbrel_sim::cli::{Cli, Command, DemoArgs, ProfilesArgs, ServeArgs, SwarmArgs};
 use whimbrel_sim::load::UpdatesArgs;
 use whimbrel_sim::process::raise_open_files;
@@ -16,7 +17,19 @@ use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
 use whimbrel_sim::update::{Conduct, Guest, StartOptions, conduct};
 
 fn main() -> ExitCode {
-    let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| match cli.command {
+    let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| carry_out(cli));
+    outcome.unwrap_or_else(|error| {
+        let json = complaint::asks_for_json(std::env::args_os());
+        eprintln!("{}", complaint::last_line("whimbrel-sim", &format!("{error:#}"), json));
+        ExitCode::FAILURE
+    })
+}
+
+fn carry_out(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(level) = cli.log {
+        set_log(level);
+    }
+    match cli.command {
         Command::Demo(args) => demo(&args),
         Command::Swarm(args) => swarm(&args),
         Command::Service { args } => Ok(service(args)),
@@ -25,11 +38,7 @@ fn main() -> ExitCode {
         Command::Baseline { args } => Ok(baseline(&args)),
         Command::Misbehave { plan } => Ok(misbehave(&plan)),
         Command::Profiles(args) => list_profiles(&args).map(|()| ExitCode::SUCCESS),
-    });
-    outcome.unwrap_or_else(|error| {
-        eprintln!("whimbrel-sim: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Is the service, for the simulator that started this process.

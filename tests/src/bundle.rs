@@ -156,7 +156,7 @@ impl Bundle {
         build.extend(["--class", class, "--version", &version, "--sequence", &sequence_text, "-o", &name]);
         build.extend(["--json"].iter().chain(flags));
         let built = self.whimbrel(&build).json();
-        let key = key.unwrap_or_else(|| self.path("keys/release.cose"));
+        let key = key.unwrap_or_else(|| self.path("offline-keys/release.cose"));
         self.whimbrel(["release", "sign", &name, "--key", key.to_str().expect("UTF-8")]).good();
         let number = |name: &str| {
             let value = &built["images"][0][name];

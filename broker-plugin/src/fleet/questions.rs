@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use whimbrel_api as api;
-use whimbrel_protocol::ids::{CampaignId, DeviceId};
+use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, ShortDigest};
 use whimbrel_protocol::time::{Instant, UnixTime};
 
 use super::Fleet;
@@ -36,6 +36,15 @@ struct Moment<'a> {
     now: Instant,
     today: UnixTime,
     heard: Heard<'a>,
+}
+
+/// What is found once for a list, because many of its devices have it in common.
+#[derive(Default)]
+struct Names {
+    /// What the payloads of a campaign are called.
+    payloads: HashMap<CampaignId, PayloadNames>,
+    /// The version of an image; `None` if no release has it.
+    versions: HashMap<(ClassId, ShortDigest), Option<String>>,
 }
 
 /// A device that was heard this recently is probably connected.
@@ -73,7 +82,7 @@ impl Fleet {
             }
             Question::Device { id, reply } => {
                 let known = self.registry.device(&id).filter(|known| known.standing != Standing::Forgotten);
-                let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+                let shown = known.map(|known| self.device_entry(known, &mut Names::default(), moment));
                 reply.with(shown.ok_or(Denied::Registry(RegistryError::Unknown { id })))
             }
             Question::Devices { state, page, reply } => reply.with(Ok(self.devices(state, &page, moment))),
@@ -92,7 +101,7 @@ impl Fleet {
     ) -> Answer {
         let moment = Moment { now, today, heard };
         let known = self.registry.device(device);
-        let shown = known.map(|known| self.device_entry(known, &mut HashMap::new(), moment));
+        let shown = known.map(|known| self.device_entry(known, &mut Names::default(), moment));
         reply.with(shown.ok_or(Denied::Stopping))
     }
 
@@ -167,34 +176,34 @@ impl Fleet {
                 first(self.registry.devices_after(after).filter(|device| device.is_accepted()), page.limit)
             }
         };
-        let mut names = HashMap::new();
+        let mut names = Names::default();
         let entries = found.into_iter().map(|device| self.device_entry(device, &mut names, moment));
         let entries: Vec<api::Device> = entries.collect();
         let next = entries.last().filter(|_| more).map(|entry| entry.id.clone());
         api::Devices { devices: entries, next }
     }
 
-    /// A device; `names` are those of the payloads of campaigns that other devices of the list had.
-    fn device_entry(
-        &self,
-        device: &Device,
-        names: &mut HashMap<CampaignId, PayloadNames>,
-        moment: Moment<'_>,
-    ) -> api::Device {
+    /// A device, with names that other devices of the list may have had, too.
+    fn device_entry(&self, device: &Device, names: &mut Names, moment: Moment<'_>) -> api::Device {
         let seen = moment.seen(device);
         let online = seen.is_some_and(|seen| seen.plus_secs(ONLINE_S) >= moment.today);
         let ruling = self.campaigns.ruling(device.groups(), device.class);
         let deployment = ruling.and_then(|campaign| {
             let progress = campaign.progress(&device.id)?;
-            let names = names.entry(campaign.id()).or_insert_with(|| {
+            let names = names.payloads.entry(campaign.id()).or_insert_with(|| {
                 let release = self.catalog.release(&campaign.document().order.release);
                 release.map_or_else(PayloadNames::default, |release| PayloadNames::of(release, &self.catalog))
             });
             Some(views::deployment(campaign.id(), &progress.deployment, names))
         });
+        let (class, running) = (device.class, device.facts.running);
+        let version = names.versions.entry((class, running)).or_insert_with(|| {
+            let release = self.catalog.of_image(class, running);
+            release.map(|release| release.version.clone())
+        });
         api::Device {
             warnings: self.warnings_of_device(device),
-            ..views::device(device, seen, online, deployment)
+            ..views::device(device, version.clone(), seen, online, deployment)
         }
     }
 }

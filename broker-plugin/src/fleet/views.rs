@@ -141,6 +141,7 @@ pub(super) fn deployment(
     api::DeviceDeployment {
         campaign: campaign.to_hex(),
         state: deployment.state.into(),
+        reason: deployment.reason.name().map(Into::into),
         bytes_received: deployment.bytes_received,
         bytes_twice: deployment.bytes_twice,
         payload,
@@ -150,6 +151,7 @@ pub(super) fn deployment(
 
 pub(super) fn device(
     device: &Device,
+    version: Option<String>,
     seen: Option<UnixTime>,
     online_hint: bool,
     deployment: Option<api::DeviceDeployment>,
@@ -166,6 +168,7 @@ pub(super) fn device(
         class: device.class.to_hex(),
         groups: device.groups().iter().map(ToString::to_string).collect(),
         running: (running.0 != [0; 8]).then(|| running.to_hex()),
+        version,
         sequence: device.facts.sequence,
         seen: seen.map(UnixTime::as_secs),
         online_hint,

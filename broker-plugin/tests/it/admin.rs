@@ -84,7 +84,7 @@ fn what_is_not_there_and_what_is_not_taken_is_said_in_one_line_of_json() {
         (404, "GET", "/v1/devices/m1", "", "m1 is not known"),
         (404, "POST", "/v1/devices/m1/reset", "", "m1 is not known"),
         (400, "POST", "/v1/devices/m1/accept", "{}", "missing field `fingerprint`"),
-        (422, "POST", "/v1/devices/m1/accept", "{\"fingerprint\":\"abc\"}", "xxxx-xxxx-xxxx-xxxx"),
+        (422, "POST", "/v1/devices/m1/accept", "{\"fingerprint\":\"abc\"}", "16 hexadecimal digits"),
         (
             404,
             "POST",

@@ -226,3 +226,22 @@ fn with_a_list_of_passwords_only_its_devices_connect() {
         assert_eq!(knock(name, password), Some(4), "{name} {password:?}");
     }
 }
+
+#[test]
+fn a_release_key_that_the_service_can_read_is_warned_of_at_each_start() {
+    let mut service = Service::prepare(On::Itself);
+    let key = service.fixture.release_key.encode_file();
+    fs::write(service.path("keys/release.cose"), key).unwrap();
+    for _ in 0..2 {
+        service.launch();
+        let log = service.log();
+        assert!(
+            log.contains("release key readable by this service") && log.contains("keys/release.cose"),
+            "{log}"
+        );
+        service.stop();
+    }
+    fs::remove_file(service.path("keys/release.cose")).unwrap();
+    service.launch();
+    assert!(!service.log().contains("readable by this service"), "{}", service.log());
+}

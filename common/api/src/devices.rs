@@ -57,6 +57,9 @@ pub struct Device {
     /// The first 8 bytes of the digest of the image that it runs; `null` if it did not say.
     #[schema(required)]
     pub running: Option<String>,
+    /// The version of what it runs, by the releases that are stored; `null` if none of them has this image.
+    #[schema(required)]
+    pub version: Option<String>,
     /// The sequence number of the release that it runs; 0 if it did not say.
     pub sequence: u64,
     /// When it was last heard; `null` for never.
@@ -91,6 +94,9 @@ pub struct DeviceDeployment {
     pub campaign: String,
     /// How far it is.
     pub state: DeviceState,
+    /// Why, if the state has a reason: the last one that the device gave.
+    #[schema(required)]
+    pub reason: Option<String>,
     /// Payload bytes that it received, with everything received twice.
     pub bytes_received: u64,
     /// Payload bytes that it received more than once.

@@ -10,6 +10,12 @@ use crate::secret::SecretError;
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
+    /// The file that was named is not there.
+    #[error("there is no configuration file {}", .path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {error}", .path.display())]
     Read {
@@ -69,8 +75,16 @@ pub enum ConfigError {
         what: String,
     },
     /// A key without which nothing works.
-    #[error("{key} is missing: write it into the configuration file, such as {example:?}")]
+    #[error(
+        "{key} is missing: write it into the configuration file{}, such as {example:?}",
+        .file.as_ref().map_or_else(
+            || " (there is none here, and --config names none)".into(),
+            |file| format!(" {}", file.display()),
+        )
+    )]
     Missing {
+        /// The configuration file, if there is one.
+        file: Option<PathBuf>,
         /// The key.
         key: String,
         /// What it could be.

@@ -77,7 +77,10 @@ fn should_be(key: &Key) -> String {
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let fail = |error| ConfigError::Read { path: path.to_owned(), error };
+    let fail = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => ConfigError::NoFile { path: path.to_owned() },
+        _ => ConfigError::Read { path: path.to_owned(), error },
+    };
     let length = std::fs::metadata(path).map_err(fail)?.len();
     if length > FILE_BYTES_MAX {
         let what = format!("it has {length} bytes, at most {FILE_BYTES_MAX} are read");

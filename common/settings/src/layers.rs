@@ -89,6 +89,7 @@ impl Sources {
 pub struct Values {
     pub(crate) program: Program,
     settings: BTreeMap<String, Setting>,
+    file: Option<PathBuf>,
     /// What relative paths of file and defaults are relative to.
     base: PathBuf,
 }
@@ -100,7 +101,8 @@ impl Program {
     /// [`ConfigError`] if the file cannot be read, or if a source names a key that there is not.
     pub fn values(&self, sources: &Sources) -> Result<Values, ConfigError> {
         let base = sources.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
-        let mut values = Values { program: *self, settings: BTreeMap::new(), base };
+        let mut values =
+            Values { program: *self, settings: BTreeMap::new(), file: sources.file.clone(), base };
         for key in self.keys() {
             if let Some(default) = key.default {
                 values.enter(&key, default.to_owned(), Origin::Default);
@@ -205,7 +207,7 @@ impl Values {
         let Some(setting) = self.setting(key) else {
             return reader.absent().ok_or_else(|| {
                 let example = self.program.find(key).map_or("", |key| key.example);
-                ConfigError::Missing { key: key.replace('_', "-"), example }
+                ConfigError::Missing { file: self.file.clone(), key: key.replace('_', "-"), example }
             });
         };
         reader.read(setting, &self.base).map_err(|what| self.refuse(key, what))

@@ -46,6 +46,7 @@
 
 extern crate alloc;
 
+pub mod complaint;
 pub mod daemon;
 mod error;
 mod file;

@@ -255,7 +255,7 @@ fn wrong_flags_and_variables_get_one_line() {
     refused(&["install"], &[], "required arguments were not provided");
     let missing = Sources { file: Some(PathBuf::from("/nowhere/agent.toml")), ..Sources::default() };
     let error = Config::load(&missing).unwrap_err().to_string();
-    assert!(error.starts_with("cannot read the configuration /nowhere/agent.toml: "), "{error}");
+    assert!(error.starts_with("there is no configuration file /nowhere/agent.toml"), "{error}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct Fingerprint(pub [u8; 8]);
 
 /// Why a text is not a fingerprint.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("a fingerprint is written xxxx-xxxx-xxxx-xxxx, in hexadecimal")]
+#[error("a fingerprint is 16 hexadecimal digits, as in 9f1c-02aa-7d3e-51b0, with the hyphens or without")]
 pub struct FingerprintError;
 
 impl PublicKey {
@@ -37,21 +37,20 @@ impl fmt::Display for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = FingerprintError;
 
-    /// Reads a fingerprint, in small or capital letters.
+    /// Reads a fingerprint with its hyphens or without, in small or capital letters.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut groups = text.split('-');
-        let mut bytes = [0; 8];
-        for pair in bytes.chunks_mut(2) {
-            let group = groups.next().filter(|group| is_group(group)).ok_or(FingerprintError)?;
-            let value = u16::from_str_radix(group, 16).map_err(|_| FingerprintError)?;
-            pair.copy_from_slice(&value.to_be_bytes());
+        let (groups, digits) = if text.contains('-') { (4, 4) } else { (1, 16) };
+        let is_group =
+            |group: &str| group.len() == digits && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if text.split('-').count() != groups || !text.split('-').all(is_group) {
+            return Err(FingerprintError);
         }
-        if groups.next().is_none() { Ok(Self(bytes)) } else { Err(FingerprintError) }
+        let value = text.split('-').try_fold(0, |value: u64, group| {
+            let group = u64::from_str_radix(group, 16).map_err(|_| FingerprintError)?;
+            Ok(value << 16 | group)
+        })?;
+        Ok(Self(value.to_be_bytes()))
     }
-}
-
-fn is_group(text: &str) -> bool {
-    text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -67,7 +66,9 @@ mod tests {
         let text = key.fingerprint().to_string();
         assert_eq!(text.replace('-', ""), key.thumbprint().to_hex()[..16]);
         assert_eq!(text.parse(), Ok(key.fingerprint()));
-        assert_eq!(text.to_uppercase().parse(), Ok(key.fingerprint()));
+        for spelled in [text.to_uppercase(), text.replace('-', ""), text.replace('-', "").to_uppercase()] {
+            assert_eq!(spelled.parse(), Ok(key.fingerprint()), "{spelled}");
+        }
     }
 
     #[test]
@@ -80,7 +81,12 @@ mod tests {
             "0123-4567-89ab-cde",
             "0123-4567-89ab-cdeg",
             "+123-4567-89ab-cdef",
-            "0123456789abcdef",
+            "0123456789abcde",
+            "0123456789abcdef0",
+            "+123456789abcdef",
+            "01234567-89abcdef",
+            "012-34567-89ab-cdef",
+            "0123-4567-89ab-cdef-",
         ] {
             assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
         }

@@ -10,7 +10,10 @@ use thiserror::Error;
 
 /// Why a text is no version.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("`{text}` is not a version: write X.Y.Z, and -rc.N, -beta.N or -alpha.N for a pre-release")]
+#[error(
+    "`{text}` is not a version: write X.Y.Z in numbers, with -rc.N, -beta.N or -alpha.N for a pre-release; a revision \
+     becomes the third number (2026.11-r3 is 2026.11.3), and the name of a build (+git1) goes into --description"
+)]
 pub struct VersionError {
     /// What was written.
     pub text: String,

@@ -4,11 +4,13 @@ mod bases;
 mod operate;
 mod patch;
 mod release;
+mod told;
 
 pub use bases::BasesFlags;
 pub use operate::{CampaignCommand, CreateFlags, DeviceCommand, HexId, PolicyFlag, StatusFlags};
 pub use patch::{ApplyFlags, ArchitectureFlag, DiffFlags, Jobs};
 pub use release::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags, Version};
+pub use told::Told;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use whimbrel_protocol::cose::Algorithm;
+use whimbrel_settings::complaint;
 
 use crate::cmd;
 use crate::output::plain;
@@ -31,9 +34,15 @@ Examples:
   whimbrel campaign create --release r17 --group all
   whimbrel campaign status --watch";
 
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  whimbrel config show
+  whimbrel config default > whimbrel.toml
+  whimbrel config check --config fleet/whimbrel.toml";
+
 /// Software updates over MQTT: keys, releases, signing, campaigns, devices.
 #[derive(Debug, Parser)]
-#[command(name = "whimbrel", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "whimbrel", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
@@ -47,7 +56,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct GlobalFlags {
     /// Configuration [default: whimbrel.toml in this folder]
-    #[arg(long, global = true, value_name = "FILE", env = crate::config::FILE_VARIABLE, hide_env_values = true, help_heading = "Common options")]
+    #[arg(long, short, global = true, value_name = "FILE", env = crate::config::FILE_VARIABLE, hide_env_values = true, help_heading = "Common options")]
     pub config: Option<PathBuf>,
     /// Set one key, as table.key=value; beats environment and file
     #[arg(long, global = true, value_name = "KEY=VALUE", help_heading = "Common options")]
@@ -58,7 +67,10 @@ pub struct GlobalFlags {
     /// File with the service's token, instead of the configuration's
     #[arg(long, global = true, value_name = "FILE", help_heading = "Common options")]
     pub token_file: Option<PathBuf>,
-    /// Print one JSON object for programs
+    /// What goes to standard error besides errors: off, error, warn (warnings) or info (progress too) [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = Told::parse, help_heading = "Common options")]
+    pub log: Option<Told>,
+    /// Print one JSON object for programs; an error is one on standard error, with the member `error`
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
 }
@@ -76,10 +88,21 @@ pub enum Command {
         alg: AlgorithmFlag,
     },
     /// Make and show keys
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  whimbrel key new release-2.cose\n  whimbrel key show offline-keys/release.cose"
+    )]
     Key(KeyCommand),
     /// Build, sign, check and publish releases
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  whimbrel release build --image app.bin --version 1.4.2 --sequence 17 -o r17
+  whimbrel release sign r17
+  whimbrel release publish r17
+  whimbrel release list"
+    )]
     Release(ReleaseCommand),
     /// Explain any file or message of Whimbrel in words
     #[command(after_help = "\
@@ -90,15 +113,28 @@ Examples:
   mosquitto_sub -t ota/g/all -C 1 -F %x | whimbrel inspect - --root fleet/root.cbor")]
     Inspect(InspectFlags),
     /// Roll a release out, watch, abort
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  whimbrel campaign create --release r17 --group all
+  whimbrel campaign status --watch"
+    )]
     Campaign(CampaignCommand),
     /// List, accept and group devices
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  whimbrel device list --pending
+  whimbrel device accept meter-17 --fingerprint 9f1c-02aa-7d3e-51b0"
+    )]
     Device(DeviceCommand),
     /// Show how the service is
+    #[command(after_help = "Examples:\n  whimbrel status\n  whimbrel status --json | jq .counters")]
     Status,
     /// Show the configuration
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),
 }
 
@@ -106,10 +142,13 @@ Examples:
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Show every key with the value that counts, and where it comes from
+    #[command(after_help = CONFIG_EXAMPLES)]
     Show,
     /// Print the commented file that `init` writes
+    #[command(after_help = CONFIG_EXAMPLES)]
     Default,
     /// Say what is wrong with the configuration; exit status 0 if nothing is
+    #[command(after_help = CONFIG_EXAMPLES)]
     Check,
 }
 
@@ -126,9 +165,9 @@ pub enum KeyCommand {
         alg: AlgorithmFlag,
     },
     /// Show everything of a key but its secret
-    #[command(after_help = "Example:\n  whimbrel key show keys/release.cose --json")]
+    #[command(after_help = "Example:\n  whimbrel key show offline-keys/release.cose --json")]
     Show {
-        /// A private or public COSE_Key, or a public key in PEM or DER
+        /// A private or public key: COSE_Key, or PEM or DER (PKCS#8, EC, SPKI)
         file: PathBuf,
     },
 }
@@ -165,6 +204,8 @@ impl From<AlgorithmFlag> for Algorithm {
 /// went well, 1 where it did not.
 #[must_use]
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = args.into_iter().collect::<Vec<_>>();
+    let json = complaint::asks_for_json(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -172,16 +213,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             drop(error.print());
             return ExitCode::SUCCESS;
         }
-        Err(error) => return fail(&usage_line(&error)),
+        Err(error) => return fail(&usage_line(&error), json),
     };
     match cmd::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => fail(&format!("{error:#}"), json),
     }
 }
 
-fn fail(line: &str) -> ExitCode {
-    drop(writeln!(std::io::stderr(), "whimbrel: {}", plain(line)));
+fn fail(line: &str, json: bool) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "{}", complaint::last_line("whimbrel", &plain(line), json)));
     ExitCode::FAILURE
 }
 
@@ -190,11 +231,7 @@ fn usage_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is missing; `--help` lists them".into();
     }
-    let text = error.render().to_string();
-    let complaint = text.split("\n\nUsage:").next().unwrap_or_default();
-    let complaint = complaint.split("\n\nFor more information").next().unwrap_or_default();
-    let words = complaint.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{words}; `--help` shows what would be right")
+    format!("{}; `--help` shows what would be right", complaint::of_usage(&error.render().to_string()))
 }
 
 #[cfg(test)]

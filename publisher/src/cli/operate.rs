@@ -28,16 +28,19 @@ Examples:
   whimbrel campaign status 3b9c --devices --json")]
     Status(StatusFlags),
     /// Call a campaign off; devices that run the new image keep it
+    #[command(after_help = "Example:\n  whimbrel campaign abort 3b9c")]
     Abort {
         /// The campaign, or the start of its id
         id: HexId,
     },
     /// Let devices try again that failed or went back
+    #[command(after_help = "Example:\n  whimbrel campaign retry 3b9c")]
     Retry {
         /// The campaign, or the start of its id
         id: HexId,
     },
     /// List the campaigns
+    #[command(after_help = "Examples:\n  whimbrel campaign list\n  whimbrel campaign list --json")]
     List,
 }
 
@@ -135,12 +138,17 @@ impl core::str::FromStr for HexId {
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
     /// List the devices
+    #[command(after_help = "\
+Examples:
+  whimbrel device list --pending
+  whimbrel device list --json | jq -r '.devices[] | select(.version != \"1.4.2\") | .id'")]
     List {
         /// Only those that wait to be accepted
         #[arg(long)]
         pending: bool,
     },
     /// Show one device, and how it got its last image
+    #[command(after_help = "Example:\n  whimbrel device show meter-17")]
     Show {
         /// The device
         id: DeviceId,
@@ -171,11 +179,13 @@ between them. `whimbrel key show` prints a key in this form. All lines are taken
         csv: PathBuf,
     },
     /// Forget a device's key, so that it can enrol anew
+    #[command(after_help = "Example:\n  whimbrel device reset meter-17")]
     Reset {
         /// The device
         id: DeviceId,
     },
     /// Put a device into these groups and no others
+    #[command(after_help = "Example:\n  whimbrel device groups meter-17 all pilots")]
     Groups {
         /// The device
         id: DeviceId,

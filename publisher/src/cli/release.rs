@@ -87,6 +87,12 @@ Examples:
     },
     /// Explain a release in words (the same as `whimbrel inspect`)
     Inspect(InspectFlags),
+    /// List the releases that the service has
+    #[command(after_help = "\
+Examples:
+  whimbrel release list
+  whimbrel release list --json")]
+    List,
     /// List the images that devices run and the release has no patch for
     #[command(after_help = "\
 Examples:

@@ -6,7 +6,7 @@ use whimbrel_api::{Base, Bases, BasesQuery, routes};
 use super::campaign::release_digest;
 use super::payloads::approximate;
 use super::table::{short, table};
-use super::{Context, Screen};
+use super::{Context, Progress, Screen};
 use crate::cli::BasesFlags;
 use crate::output::{Fields, Value};
 use crate::units::grouped;
@@ -15,6 +15,7 @@ pub(super) fn run(context: &Context, flags: &BasesFlags) -> Result<Screen> {
     let client = context.client()?;
     let digest = release_digest("RELEASE", &flags.release)?;
     let query = BasesQuery { group: flags.group.as_ref().map(ToString::to_string) };
+    let _waiting = Progress::open_ended("waiting for the service");
     let bases: Bases = client.get(&routes::bases(&digest, &query))?;
     Ok(Screen::of(words(&bases), &bases))
 }

@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     let jobs = options.patches.jobs;
     let progress = bar(if options.bases.is_empty() { "compressing" } else { "coding" }, work as u64);
     let built = release::build(options, &mut |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
+    drop(progress);
     built.write(&flags.output)?;
     warnings.extend(built.images.iter().flat_map(of_no_use));
     warnings.extend(built.images.iter().find_map(large_chunks));

@@ -14,7 +14,7 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
 use super::table::{short, table};
-use super::{Context, Screen, warn_of};
+use super::{Context, Progress, Screen, warn_of};
 use crate::cli::{CampaignCommand, CreateFlags, StatusFlags};
 use crate::output::{Fields, Value, plain};
 use crate::release::ReleaseFolder;
@@ -28,6 +28,8 @@ const PAGE_DEVICES: usize = 1000;
 
 pub(super) fn run(context: &Context, command: CampaignCommand) -> Result<Screen> {
     let client = context.client()?;
+    let is_status = matches!(command, CampaignCommand::Status(_));
+    let _waiting = (!is_status).then(|| Progress::open_ended("waiting for the service"));
     match command {
         CampaignCommand::Create(flags) => create(&client, &flags),
         CampaignCommand::Status(flags) => status(context, &client, &flags),
@@ -214,6 +216,7 @@ fn latest(client: &Client) -> Result<String> {
 
 /// Fetches the campaign, with all its devices if `devices` says so.
 fn fetch(client: &Client, id: &str, devices: bool) -> Result<Campaign> {
+    let progress = Progress::open_ended("waiting for the service");
     let mut query = CampaignQuery { devices: devices.then(|| "1".to_owned()), after: None };
     let mut campaign: Campaign = client.get(&routes::campaign(id, &query))?;
     let Some(list) = campaign.device_list.as_mut() else { return Ok(campaign) };
@@ -221,7 +224,10 @@ fn fetch(client: &Client, id: &str, devices: bool) -> Result<Campaign> {
         query.after = Some(DeviceId::new(&last.id)?.to_string());
         let page: Campaign = client.get(&routes::campaign(id, &query))?;
         match page.device_list {
-            Some(more) if !more.is_empty() => list.extend(more),
+            Some(more) if !more.is_empty() => {
+                progress.inc(more.len() as u64);
+                list.extend(more);
+            }
             _ => break,
         }
     }
@@ -248,7 +254,7 @@ fn screen(campaign: &Campaign) -> Screen {
             ]
         });
         human.push('\n');
-        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "RECEIVED", "TWICE", "PAYLOAD"];
+        let headings = ["DEVICE", "STATE", "REASON", "PERCENT", "BYTES", "BYTES TWICE", "PAYLOAD"];
         human.push_str(&table(headings, &rows.collect::<Vec<_>>(), "no devices"));
     }
     Screen::of(human, campaign)

@@ -8,7 +8,7 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
 use super::table::{short, table};
-use super::{Context, Screen, warn_of};
+use super::{Context, Progress, Screen, warn_of};
 use crate::cli::DeviceCommand;
 use crate::files;
 use crate::output::{Fields, Value};
@@ -24,8 +24,12 @@ const PAGE_DEVICES: u64 = 1000;
 
 pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
     let client = context.client()?;
+    let waiting = Progress::open_ended("waiting for the service");
     match command {
-        DeviceCommand::List { pending } => list(&client, pending),
+        DeviceCommand::List { pending } => {
+            drop(waiting);
+            list(&client, pending)
+        }
         DeviceCommand::Show { id } => {
             let device: Device = client.get(&routes::device(&id))?;
             warn_of(&device.warnings);
@@ -82,9 +86,11 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
     let mut devices: Vec<Device> = Vec::new();
     let state = pending.then(|| Standing::Pending.name().to_owned());
     let mut query = DevicesQuery { state, after: None, limit: Some(PAGE_DEVICES) };
+    let progress = Progress::open_ended("listing devices");
     loop {
         let page: Devices = client.get(&routes::devices(&query))?;
         let progressed = !page.devices.is_empty() && devices.len() < DEVICES_MAX;
+        progress.inc(page.devices.len() as u64);
         devices.extend(page.devices);
         match page.next {
             // A page without devices that names a next page would make this loop endless.
@@ -92,18 +98,19 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
             _ => break,
         }
     }
-    let rows: Vec<[String; 11]> = devices.iter().map(row).collect();
+    let rows: Vec<[String; 12]> = devices.iter().map(row).collect();
     let headings = [
         "DEVICE",
         "STATE",
         "FINGERPRINT",
         "CLASS",
         "GROUPS",
+        "VERSION",
         "SEQUENCE",
-        "RUNNING",
         "SEEN",
         "UPDATE",
-        "RECEIVED",
+        "REASON",
+        "BYTES",
         "PAYLOAD",
     ];
     let none = if pending { "no device waits to be accepted" } else { "no devices" };
@@ -117,6 +124,7 @@ fn fields(device: &Device) -> Fields {
         .with("fingerprint", device.fingerprint.clone())
         .with("class", device.class.as_str())
         .with("groups", device.groups.iter().map(|group| group.as_str().into()).collect::<Vec<Value>>())
+        .with("version", version(device))
         .with("running", device.running.clone())
         .with("sequence", Value::Count(device.sequence))
         .with("seen", device.seen.map(UnixTime::from_secs));
@@ -128,20 +136,21 @@ fn fields(device: &Device) -> Fields {
         );
         fields.add("campaign", update.campaign.as_str());
         fields.add("update", update.state.name());
+        fields.add("reason", update.reason.clone());
         fields.add("received", received);
         fields.add("payload", payloads::cell(update.payload.as_ref(), update.given_up.as_ref()));
     }
     fields
 }
 
-fn row(device: &Device) -> [String; 11] {
+fn row(device: &Device) -> [String; 12] {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let [update, received, payload] = match &device.deployment {
+    let [update, reason, received, payload] = match &device.deployment {
         Some(update) => {
             let payload = payloads::cell(update.payload.as_ref(), update.given_up.as_ref());
-            [update.state.to_string(), grouped(update.bytes_received), payload]
+            [update.state.to_string(), text(update.reason.clone()), grouped(update.bytes_received), payload]
         }
-        None => ["-"; 3].map(String::from),
+        None => ["-"; 4].map(String::from),
     };
     [
         device.id.clone(),
@@ -149,11 +158,22 @@ fn row(device: &Device) -> [String; 11] {
         text(device.fingerprint.clone()),
         short(&device.class),
         if device.groups.is_empty() { "-".into() } else { device.groups.join(" ") },
+        version(device),
         device.sequence.to_string(),
-        text(device.running.as_deref().map(short)),
         text(device.seen.map(|seen| units::time(UnixTime::from_secs(seen)))),
         update,
+        reason,
         received,
         payload,
     ]
+}
+
+/// The version of what a device runs. If no release has its image, the device runs something that the service does not
+/// know, and the start of the image's digest names it.
+fn version(device: &Device) -> String {
+    match (&device.version, &device.running) {
+        (Some(version), _) => version.clone(),
+        (None, Some(running)) => format!("unknown ({})", short(running)),
+        (None, None) => "-".into(),
+    }
 }

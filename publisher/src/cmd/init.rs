@@ -20,7 +20,7 @@ pub(super) fn run(folder: &Path, algorithm: Algorithm) -> Result<Screen> {
                 .with("role", role.name())
                 .with("id", key.id().to_hex())
                 .with("fingerprint", key.fingerprint().to_string())
-                .with("file", file(folder, &format!("{}/{}.cose", init::KEYS_FOLDER, role.name()))),
+                .with("file", file(folder, &init::key_file(role))),
         )
     });
     let fields = Fields::new()
@@ -32,7 +32,12 @@ pub(super) fn run(folder: &Path, algorithm: Algorithm) -> Result<Screen> {
         .with("token_file", file(folder, init::TOKEN_FILE))
         .with("algorithm", algorithm_name(algorithm))
         .with("keys", keys.to_vec());
-    let next = format!("\nNext: whimbreld --config {}", plain(&file(folder, config::FILE_NAME)));
+    let offline = file(folder, init::OFFLINE_FOLDER);
+    let next = format!(
+        "\nKeep {} where no service and no device can reach it.\nNext: whimbreld --config {}",
+        plain(&offline),
+        plain(&file(folder, config::FILE_NAME))
+    );
     Ok(Screen::from(fields).and(&next))
 }
 

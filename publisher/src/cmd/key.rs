@@ -22,8 +22,8 @@ pub(super) fn run(command: KeyCommand) -> Result<Screen> {
         }
         KeyCommand::Show { file } => {
             let bytes = Zeroizing::new(files::read(&file, "a key file", KEY_FILE_BYTES_MAX)?);
-            let key = KeyFile::parse(&bytes).ok_or_else(|| KeyError::NotAKey { path: file.clone() })?;
-            if matches!(key, KeyFile::Private(_)) {
+            let key = KeyFile::parse(&bytes).ok_or_else(|| KeyError::of(&file, &bytes))?;
+            if key.is_private() {
                 warn_if_open(&file);
             }
             Ok(describe(&file, &key).into())

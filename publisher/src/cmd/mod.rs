@@ -9,6 +9,7 @@ mod inspect;
 mod key;
 mod patch;
 mod payloads;
+mod progress;
 mod release;
 mod status;
 mod table;
@@ -17,11 +18,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use whimbrel_protocol::limits::ROOT_BYTES_MAX;
 use whimbrel_protocol::trust::Root;
 
-use crate::cli::{Cli, Command, ConfigCommand, GlobalFlags, ReleaseCommand};
+pub(crate) use progress::{Progress, bar};
+
+use crate::cli::{Cli, Command, ConfigCommand, GlobalFlags, ReleaseCommand, Told};
 use crate::config::{self, Config, Sources};
 use crate::files;
 use crate::output::{Fields, Value, plain};
@@ -30,6 +32,7 @@ use crate::service::{Client, ServiceError};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    cli.global.log.unwrap_or(Told::Progress).from_now_on();
     let context = Context { flags: cli.global };
     let screen = match cli.command {
         Command::Init { folder, alg } => init::run(&folder, alg.into())?,
@@ -171,19 +174,12 @@ impl Context {
 
 /// Prints a warning, which is not an error, on standard error.
 pub(crate) fn warn(text: &str) {
-    drop(writeln!(io::stderr(), "whimbrel: warning: {}", plain(text)));
+    if Told::now() >= Told::Warnings {
+        drop(writeln!(io::stderr(), "whimbrel: warning: {}", plain(text)));
+    }
 }
 
 /// Prints what the service says of something that is probably not meant.
 pub(crate) fn warn_of(warnings: &[whimbrel_api::Warning]) {
     warnings.iter().for_each(|warning| warn(&warning.text));
-}
-
-/// A progress bar for `bytes` of work on standard error. It is invisible if that is no terminal.
-pub(crate) fn bar(what: &'static str, bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{msg:12} [{bar:40}] {binary_bytes}/{binary_total_bytes} {eta}");
-    bar.set_style(style.expect("the template is right").progress_chars("=> "));
-    bar.set_message(what);
-    bar
 }

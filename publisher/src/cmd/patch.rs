@@ -28,7 +28,7 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     let packed = Packed::find(&new).map(|packed| format!("{}: {packed}", image.name()));
     let progress = bar("comparing", image.id().size * 2);
     let compared = compare(&old, &new, &options, flags.dictionary, &mut |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
+    drop(progress);
     let Patch { header, bytes, modes, architecture, load_address } = compared.patch;
     if let Some(path) = &flags.output {
         files::write(path, &bytes, Secrecy::Public, Existing::Refuse)?;
@@ -75,7 +75,7 @@ pub(super) fn apply(flags: &ApplyFlags) -> Result<Screen> {
     let old = StoredImage::open(&flags.old)?;
     let progress = bar("applying", header.image.size);
     patch.apply(&old, &flags.output, &mut |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
+    drop(progress);
     let fields = Fields::new()
         .with("file", flags.output.display().to_string())
         .with("image_digest", header.image.digest.to_hex())

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use whimbrel_api::ReleaseState;
+use whimbrel_api::{Release, ReleaseState, routes};
 use whimbrel_protocol::ids::{Digest, KeyId};
 use whimbrel_protocol::manifest::version_text;
 use whimbrel_protocol::trust::Role;
 
 use super::key::warn_if_open;
-use super::{Context, Screen, bar, warn_of};
+use super::table::{short, table};
+use super::{Context, Progress, Screen, bar, warn_of};
 use crate::cli::{AttachFlags, ReleaseCommand, TbsFlags};
 use crate::files::{self, Existing, Secrecy};
 use crate::keys;
@@ -18,6 +19,7 @@ use crate::release::{
     self, ReleaseError, ReleaseFolder, Signed, StoredImage, images_of, payload_file, read_payload,
 };
 use crate::service::Client;
+use crate::units::grouped;
 
 pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> {
     match command {
@@ -29,6 +31,7 @@ pub(super) fn run(context: &Context, command: ReleaseCommand) -> Result<Screen> 
         ReleaseCommand::Attach(flags) => attach(context, &flags),
         ReleaseCommand::Verify { release, root, bases } => verify(context, &release, root.as_deref(), &bases),
         ReleaseCommand::Publish { release } => publish(context, &release),
+        ReleaseCommand::List => list(context),
         ReleaseCommand::Bases(flags) => super::bases::run(context, &flags),
         ReleaseCommand::Inspect(flags) => super::inspect::run(context, &flags),
     }
@@ -135,7 +138,7 @@ fn verify(context: &Context, path: &Path, root: Option<&Path>, bases: &[PathBuf]
     let size = payloads.iter().map(|(image, _)| image.size).sum();
     let progress = bar("checking", size);
     let found = release::verify(&release, &root, &bases, &mut |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
+    drop(progress);
     let images = found.images.iter().map(|checked| {
         let mut fields = Fields::new()
             .with("payload", payload_file(&checked.payload.transfer.index_digest))
@@ -209,6 +212,27 @@ fn publish(context: &Context, path: &Path) -> Result<Screen> {
     Ok(screen.and(&format!("\nNext: whimbrel campaign create --release {path} --group all")))
 }
 
+fn list(context: &Context) -> Result<Screen> {
+    let client = context.client()?;
+    let _waiting = Progress::open_ended("waiting for the service");
+    let mut releases: Vec<Release> = client.get(routes::RELEASES)?;
+    releases.sort_by(|one, other| (&one.class, one.sequence).cmp(&(&other.class, other.sequence)));
+    let rows = releases.iter().map(|release| {
+        [
+            short(&release.release),
+            release.version.clone(),
+            release.sequence.to_string(),
+            short(&release.class),
+            grouped(release.image_size),
+            release.state.to_string(),
+            release.missing.len().to_string(),
+        ]
+    });
+    let headings = ["RELEASE", "VERSION", "SEQUENCE", "CLASS", "IMAGE BYTES", "STATE", "MISSING"];
+    let none = "no releases: `whimbrel release publish` hands one to the service";
+    Ok(Screen::of(table(headings, &rows.collect::<Vec<_>>(), none), &releases))
+}
+
 /// Checks that the file with this index digest has the right payload, and sends it. Returns its size.
 fn upload(client: &Client, release: &ReleaseFolder, index_digest: &str) -> Result<u64> {
     let manifest = release.manifest()?;
@@ -222,6 +246,6 @@ fn upload(client: &Client, release: &ReleaseFolder, index_digest: &str) -> Resul
     let bytes = read_payload(&path, image, &payload)?;
     let progress = bar("sending", bytes.len() as u64);
     client.put_payload(index_digest, &bytes, &mut |sent| progress.inc(sent))?;
-    progress.finish_and_clear();
+    drop(progress);
     Ok(bytes.len() as u64)
 }

@@ -3,11 +3,13 @@
 use anyhow::Result;
 use whimbrel_api::{Attachment, Status, routes};
 
-use super::{Context, Screen};
+use super::{Context, Progress, Screen};
 use crate::output::{Fields, Value};
 
 pub(super) fn run(context: &Context) -> Result<Screen> {
-    let status: Status = context.client()?.get(routes::STATUS)?;
+    let client = context.client()?;
+    let _waiting = Progress::open_ended("waiting for the service");
+    let status: Status = client.get(routes::STATUS)?;
     let counters = status.counters.iter().filter(|(_, count)| **count > 0);
     let counters = counters.map(|(name, count)| format!("{name} {count}").into()).collect::<Vec<Value>>();
     let mut fields = Fields::new()

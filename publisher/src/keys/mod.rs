@@ -1,13 +1,13 @@
 //! Key files: COSE_Key (RFC 9052 section 7), as every COSE library reads it.
 //!
 //! A private key is in a file of mode 0600 and nowhere else: no error, no `Debug` and no output of this crate
-//! shows it. Public keys are read from private files, from COSE_Key files, and from PEM or DER as HSMs and
-//! OpenSSL give them out.
+//! shows it. Keys are also read in PEM or DER, as HSMs and OpenSSL give them out.
 
 mod error;
-mod spki;
+mod foreign;
 
 pub use error::KeyError;
+use foreign::ForeignKey;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -51,24 +51,30 @@ pub fn stage(staging: &mut Staging, path: &Path, key: &SigningKey) -> Result<(),
     Ok(staging.add(path, &bytes, Secrecy::Secret, Existing::Refuse)?)
 }
 
-/// Reads a private key file.
+/// Reads a private key file: a COSE_Key, or PKCS#8 or an EC private key in PEM or DER.
 ///
 /// # Errors
-/// [`KeyError::File`], [`KeyError::NotPrivate`].
+/// [`KeyError::File`], [`KeyError::Encrypted`], [`KeyError::NotPrivate`].
 pub fn read_private(path: &Path) -> Result<SigningKey, KeyError> {
     let bytes = Zeroizing::new(files::read(path, "a key file", KEY_FILE_BYTES_MAX)?);
-    SigningKey::decode_file(&bytes).map_err(|source| KeyError::NotPrivate { path: path.into(), source })
+    if let Some(ForeignKey::Private(key)) = foreign::parse(&bytes) {
+        return Ok(key);
+    }
+    SigningKey::decode_file(&bytes).map_err(|source| match foreign::is_encrypted(&bytes) {
+        true => KeyError::Encrypted { path: path.into() },
+        false => KeyError::NotPrivate { path: path.into(), source },
+    })
 }
 
-/// Reads the public half of a key from a private key file, a public COSE_Key, or PEM or DER (SPKI).
+/// Reads the public half of a key from a private key file or from a public one: a COSE_Key, or PEM or DER.
 ///
 /// # Errors
-/// [`KeyError::File`], [`KeyError::NotAKey`].
+/// [`KeyError::File`], [`KeyError::Encrypted`], [`KeyError::NotAKey`].
 pub fn read_public(path: &Path) -> Result<PublicKey, KeyError> {
     let bytes = Zeroizing::new(files::read(path, "a key file", KEY_FILE_BYTES_MAX)?);
     match KeyFile::parse(&bytes) {
         Some(file) => Ok(file.public()),
-        None => Err(KeyError::NotAKey { path: path.into() }),
+        None => Err(KeyError::of(path, &bytes)),
     }
 }
 
@@ -79,8 +85,10 @@ pub enum KeyFile {
     Private(SigningKey),
     /// A public COSE_Key.
     Public(PublicKey),
+    /// A private key in PEM or DER.
+    ForeignPrivate(SigningKey),
     /// A public key in PEM or DER.
-    Spki(PublicKey),
+    ForeignPublic(PublicKey),
 }
 
 impl KeyFile {
@@ -91,16 +99,22 @@ impl KeyFile {
             .map(Self::Private)
             .ok()
             .or_else(|| decode_public(bytes).map(Self::Public))
-            .or_else(|| spki::parse(bytes).map(Self::Spki))
+            .or_else(|| foreign::parse(bytes).map(Self::from))
     }
 
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         match self {
-            Self::Private(key) => key.public(),
-            Self::Public(key) | Self::Spki(key) => key.clone(),
+            Self::Private(key) | Self::ForeignPrivate(key) => key.public(),
+            Self::Public(key) | Self::ForeignPublic(key) => key.clone(),
         }
+    }
+
+    /// Whether it has a secret.
+    #[must_use]
+    pub const fn is_private(&self) -> bool {
+        matches!(self, Self::Private(_) | Self::ForeignPrivate(_))
     }
 
     /// Says in words which form it is.
@@ -109,7 +123,17 @@ impl KeyFile {
         match self {
             Self::Private(_) => "private key (COSE_Key)",
             Self::Public(_) => "public key (COSE_Key)",
-            Self::Spki(_) => "public key (SubjectPublicKeyInfo)",
+            Self::ForeignPrivate(_) => "private key (PEM or DER)",
+            Self::ForeignPublic(_) => "public key (PEM or DER)",
+        }
+    }
+}
+
+impl From<ForeignKey> for KeyFile {
+    fn from(key: ForeignKey) -> Self {
+        match key {
+            ForeignKey::Private(key) => Self::ForeignPrivate(key),
+            ForeignKey::Public(key) => Self::ForeignPublic(key),
         }
     }
 }

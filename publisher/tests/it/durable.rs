@@ -209,9 +209,13 @@ fn opened(text: &str) -> Option<(String, PathBuf)> {
 fn init_has_every_key_and_its_folders_on_the_medium_before_it_says_so() {
     let place = Place::new();
     let trace = Trace::of(&place, &["init", "fleet"]);
-    for name in
-        ["keys/root.cose", "keys/release.cose", "keys/campaign.cose", "keys/beacon.cose", "admin.token"]
-    {
+    for name in [
+        "offline-keys/root.cose",
+        "offline-keys/release.cose",
+        "keys/campaign.cose",
+        "keys/beacon.cose",
+        "admin.token",
+    ] {
         let mode = trace.file_is_durable(&place, &format!("fleet/{name}"));
         assert_eq!(mode, 0o600, "{name} is secret from its first byte on");
         assert_eq!(place.mode(&format!("fleet/{name}")), 0o600);
@@ -220,8 +224,10 @@ fn init_has_every_key_and_its_folders_on_the_medium_before_it_says_so() {
         trace.file_is_durable(&place, name);
     }
     trace.folder_is_durable(&place, "fleet");
-    assert_eq!(trace.folder_is_durable(&place, "fleet/keys"), 0o700, "nobody else ever looks into it");
-    assert_eq!(place.mode("fleet/keys"), 0o700);
+    for folder in ["fleet/keys", "fleet/offline-keys"] {
+        assert_eq!(trace.folder_is_durable(&place, folder), 0o700, "nobody else ever looks into it");
+        assert_eq!(place.mode(folder), 0o700);
+    }
 }
 
 #[test]

@@ -28,9 +28,11 @@ fn init_makes_a_folder_whose_root_binds_each_key_to_its_role() {
 #[test]
 fn init_keeps_secrets_to_their_owner() {
     let place = Place::with_init();
-    assert_eq!(place.mode("keys"), 0o700);
-    for name in ["root", "release", "campaign", "beacon"] {
-        assert_eq!(place.mode(&format!("keys/{name}.cose")), 0o600);
+    for folder in ["keys", "offline-keys"] {
+        assert_eq!(place.mode(folder), 0o700);
+    }
+    for name in ["offline-keys/root", "offline-keys/release", "keys/campaign", "keys/beacon"] {
+        assert_eq!(place.mode(&format!("{name}.cose")), 0o600);
     }
     assert_eq!(place.mode("admin.token"), 0o600);
     let token = String::from_utf8(place.read("admin.token")).unwrap();
@@ -44,9 +46,13 @@ fn init_keeps_secrets_to_their_owner() {
 #[test]
 fn two_folders_share_no_secret() {
     let (one, two) = (Place::with_init().files(), Place::with_init().files());
-    for name in
-        ["keys/root.cose", "keys/release.cose", "keys/campaign.cose", "keys/beacon.cose", "admin.token"]
-    {
+    for name in [
+        "offline-keys/root.cose",
+        "offline-keys/release.cose",
+        "keys/campaign.cose",
+        "keys/beacon.cose",
+        "admin.token",
+    ] {
         assert_ne!(one[name], two[name], "{name}");
     }
 }
@@ -91,7 +97,7 @@ fn init_leaves_a_folder_that_was_made_before_as_it_was() {
     std::fs::remove_file(place.path("whimbrel.toml")).unwrap();
     let before = place.files();
     let line = place.run(["init", "."]).line();
-    assert!(line.contains("keys/root.cose is there already"), "{line}");
+    assert!(line.contains("offline-keys/root.cose is there already"), "{line}");
     assert_eq!(place.files(), before);
 }
 
@@ -112,4 +118,18 @@ fn a_folder_that_cannot_be_made_is_named() {
     place.write("file", "");
     assert!(place.run(["init", "file"]).line().contains("file"));
     assert_eq!(place.files().len(), 1);
+}
+
+#[test]
+fn keys_that_the_service_must_not_have_are_in_a_folder_of_their_own_that_says_where_they_belong() {
+    let place = Place::with_init();
+    let files = place.files();
+    let below =
+        |folder: &str| files.keys().filter(|name| name.starts_with(folder)).cloned().collect::<Vec<_>>();
+    assert_eq!(below("keys/"), ["keys/", "keys/beacon.cose", "keys/campaign.cose"]);
+    let offline =
+        ["offline-keys/", "offline-keys/README", "offline-keys/release.cose", "offline-keys/root.cose"];
+    assert_eq!(below("offline-keys/"), offline);
+    let said = String::from_utf8(place.read("offline-keys/README")).unwrap();
+    assert!(said.contains("machine that no device can reach"), "{said}");
 }

@@ -109,14 +109,41 @@ fn keys_of_hsms_are_read_as_pem_and_der() {
     place.write("hsm.pem", pem);
     let told = shown(&place, "hsm.pem");
     assert_eq!(told["algorithm"], "ed25519");
-    assert_eq!(told["kind"], "public key (SubjectPublicKeyInfo)");
+    assert_eq!(told["kind"], "public key (PEM or DER)");
+}
+
+/// RFC 8410 section 10.3 prints this key; its public half is that of `keys_of_hsms_are_read_as_pem_and_der`.
+const PRIVATE_PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    -----END PRIVATE KEY-----\n";
+
+#[test]
+fn a_private_key_in_pem_is_shown_without_its_secret_and_warned_of_if_others_can_read_it() {
+    let place = Place::new();
+    place.write("release.pem", PRIVATE_PEM);
+    place.set_mode("release.pem", 0o644);
+    let run = place.run(["key", "show", "release.pem", "--json"]).good();
+    assert!(run.err.contains("release.pem has mode 0644"), "{run:?}");
+    assert!(!run.out.contains("MC4C") && !run.out.contains("d4ee72db"), "{run:?}");
+    let told = run.json();
+    assert_eq!(told["kind"], "private key (PEM or DER)");
+    assert!(told["public"].as_str().unwrap().contains("19bf44096984cdfe8541bac167dc3b96"), "{told}");
+}
+
+#[test]
+fn a_private_key_behind_a_password_is_refused_with_what_opens_it() {
+    let place = Place::new();
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHsMFcGCSqGSIb3\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    place.write("release.pem", encrypted);
+    let line = place.run(["key", "show", "release.pem"]).line();
+    assert!(line.contains("encrypted with a password") && line.contains("openssl pkcs8 -in"), "{line}");
 }
 
 #[test]
 fn what_is_no_key_is_refused_in_one_line() {
     let place = Place::new();
     place.write("empty", "");
-    place.write("text", "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n");
+    place.write("text", PRIVATE_PEM.replace("BCIE", "BCIF"));
     place.write("large", vec![0; 5000]);
     for (file, word) in [
         ("empty", "is not a key"),

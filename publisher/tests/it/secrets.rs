@@ -37,7 +37,7 @@ fn no_command_shows_a_secret() {
 
         place.write("image", text(5_000));
         // Key files with something wrong: trailing, cut, in another order, inside of something.
-        let key = place.read("keys/release.cose");
+        let key = place.read("offline-keys/release.cose");
         place.write("trailing", [&key[..], &[0]].concat());
         place.write("cut", &key[..key.len() - 1]);
         place.write("wrapped", [&[0x81][..], &key].concat());
@@ -51,14 +51,14 @@ fn no_command_shows_a_secret() {
         let mut runs = vec![place.run(build_args("image", "r"))];
         for json in [&[][..], &["--json"]] {
             for args in [
-                &["key", "show", "keys/release.cose"][..],
-                &["key", "show", "keys/root.cose"],
+                &["key", "show", "offline-keys/release.cose"][..],
+                &["key", "show", "offline-keys/root.cose"],
                 &["key", "show", "cut"],
                 &["key", "show", "trailing"],
                 &["key", "show", "hex"],
                 &["key", "show", "admin.token"],
-                &["key", "new", "keys/root.cose"],
-                &["inspect", "keys/release.cose"],
+                &["key", "new", "offline-keys/root.cose"],
+                &["inspect", "offline-keys/release.cose"],
                 &["inspect", "keys/campaign.cose"],
                 &["inspect", "trailing"],
                 &["inspect", "cut"],
@@ -73,12 +73,20 @@ fn no_command_shows_a_secret() {
                 &["release", "sign", "r", "--key", "admin.token"],
                 &["release", "verify", "r"],
                 &["release", "publish", "r"],
-                &["release", "attach", "r", "--signature", "admin.token", "--public-key", "keys/root.cose"],
+                &[
+                    "release",
+                    "attach",
+                    "r",
+                    "--signature",
+                    "admin.token",
+                    "--public-key",
+                    "offline-keys/root.cose",
+                ],
                 &["campaign", "list"],
-                &["campaign", "list", "--token-file", "keys/root.cose"],
+                &["campaign", "list", "--token-file", "offline-keys/root.cose"],
                 &["status", "--service", "127.0.0.1:1"],
                 &["--config", "admin.token", "status"],
-                &["--config", "keys/root.cose", "status"],
+                &["--config", "offline-keys/root.cose", "status"],
                 &["init", "."],
             ] {
                 runs.push(place.run([args, json].concat()));

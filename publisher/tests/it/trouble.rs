@@ -1,5 +1,10 @@
 //! Full disks, closed pipes and wrong words give one line of error and leave nothing half-written.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc;
+
+use crate::http::{Answer, Server};
 use crate::support::{Place, Run, build_args, ed25519, noise};
 
 /// Runs with files limited to this many KiB, as on a disk that has no more room. The signal that comes with
@@ -74,7 +79,7 @@ fn wrong_words_are_one_line_and_status_1() {
         (&["campaign", "abort", "xyz"], "4 to 64 hexadecimal digits"),
         (&["campaign", "status", "--every", "1s"], "--watch"),
         (&["device", "accept", "meter-1"], "--fingerprint"),
-        (&["device", "accept", "meter-1", "--fingerprint", "12"], "xxxx-xxxx-xxxx-xxxx"),
+        (&["device", "accept", "meter-1", "--fingerprint", "12"], "16 hexadecimal digits"),
         (&["device", "accept", "a b", "--fingerprint", "0000-0000-0000-0000"], "a device id must have"),
         (&["device", "groups", "meter-1"], "required arguments were not provided"),
     ] {
@@ -100,7 +105,7 @@ fn a_wrong_configuration_is_named_with_its_line() {
     let line = place.run(build_args("image", "out").into_iter().take(14)).line();
     assert!(line.starts_with("whimbrel.toml line 3: there is no key publisher.clas; [publisher] has release-keys, vendor, class"), "{line}");
     let line = place.run(["--config", "other.toml", "status"]).line();
-    assert_eq!(line, "cannot read the configuration other.toml: No such file or directory (os error 2)");
+    assert_eq!(line, "there is no configuration file other.toml");
     assert_eq!(place.files().len(), 2);
 }
 
@@ -134,4 +139,25 @@ fn the_configuration_is_found_by_flag_then_by_variable_then_in_the_folder() {
     assert_eq!(vendor("a", None, None), "here.example");
     assert_eq!(vendor("b", Some("variable"), None), "variable.example");
     assert_eq!(vendor("c", Some("variable"), Some("flag")), "flag.example");
+}
+
+#[test]
+fn whoever_waits_for_the_service_is_told_so_without_a_terminal_too_unless_told_not_to() {
+    // The service answers only after somebody was told that it takes long.
+    let (told, is_told) = mpsc::channel::<()>();
+    let server = Server::start(move |_| {
+        is_told.recv().unwrap();
+        Answer::Json(200, serde_json::json!({ "devices": [], "next": null }))
+    });
+    let place = Place::new();
+    place.write("token", "0123456789abcdef");
+    let args = ["device", "list", "--service", &server.address, "--token-file", "token"];
+    let mut child = place.command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.starts_with("whimbrel: listing devices: "), "{line}");
+    told.send(()).unwrap();
+    assert!(child.wait().unwrap().success());
+    told.send(()).unwrap();
+    place.run([&args[..], &["--log", "warn"]].concat()).quiet();
 }

@@ -281,7 +281,7 @@ fn build(what: &RolloutOptions, folder: &Path, sequence: u64) -> anyhow::Result<
 
 /// The envelope, signed and without its text, as a service sends it.
 fn sign(home: &Path, release: &UnsignedRelease) -> anyhow::Result<Vec<u8>> {
-    let key = files::read(&home.join("keys/release.cose"), "key", 256)?;
+    let key = files::read(&home.join("offline-keys/release.cose"), "key", 256)?;
     let key = SigningKey::decode_file(&key)?;
     let mut envelope = release.envelope.clone();
     release::sign(&mut envelope, &key)?;

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod broker_limits;
+mod command_lines;
 mod documents;
 mod full_disks;
 mod hostile_broker;

@@ -141,3 +141,25 @@ fn every_operation_has_a_name_of_its_own_and_says_what_a_refusal_holds() {
         assert!(operation["responses"]["401"].is_object(), "{path}");
     }
 }
+
+/// `docs/api.md` has a row for each operation; the test with `WHIMBREL_BLESS=1` writes the table anew.
+#[test]
+fn the_page_has_a_row_for_each_operation_with_what_it_does() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let document = document();
+    let mut table = String::from("| | | |\n|---|---|---|\n");
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let (method, summary) = (method.to_uppercase(), operation["summary"].as_str().unwrap());
+            table.push_str(&format!("| {method} | {path} | {summary} |\n"));
+        }
+    }
+    let (before, rest) = page.split_once("| | | |\n").unwrap();
+    let (_, after) = rest.split_once("\n\n").unwrap();
+    let now = format!("{before}{table}\n{after}");
+    if std::env::var_os("WHIMBREL_BLESS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    assert!(page == now, "docs/api.md is not what the API is: run this test with WHIMBREL_BLESS=1");
+}

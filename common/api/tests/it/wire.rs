@@ -95,12 +95,14 @@ fn a_device_is_an_object_of_these_fields_in_this_order() {
         class: "60f6".into(),
         groups: Vec::from(["all".into()]),
         running: None,
+        version: Some("1.4.2".into()),
         sequence: 17,
         seen: Some(1_790_000_000),
         online_hint: true,
         deployment: Some(DeviceDeployment {
             campaign: "3b9c".into(),
             state: State::Downloading.into(),
+            reason: None,
             bytes_received: 4000,
             bytes_twice: 0,
             payload: Some(patch()),
@@ -111,8 +113,8 @@ fn a_device_is_an_object_of_these_fields_in_this_order() {
     let text = format!(
         concat!(
             r#"{{"devices":[{{"id":"m1","state":"accepted","fingerprint":"9f1c-02aa-7d3e-51b0","class":"60f6","#,
-            r#""groups":["all"],"running":null,"sequence":17,"seen":1790000000,"online_hint":true,"#,
-            r#""deployment":{{"campaign":"3b9c","state":"downloading","bytes_received":4000,"bytes_twice":0,"#,
+            r#""groups":["all"],"running":null,"version":"1.4.2","sequence":17,"seen":1790000000,"online_hint":true,"#,
+            r#""deployment":{{"campaign":"3b9c","state":"downloading","reason":null,"bytes_received":4000,"bytes_twice":0,"#,
             r#""payload":{},"given_up":null}}}}],"next":null}}"#,
         ),
         PATCH

@@ -138,7 +138,7 @@ fn a_wrong_file_is_one_line_with_the_place_and_what_would_be_right() {
         ("[link]\nlisten = 1\n", "prog.toml line 2: link.listen must be true or false"),
         ("[link]\nallowed = \"x\"\n", "prog.toml line 2: link.allowed must be a list of texts"),
         ("[link]\nwait = \"2h\"\n", "prog.toml line 2: link.wait = \"2h\": must be between 1s and 1m"),
-        ("", "link.client-id is missing: write it into the configuration file, such as \"me\""),
+        ("", "prog.toml, such as \"me\""),
     ] {
         let refused = Folder::with(text).link().map(|_| ()).unwrap_err();
         assert!(refused.contains(says) && !refused.contains('\n'), "{text:?}: {refused}");
@@ -147,7 +147,13 @@ fn a_wrong_file_is_one_line_with_the_place_and_what_would_be_right() {
     assert!(large.contains("at most 65536 are read"), "{large}");
     let missing = Sources { file: Some(PathBuf::from("/nowhere/prog.toml")), ..Sources::default() };
     let missing = PROGRAM.values(&missing).unwrap_err().to_string();
-    assert!(missing.starts_with("cannot read the configuration /nowhere/prog.toml: "), "{missing}");
+    assert!(missing.starts_with("there is no configuration file /nowhere/prog.toml"), "{missing}");
+    let nothing = PROGRAM.values(&Sources::default()).unwrap();
+    assert_eq!(
+        nothing.read("link.client_id", &read::text()).unwrap_err().to_string(),
+        "link.client-id is missing: write it into the configuration file (there is none here, and --config names \
+         none), such as \"me\""
+    );
 }
 
 #[test]
