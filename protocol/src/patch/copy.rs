@@ -100,11 +100,7 @@ impl Engine {
         let last = self.mode;
         let mut wanted = Mode::Raw;
         if S::CHOOSES {
-            let mut wrong = [0; Mode::ALL.len()];
-            for (count, mode) in wrong.iter_mut().zip(Mode::ALL) {
-                *count = self.wrong(script, base, mode, span, walk)?;
-            }
-            wanted = script.mode(span.len, last, wrong);
+            wanted = script.mode(span.len, last, self.all_wrong(script, base, span, walk)?);
         }
         let context = MODE_CHOICES + (last as usize) * 16;
         let choices = &mut self.choices;
@@ -120,7 +116,33 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the bytes of a block that a mode would get wrong.
+    /// Counts the bytes of a block that each mode would get wrong, the last mode first. Once a mode gets none
+    /// wrong, the others are not tried; neither is one gone on with that gets more wrong than another.
+    fn all_wrong<S: Script, B: Base>(
+        &self,
+        script: &S,
+        base: &mut B,
+        block: Span,
+        walk: u32,
+    ) -> Result<[u32; Mode::ALL.len()], B::Error> {
+        let mut wrong = [u32::MAX; Mode::ALL.len()];
+        let mut least = u32::MAX;
+        let others = Mode::ALL.into_iter().filter(|mode| *mode != self.mode);
+        for mode in core::iter::once(self.mode).chain(others) {
+            if least == 0 {
+                break;
+            }
+            let count = self.wrong(script, base, mode, block, walk, least)?;
+            least = least.min(count);
+            if let Some(place) = wrong.get_mut(mode as usize) {
+                *place = count;
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Counts the bytes of a block that a mode would get wrong, up to the first chunk with which they are more
+    /// than `most`.
     fn wrong<S: Script, B: Base>(
         &self,
         script: &S,
@@ -128,9 +150,10 @@ impl Engine {
         mode: Mode,
         block: Span,
         mut walk: u32,
+        most: u32,
     ) -> Result<u32, B::Error> {
         let (mut prediction, mut count, mut done) = (Prediction::new(), 0, 0);
-        while done < block.len {
+        while done < block.len && count <= most {
             let (old, new) = (block.old + done, block.new + done);
             let len = (CHUNK_BYTES - new % CHUNK_BYTES).min(block.len - done);
             let span = Span { old, new, len };

@@ -313,6 +313,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Goes to the end of the copy under way with the bytes of `script`, and codes nothing of it. What comes after it
+    /// is coded as if the copy had been coded too, because literals and operations do not depend on modes and
+    /// corrections: an encoder learns in this way what literals take.
+    pub fn pass_copy(&mut self, script: &impl Script) {
+        for _ in 0..take(&mut self.copying.left) {
+            self.ready.clear();
+            self.emit(script.byte(self.produced));
+            self.right = 0;
+        }
+    }
+
     fn begin_copy(&mut self, old: u32, len: u32) {
         self.copying = Copying { old, done: 0, left: len, walk: old };
         self.shift = i64::from(old) - i64::from(self.produced);

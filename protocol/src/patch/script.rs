@@ -54,7 +54,9 @@ pub trait Script {
     /// What comes at byte `at`, with at most `room` bytes before the next entry or the end of the region.
     fn op(&mut self, at: u32, room: u32) -> Op;
 
-    /// How to predict the block of `len` bytes that comes; `wrong` are the bytes that each mode gets wrong.
+    /// How to predict the block of `len` bytes that comes; `wrong` are the bytes that each mode gets wrong. What is
+    /// said of a mode that gets more wrong than another is only that: it is no count, and `u32::MAX` if the mode was
+    /// not tried.
     fn mode(&mut self, len: u32, last: Mode, wrong: [u32; Mode::ALL.len()]) -> Mode;
 
     /// The byte at `at`.

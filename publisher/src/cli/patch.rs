@@ -41,6 +41,10 @@ pub struct Jobs {
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// Memory that making patches and payloads may take; if it may need more, nothing is begun, and it is said what
+    /// would do
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_limit: Option<u64>,
 }
 
 impl Jobs {

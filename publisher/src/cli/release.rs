@@ -21,7 +21,7 @@ Examples:
 
 A device that runs one of the bases fetches its patch, every other the full payload. Building the same image
 with the same sequence number and other bases gives another envelope of the same release.
-Patches take memory while they are made: about 11 bytes for each of the base and 9 for each of the image,
+Patches take memory while they are made: up to 5 bytes for each of the base and 1 for each of the image,
 for as many patches as there are threads (--jobs). Images that are compressed have no small patches.
 The same input gives the same bytes. No key is needed.")]
     Build(BuildFlags),

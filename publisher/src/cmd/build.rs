@@ -10,8 +10,8 @@ use crate::files::{self, FileError};
 use crate::output::{Fields, Value, plain};
 use crate::patch::PatchOptions;
 use crate::release::{
-    self, BuildOptions, BuiltImage, CodecChoice, IMAGE_BYTES_MAX, ImageSet, Packed, StoredImage,
-    check_patch_memory, encoder_memory_bytes,
+    self, BuildOptions, BuiltImage, CodecChoice, EncoderWork, IMAGE_BYTES_MAX, ImageSet, PATCH_PASSES,
+    Packed, StoredImage, check_patch_memory,
 };
 use crate::units::{grouped, size};
 
@@ -31,17 +31,28 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     };
     let vendor = named(flags.vendor, config.vendor, "vendor")?;
     let class = named(flags.class, config.class, "class")?;
+    let bases = flags.bases.iter().map(|base| StoredImage::open(base)).collect::<Result<Vec<_>, _>>()?;
+    // A file that cannot be read is refused where it is read.
+    let bytes = |path: &Path| path.metadata().map_or(0, |about| about.len());
+    let memory = EncoderWork {
+        bases: bases.iter().map(|base| base.id().size).collect(),
+        image: flags.image.iter().chain(flags.slot_images.iter().flatten()).map(|path| bytes(path)).sum(),
+        jobs: flags.jobs.count(),
+        decoder: flags.patch_memory,
+        dictionary: flags.dictionary,
+        full: true,
+    };
+    memory.check(flags.jobs.memory_limit)?;
     let read = |path: &Path| files::read(path, "an image", IMAGE_BYTES_MAX);
     let images = match (flags.image, flags.slot_images.as_deref()) {
         (Some(path), _) => ImageSet::Any(read(&path)?),
         (None, Some([one, other])) => ImageSet::PerSlot([read(one)?, read(other)?]),
         (None, _) => bail!("no image is named: give --image, or --slot-images with two files"),
     };
-    let bases = flags.bases.iter().map(|base| StoredImage::open(base)).collect::<Result<Vec<_>, _>>()?;
     let mut warnings = packed(&images, &bases)?;
     let work = match &images {
-        ImageSet::Any(image) => image.len() * (1 + bases.len()),
-        ImageSet::PerSlot(images) => images.iter().map(Vec::len).sum(),
+        ImageSet::Any(image) => image.len() as u64 * (1 + PATCH_PASSES * bases.len() as u64),
+        ImageSet::PerSlot(images) => images.iter().map(|image| image.len() as u64).sum(),
     };
     let options = BuildOptions {
         images,
@@ -65,9 +76,7 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
             jobs: flags.jobs.count(),
         },
     };
-    let base_sizes: Vec<u64> = options.bases.iter().map(|base| base.id().size).collect();
-    let jobs = options.patches.jobs;
-    let progress = bar(if options.bases.is_empty() { "compressing" } else { "coding" }, work as u64);
+    let progress = bar(if options.bases.is_empty() { "compressing" } else { "coding" }, work);
     let built = release::build(options, &mut |bytes| progress.inc(bytes))?;
     drop(progress);
     built.write(&flags.output)?;
@@ -76,9 +85,8 @@ pub(super) fn run(context: &Context, flags: BuildFlags) -> Result<Screen> {
     warnings.iter().for_each(|warning| warn(warning));
     let mut fields = Fields::new().with("folder", flags.output.display().to_string());
     fields.extend(built.summary().clone());
-    if let (false, Some(image)) = (base_sizes.is_empty(), built.images.first()) {
-        let bytes = encoder_memory_bytes(&base_sizes, image.size, jobs);
-        fields.add("encoder_memory_bytes", Value::Bytes(bytes));
+    if !memory.bases.is_empty() {
+        fields.add("encoder_memory_bytes", Value::Bytes(memory.memory_bytes()));
     }
     let next = format!("\nNext: whimbrel release sign {}", plain(&flags.output.display().to_string()));
     Ok(Screen::warned(fields, warnings).and(&next))

@@ -8,7 +8,10 @@ use crate::clock::Stopwatch;
 use crate::files::{self, Existing, FileError, Secrecy};
 use crate::output::{Fields, Value};
 use crate::patch::{Patch, PatchOptions};
-use crate::release::{Packed, PatchFile, StoredImage, check_patch_memory, compare, encoder_memory_bytes};
+use crate::release::{
+    EncoderWork, FULL_IMAGE_BYTES_MAX, PATCH_PASSES, Packed, PatchFile, StoredImage, check_patch_memory,
+    compare,
+};
 
 pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     // The command refuses a name that cannot be used before the work, not after it.
@@ -24,9 +27,18 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     let watch = Stopwatch::start();
     let old = StoredImage::open(&flags.old)?;
     let image = StoredImage::open(&flags.new)?;
+    let work = EncoderWork {
+        bases: vec![old.id().size],
+        image: image.id().size,
+        jobs: options.jobs,
+        decoder: options.memory_bytes.into(),
+        dictionary: flags.dictionary,
+        full: image.id().size <= FULL_IMAGE_BYTES_MAX,
+    };
+    work.check(flags.jobs.memory_limit)?;
     let new = image.read()?;
     let packed = Packed::find(&new).map(|packed| format!("{}: {packed}", image.name()));
-    let progress = bar("comparing", image.id().size * 2);
+    let progress = bar("comparing", image.id().size * (PATCH_PASSES + 1));
     let compared = compare(&old, &new, &options, flags.dictionary, &mut |bytes| progress.inc(bytes))?;
     drop(progress);
     let Patch { header, bytes, modes, architecture, load_address } = compared.patch;
@@ -40,7 +52,6 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
     }
     warnings.extend(packed);
     warnings.iter().for_each(|warning| warn(warning));
-    let encoder_memory = encoder_memory_bytes(&[header.base.size], header.image.size, 1);
     let mut by_mode = Fields::new();
     modes.into_iter().for_each(|(name, bytes)| {
         by_mode.add(name, Value::Bytes(bytes));
@@ -51,10 +62,11 @@ pub(super) fn diff(flags: &DiffFlags) -> Result<Screen> {
         .with("new_bytes", Value::Bytes(header.image.size))
         .with("patch_bytes", Value::Bytes(patch_bytes))
         .with("full_bytes", Value::Bytes(full_bytes))
+        .with("full_estimated", compared.full_estimated)
         .with("percent_of_full", Value::Decimal(percent(patch_bytes, full_bytes)))
         .with("percent_of_new", Value::Decimal(percent(patch_bytes, header.image.size)))
         .with("decoder_memory_bytes", Value::Bytes(header.memory_bytes().into()))
-        .with("encoder_memory_bytes", Value::Bytes(encoder_memory))
+        .with("encoder_memory_bytes", Value::Bytes(work.memory_bytes()))
         .with("architecture", architecture.name())
         .with("load_address", load_address.map(|address| format!("{address:#x}")))
         .with("modes", by_mode)

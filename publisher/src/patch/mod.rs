@@ -4,6 +4,7 @@
 mod elf;
 mod ext4;
 mod flat;
+mod literals;
 mod memory;
 mod parse;
 mod plan;
@@ -21,8 +22,9 @@ use whimbrel_protocol::manifest::ImageId;
 use whimbrel_protocol::patch::{Architecture, Engine, Entry, Header, Region, Tuning};
 
 use crate::release::Progress;
+use literals::LiteralRun;
 use plan::Plan;
-use range::{Counter, RangeEncoder};
+use range::RangeEncoder;
 use suffix::Suffixes;
 
 pub use memory::MEMORY_BYTES_MIN;
@@ -65,15 +67,15 @@ pub struct Patch {
 /// Makes the patch from `old` to `new`; both have at least 1 byte. The same arguments give the same bytes, whatever the
 /// number of threads, but only on one kind of machine, because the search uses floating point.
 ///
-/// `progress` counts every byte of `new` when it is coded. This takes about 10 bytes of memory for each byte of the old
-/// image, 8 for each byte of the new one, and a decoder's memory for each thread.
+/// `progress` counts every byte of `new` twice: when it has been looked for, and when it is coded. The most memory that
+/// this takes is in [`EncoderWork::memory_bytes`](crate::release::EncoderWork::memory_bytes).
 ///
 /// # Panics
 /// If `options.memory_bytes` is less than [`MEMORY_BYTES_MIN`], or an image is larger than patches may be.
 #[must_use]
 pub fn diff(old: &[u8], new: &[u8], options: &PatchOptions, progress: Progress<'_>) -> Patch {
     let suffixes = Suffixes::of(old);
-    let found = scan::scan(old, new, &suffixes);
+    let found = scan::scan(old, new, &suffixes, progress);
     let known = regions::Known { architecture: options.architecture, load_address: options.load_address };
     let id = |bytes: &[u8]| ImageId { digest: Digest::of(bytes), size: bytes.len() as u64 };
     let header = Header { base: id(old), image: id(new), tuning: memory::SMALLEST };
@@ -107,9 +109,7 @@ fn choose_regions(
 ) -> Vec<Region> {
     let mut best = 0;
     if candidates.len() > 1 {
-        let cost = |regions: &Vec<Region>| {
-            attempt(regions.clone()).literal_bits(old, new).into_iter().map(f64::from).sum::<f64>()
-        };
+        let cost = |regions: &Vec<Region>| attempt(regions.clone()).literals(old, new).total();
         let costs = candidates.iter().map(cost).enumerate();
         best = costs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(at, _)| at);
     }
@@ -173,21 +173,9 @@ impl Attempt {
         Self { header, regions, entries, pieces }
     }
 
-    /// Bits that each byte of the new image takes if it is coded as a literal.
-    #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
-    fn literal_bits(&self, old: &[u8], new: &[u8]) -> parse::LiteralBits {
-        let mut plan = Plan::new(new, self.regions.clone(), self.entries.clone(), Vec::new());
-        let mut bits = Vec::with_capacity(new.len());
-        let mut engine = Engine::new(&self.header);
-        let mut counter = Counter::default();
-        while !engine.is_complete() {
-            let before = (engine.produced(), counter.bits);
-            engine.step(&mut counter, &mut plan, &mut &*old).expect("the plan keeps to the images");
-            let spent = (counter.bits - before.1) as f32;
-            let produced = engine.produced() - before.0;
-            bits.extend((0..produced).map(|_| spent / produced as f32));
-        }
-        bits
+    /// A run in which every byte between entries is coded as a literal.
+    fn literals<'i>(&self, old: &'i [u8], new: &'i [u8]) -> LiteralRun<'i> {
+        LiteralRun::new(&self.header, old, new, self.regions.clone(), self.entries.clone())
     }
 
     fn patch(&self, old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Progress<'_>) -> Patch {
@@ -202,7 +190,11 @@ impl Attempt {
             .collect();
         let dictionary = 1 << self.header.tuning.dictionary_log2;
         let images = parse::Images { old, new, suffixes, dictionary, ends: &ends };
-        let ops = parse::parse(&images, &self.entries, &self.pieces, &self.literal_bits(old, new));
+        let mut literals = self.literals(old, new);
+        let ops = parse::parse(&images, &self.entries, &self.pieces, &mut |range, into| {
+            literals.bits(&range, into);
+        });
+        drop(literals);
         let plan = Plan::new(new, self.regions.clone(), self.entries.clone(), ops);
         let patch = encode(old, &self.header, plan, progress);
         Patch { architecture: self.architecture(), load_address: self.load_address(), ..patch }
@@ -223,15 +215,22 @@ impl Attempt {
     }
 }
 
+/// Progress is told after so many bytes.
+const TELL_BYTES: u32 = 1 << 16;
+
 fn encode(old: &[u8], header: &Header, mut plan: Plan<'_>, progress: Progress<'_>) -> Patch {
     let head = header.encode();
     let head_len = head.len();
     let mut coder = RangeEncoder::new(head);
     let mut engine = Engine::new(header);
+    let mut told = 0;
     while !engine.is_complete() {
-        let before = engine.produced();
         engine.step(&mut coder, &mut plan, &mut &*old).expect("the plan keeps to the images");
-        progress((engine.produced() - before).into());
+        let produced = engine.produced();
+        if produced - told >= TELL_BYTES || engine.is_complete() {
+            progress((produced - told).into());
+            told = produced;
+        }
     }
     Patch {
         header: *header,

@@ -1,7 +1,8 @@
 //! Finds the cheapest operations (literals, matches, copies) for the gaps between the entries of the map.
 //!
-//! The cost of a literal is known from an earlier run in which every byte of the gaps was coded as a literal; other
-//! costs are estimates. For each place in a gap, the cheapest way to reach it is kept (Viterbi).
+//! The cost of a literal is known from another run, a little ahead, in which every byte of the gaps is coded as a
+//! literal; other costs are estimates. For each place in a gap, the cheapest way to reach it is kept (Viterbi). A long
+//! gap is searched in parts, so that the memory for this does not grow with the images.
 
 #![expect(
     clippy::indexing_slicing,
@@ -27,9 +28,11 @@ pub(super) struct Images<'i> {
     pub(super) ends: &'i [usize],
 }
 
-/// Bits that a literal takes, for each byte of the new image.
-pub(super) type LiteralBits = Vec<f32>;
+/// Says how many bits a literal takes at each place of a part of a gap. The parts are asked for in order.
+pub(super) type LiteralBits<'b> = &'b mut dyn FnMut(Range<usize>, &mut Vec<f32>);
 
+/// Most bytes of a gap that are searched at once.
+const PART_BYTES: usize = 1 << 18;
 /// A match of at least this length is taken whole; shorter lengths of it are not tried.
 const LONG_MATCH: usize = 200;
 /// Most earlier places with the same first bytes that are looked at.
@@ -53,16 +56,17 @@ const WRONG: f32 = 16.0;
 const PREDICTED_WRONG: f32 = 8.0;
 const RIGHT: f32 = 0.03;
 
-/// Finds the operations of all gaps, with their places, in order.
+/// Finds the operations of all gaps but for literals, with their places, in order.
 pub(super) fn parse(
     images: &Images<'_>,
     entries: &[Entry],
     pieces: &[Entry],
-    literals: &[f32],
+    literal_bits: LiteralBits<'_>,
 ) -> Vec<(u32, Op)> {
     let len = images.new.len();
-    let mut chains = Chains::new(len);
-    let mut search = Search { images, pieces, literals };
+    let chains = Chains::new(images.dictionary, len);
+    let (literals, nodes) = (Vec::new(), Vec::new());
+    let mut search = Search { images, pieces, literal_bits, chains, literals, nodes };
     let mut ops = Vec::new();
     let (mut at, mut shift) = (0, 0);
     let mut ends = images.ends.iter().copied().peekable();
@@ -71,20 +75,21 @@ pub(super) fn parse(
         let next = entry.new as usize;
         while let Some(end) = ends.next_if(|end| *end <= next) {
             if end > at {
-                search.gap(&mut chains, at..end, shift, &mut ops);
+                search.gap(at..end, shift, &mut ops);
                 at = end;
             }
         }
-        search.gap(&mut chains, at..next, shift, &mut ops);
+        search.gap(at..next, shift, &mut ops);
         at = next + entry.len as usize;
         shift = i64::from(entry.old) - i64::from(entry.new);
     }
     ops
 }
 
-/// Earlier places, found by the bytes that stand there.
+/// Earlier places in the dictionary, found by the bytes that stand there.
 struct Chains {
     heads: Vec<u32>,
+    /// For each place in the dictionary the one before it with the same head; a ring.
     before: Vec<u32>,
     known: usize,
 }
@@ -93,8 +98,13 @@ const NOWHERE: u32 = u32::MAX;
 const HEADS_LOG2: u32 = 16;
 
 impl Chains {
-    fn new(len: usize) -> Self {
-        Self { heads: vec![NOWHERE; 1 << HEADS_LOG2], before: vec![NOWHERE; len], known: 0 }
+    fn new(dictionary: usize, len: usize) -> Self {
+        let room = dictionary.min(len).next_power_of_two();
+        Self { heads: vec![NOWHERE; 1 << HEADS_LOG2], before: vec![NOWHERE; room], known: 0 }
+    }
+
+    fn place(&self, at: usize) -> usize {
+        at & (self.before.len() - 1)
     }
 
     fn head(bytes: &[u8]) -> Option<usize> {
@@ -103,11 +113,13 @@ impl Chains {
         Some((value >> (32 - HEADS_LOG2)) as usize)
     }
 
-    /// Adds every place before `at`.
+    /// Adds every place before `at` that the dictionary still holds.
     fn learn(&mut self, new: &[u8], at: usize) {
+        self.known = self.known.max(at.saturating_sub(self.before.len()));
         while self.known < at {
             if let Some(head) = Self::head(&new[self.known..]) {
-                self.before[self.known] = self.heads[head];
+                let place = self.place(self.known);
+                self.before[place] = self.heads[head];
                 self.heads[head] = self.known as u32;
             }
             self.known += 1;
@@ -134,7 +146,7 @@ impl Chains {
                 best = len;
                 into.push(((at - from) as u32, len));
             }
-            place = self.before[from];
+            place = self.before[self.place(from)];
         }
     }
 }
@@ -155,18 +167,33 @@ struct Search<'s> {
     images: &'s Images<'s>,
     /// Pieces from here on that were found and have no entry in the map.
     pieces: &'s [Entry],
-    literals: &'s [f32],
+    literal_bits: LiteralBits<'s>,
+    chains: Chains,
+    /// Bits of literals, and ways, in the part that is searched; kept for their memory.
+    literals: Vec<f32>,
+    nodes: Vec<Node>,
 }
 
 impl Search<'_> {
-    fn gap(&mut self, chains: &mut Chains, range: Range<usize>, shift: i64, ops: &mut Vec<(u32, Op)>) {
-        let Self { images, literals, .. } = *self;
-        let (start, count) = (range.start, range.len());
-        if count == 0 {
-            return;
+    fn gap(&mut self, range: Range<usize>, shift: i64, ops: &mut Vec<(u32, Op)>) {
+        let (mut start, mut state) = (range.start, (0, shift));
+        while start < range.end {
+            let end = range.end.min(start + PART_BYTES);
+            state = self.part(start..end, state, ops);
+            start = end;
         }
-        let unknown = Node { bits: f32::INFINITY, op: Op::Literal, len: 0, distance: 0, shift };
-        let mut nodes = vec![unknown; count + 1];
+    }
+
+    /// Finds the operations of a part of a gap. `state` is the last match's distance, and the last copy's place in
+    /// the old image minus that in the new one; gives what they are behind the part.
+    fn part(&mut self, range: Range<usize>, state: (u32, i64), ops: &mut Vec<(u32, Op)>) -> (u32, i64) {
+        let Self { images, chains, literals, nodes, .. } = self;
+        let (start, count) = (range.start, range.len());
+        (self.literal_bits)(range, literals);
+        let (distance, shift) = state;
+        let unknown = Node { bits: f32::INFINITY, op: Op::Literal, len: 0, distance, shift };
+        nodes.clear();
+        nodes.resize(count + 1, unknown);
         nodes[0].bits = 0.0;
         let mut matches = Vec::new();
         let mut covered = (0_usize, 0_i64);
@@ -187,7 +214,7 @@ impl Search<'_> {
                     *node = Node { bits, op, len: len as u32, distance, shift };
                 }
             };
-            let literal = literals.get(place).copied().unwrap_or(8.0);
+            let literal = literals.get(at).copied().unwrap_or(8.0);
             offer(1, literal + LITERAL_FLAG, Op::Literal, here.distance, here.shift);
             let most = room.min(MATCH_BYTES_MAX as usize);
             if here.distance > 0 {
@@ -289,9 +316,13 @@ impl Search<'_> {
         while at > 0 {
             let node = nodes[at];
             at -= node.len as usize;
-            way.push(((start + at) as u32, node.op));
+            if node.op != Op::Literal {
+                way.push(((start + at) as u32, node.op));
+            }
         }
         ops.extend(way.into_iter().rev());
+        let last = nodes[count];
+        (last.distance, last.shift)
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Plan<'n> {
     /// The region that has begun.
     current: Region,
     entries: VecDeque<Entry>,
+    /// Operations other than literals.
     ops: VecDeque<(u32, Op)>,
     copied: [u64; Mode::ALL.len()],
 }

@@ -8,11 +8,19 @@
 
 use whimbrel_protocol::patch::Entry;
 
-use super::suffix::Suffixes;
+use super::suffix::{BLOCK, Suffixes, common};
+use crate::release::Progress;
 
-/// Finds the pieces, in the order of the new image. They do not overlap there.
-pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>) -> Vec<Entry> {
+/// Most bytes for which the longest piece is searched at first. If it is longer, and begins something new, the one that
+/// is the longest in all is found.
+const REACH_BYTES: usize = 4 * BLOCK;
+/// Within a piece of so many bytes no other is searched for at every place.
+const LONG_BYTES: usize = 1024;
+
+/// Finds the pieces, in the order of the new image. They do not overlap there. `progress` counts the bytes of that.
+pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Progress<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
+    let (mut told, mut covered) = (0, Covered { until: 0, end: 0, shift: 0 });
     let same = |from_old: i64, at: usize| {
         usize::try_from(from_old).ok().and_then(|from| old.get(from)) == new.get(at)
     };
@@ -23,12 +31,43 @@ pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>) -> Vec<Entry
         at += len;
         let mut scored = at;
         while at < new.len() {
-            (place, len) = suffixes.longest(&new[at..]);
+            if at >= told + TELL_BYTES {
+                progress((at - told) as u64);
+                told = at;
+            }
+            let straight = usize::try_from(at as i64 + last_shift).ok().and_then(|from| old.get(from..));
+            // What goes on as the last piece did is not searched for.
+            let reach = &new[at..new.len().min(at + REACH_BYTES)];
+            if scored == at
+                && reach.len() == REACH_BYTES
+                && straight.is_some_and(|old| old.starts_with(reach))
+            {
+                (len, score) = (REACH_BYTES, REACH_BYTES);
+                break;
+            }
+            // Neither is what the first half of a long piece covers that began before.
+            let known = at < covered.until;
+            if known {
+                (place, len) = ((at as i64 + covered.shift) as usize, covered.end - at);
+            } else {
+                (place, len) = suffixes.longest(reach);
+                if len == REACH_BYTES {
+                    len += common(&old[place + len..], &new[at + len..]);
+                }
+                let until = if len < LONG_BYTES { at } else { at + len / 2 };
+                covered = Covered { until, end: at + len, shift: place as i64 - at as i64 };
+            }
             while scored < at + len {
                 score += usize::from(same(scored as i64 + last_shift, scored));
                 scored += 1;
             }
-            if (len == score && len != 0) || len > score + 8 {
+            if len > score + 8 {
+                if known || len >= REACH_BYTES {
+                    (place, len) = suffixes.longest(&new[at..]);
+                }
+                break;
+            }
+            if len == score && len != 0 {
                 break;
             }
             if same(at as i64 + last_shift, at) {
@@ -71,8 +110,21 @@ pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>) -> Vec<Entry
         last_place = place.saturating_sub(backward);
         last_shift = place as i64 - at as i64;
     }
+    progress((new.len() - told) as u64);
     found
 }
+
+/// The longest piece that was found last.
+struct Covered {
+    /// The place up to which nothing else is searched for.
+    until: usize,
+    end: usize,
+    /// Its place in the old image minus that in the new one.
+    shift: i64,
+}
+
+/// Progress is told after so many bytes.
+const TELL_BYTES: usize = 1 << 20;
 
 fn entry(old: usize, new: usize, len: usize) -> Entry {
     let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);

@@ -280,6 +280,16 @@ pub enum ReleaseError {
         /// Most bytes.
         limit: u64,
     },
+    /// The memory allowed for making payloads is too little.
+    #[error("this takes up to {} of memory, {} are allowed: what would do is {would_do}", units::size(*need), units::size(*limit))]
+    EncoderMemory {
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are allowed.
+        limit: u64,
+        /// Options with which it can be done.
+        would_do: String,
+    },
     /// The memory allowed is too little for any patch.
     #[error("a device needs {} of memory for this patch, {} are allowed", units::size(*got), units::size(*limit))]
     DecoderMemory {

@@ -49,6 +49,29 @@ impl FullPayload {
     }
 }
 
+/// Pieces of an image that stand for the whole of it, and their bytes.
+const SAMPLES: usize = 32;
+const SAMPLE_BYTES: usize = 256 * 1024;
+/// Bytes that are compressed for an estimate.
+pub(super) const ESTIMATE_BYTES: u64 = (SAMPLES * SAMPLE_BYTES) as u64;
+
+/// About how many bytes the full payload of a large image has, from pieces that are spread over it.
+///
+/// `progress` counts every byte of `image`.
+pub(super) fn estimate(image: &[u8], dictionary_bytes: u32, progress: Progress<'_>) -> u64 {
+    let bytes = from_sample(image, SAMPLE_BYTES, dictionary_bytes);
+    progress(image.len() as u64);
+    bytes
+}
+
+fn from_sample(image: &[u8], piece_bytes: usize, dictionary_bytes: u32) -> u64 {
+    let (size, step) = (image.len() as u64, (image.len() / SAMPLES).max(1));
+    let pieces = image.chunks(step).take(SAMPLES);
+    let sample: Vec<u8> = pieces.flat_map(|part| part.iter().take(piece_bytes)).copied().collect();
+    let compressed = compress(&sample, dictionary_bytes, &mut |_| {}).payload.len() as u64;
+    (compressed * size / (sample.len() as u64).max(1)).min(size)
+}
+
 /// Decompresses the payload again, because a payload that does not give the image back must never be signed.
 fn check_sound(image: &[u8], Compressed { header, payload }: &Compressed) -> Result<(), ReleaseError> {
     let stream = payload.get(LzmaHeader::BYTES..).unwrap_or_default();
@@ -136,6 +159,18 @@ mod tests {
         }
         let raw = FullPayload::make(&[0; 9000], CodecChoice::Raw, 4096, cutting, &mut |_| {}).unwrap();
         assert!(raw.compressed.is_none() && raw.size(9000) == 9000);
+    }
+
+    #[test]
+    fn the_size_of_a_large_payload_is_estimated_from_pieces_of_the_whole_image() {
+        // The second half compresses to nothing, the first not at all.
+        let image = [noise(320_000), vec![0; 320_000]].concat();
+        let exact = compress(&image, 4096, &mut |_| {}).payload.len() as u64;
+        let estimated = from_sample(&image, 2000, 4096);
+        assert!(estimated.abs_diff(exact) < exact / 20, "{estimated} for {exact}");
+        let mut seen = 0;
+        assert!(estimate(&image, 4096, &mut |bytes| seen += bytes) <= 640_000);
+        assert_eq!(seen, 640_000);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod apply;
 mod build;
 mod codec;
+mod encoder_memory;
 mod error;
 mod folder;
 mod full;
@@ -23,12 +24,14 @@ mod verify;
 pub use apply::PatchFile;
 pub use build::{BuildOptions, BuiltImage, CodecChoice, ImageSet, UnsignedRelease, build};
 pub use codec::{Compressed, compress, decompress};
+pub use encoder_memory::EncoderWork;
 pub use error::ReleaseError;
 pub(crate) use folder::images_of;
 pub use folder::{ENVELOPE_FILE, ReleaseFolder, SUMMARY_FILE, payload_file};
 pub use packed::Packed;
 pub use patches::{
-    BuiltPatch, Comparison, DroppedPatch, check_patch_memory, compare, encoder_memory_bytes, make_patch,
+    BuiltPatch, Comparison, DroppedPatch, FULL_IMAGE_BYTES_MAX, PATCH_PASSES, check_patch_memory, compare,
+    make_patch,
 };
 pub use sign::{Signed, attach, check_signer, sign, sign_into};
 pub use signature::{SignatureFormError, parse_signature};

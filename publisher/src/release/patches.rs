@@ -8,24 +8,15 @@ use whimbrel_protocol::patch::Header;
 use super::apply::decode;
 use super::codec::check_dictionary;
 use super::folder::payload_file;
-use super::full::{Cutting, FullPayload};
+use super::full::{Cutting, FullPayload, estimate};
 use super::parallel::parallel;
-use super::sink::Expected;
+use super::sink::{Counting, Expected};
 use super::{CodecChoice, Progress, ReleaseError, StoredImage};
 use crate::output::{Fields, Value};
 use crate::patch::{MEMORY_BYTES_MIN, Patch, PatchOptions, diff};
 
 /// Most bytes of an image that a patch is made from or makes. Its suffixes are numbered with 31 bits.
-const ENCODER_IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
-
-/// Bytes of memory that making patches takes at most, roughly: for each patch that is made at the same time,
-/// 11 for each byte of the base and 9 for each byte of the image, the images included.
-#[must_use]
-pub fn encoder_memory_bytes(bases: &[u64], image: u64, jobs: usize) -> u64 {
-    let mut bases = bases.to_vec();
-    bases.sort_unstable_by(|one, other| other.cmp(one));
-    bases.iter().take(jobs).map(|base| 11 * base + 9 * image).sum()
-}
+pub(super) const ENCODER_IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// A patch that a release offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +49,21 @@ pub struct Comparison {
     pub patch: Patch,
     /// Bytes of the full payload.
     pub full_bytes: u64,
+    /// Whether that is an estimate, from a sample of a large image.
+    pub full_estimated: bool,
 }
 
+/// The full payload of a larger image is not made only to know its size.
+pub const FULL_IMAGE_BYTES_MAX: u64 = 64 << 20;
+/// How often `progress` counts a byte of the image for each patch: when it has been looked for, when it is coded, and
+/// when the patch is checked.
+pub const PATCH_PASSES: u64 = 3;
+
 /// Makes the patch from `old` to `new` with `options`, and the full payload of `new` with a dictionary of at most
-/// `dictionary_bytes`. If the options allow two threads, it makes both at once.
+/// `dictionary_bytes`, to know its size. If the options allow two threads, it makes both at once. Of an image with
+/// more than [`FULL_IMAGE_BYTES_MAX`] the payload's size is estimated.
 ///
-/// `progress` counts every byte of `new` twice.
+/// `progress` counts every byte of `new` [`PATCH_PASSES`] times and once more.
 ///
 /// # Errors
 /// [`ReleaseError::Option`], and those of [`make_patch`].
@@ -76,11 +76,17 @@ pub fn compare(
 ) -> Result<Comparison, ReleaseError> {
     let dictionary = check_dictionary(dictionary_bytes)?;
     let cutting = Cutting { fixed_log2: None };
+    let size = new.len() as u64;
+    if size > FULL_IMAGE_BYTES_MAX {
+        let full_bytes = estimate(new, dictionary, progress);
+        let patch = make_patch(old, new, options, progress)?;
+        return Ok(Comparison { patch, full_bytes, full_estimated: true });
+    }
     let make_full =
         |progress: Progress<'_>| FullPayload::make(new, CodecChoice::Auto, dictionary, cutting, progress);
     let (full, made) = payloads(new, make_full, core::slice::from_ref(old), options, progress)?;
     let patch = made.0.into_iter().next().map(|(_, patch)| patch).expect("one base has one patch");
-    Ok(Comparison { patch, full_bytes: full.size(new.len() as u64) })
+    Ok(Comparison { patch, full_bytes: full.size(size), full_estimated: false })
 }
 
 /// Patches with the bases that they start from.
@@ -207,7 +213,7 @@ pub fn check_patch_memory(bytes: u64) -> Result<u32, ReleaseError> {
 
 /// Makes the patch from `old` to `new`, and decodes it again.
 ///
-/// `progress` counts every byte of `new` when it is coded.
+/// `progress` counts every byte of `new` [`PATCH_PASSES`] times.
 ///
 /// # Errors
 /// Those of [`StoredImage::read`]; [`ReleaseError::TooLargeForPatch`], [`ReleaseError::DecoderMemory`],
@@ -231,30 +237,26 @@ pub fn make_patch(
         return Err(ReleaseError::DecoderMemory { got: got.into(), limit: limit.into() });
     }
     let image = ImageId { digest: Digest::of(new), size: new.len() as u64 };
-    if patch.header.base != old.id() || patch.header.image != image || !gives(&patch.bytes, &bytes, new) {
+    if patch.header.base != old.id()
+        || patch.header.image != image
+        || !gives(&patch.bytes, &bytes, new, progress)
+    {
         return Err(ReleaseError::UnsoundPatch { name: old.name().into() });
     }
     Ok(patch)
 }
 
 /// Whether a device makes `new` of `patch` and `old`.
-fn gives(patch: &[u8], mut old: &[u8], new: &[u8]) -> bool {
+fn gives(patch: &[u8], mut old: &[u8], new: &[u8], progress: Progress<'_>) -> bool {
     let Ok((header, header_bytes)) = Header::decode(patch) else { return false };
     let stream = patch.get(header_bytes..).unwrap_or_default();
-    let mut left = Expected(new);
-    decode(header, Vec::new(), stream, &mut old, &mut left).is_ok() && left.0.is_empty()
+    let mut left = Counting { sink: Expected(new), progress };
+    decode(header, Vec::new(), stream, &mut old, &mut left).is_ok() && left.sink.0.is_empty()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_largest_bases_count_for_as_many_patches_as_are_made_at_once() {
-        assert_eq!(encoder_memory_bytes(&[], 5, 2), 0);
-        assert_eq!(encoder_memory_bytes(&[1, 100, 10], 1000, 2), 11 * 110 + 2 * 9000);
-        assert_eq!(encoder_memory_bytes(&[1, 100, 10], 1000, 9), 11 * 111 + 3 * 9000);
-    }
 
     #[test]
     fn only_a_patch_that_is_shorter_than_the_full_payload_is_kept() {
@@ -273,19 +275,23 @@ mod tests {
         }
     }
 
+    fn sound(patch: &[u8], old: &[u8], new: &[u8]) -> bool {
+        gives(patch, old, new, &mut |_| {})
+    }
+
     #[test]
     fn a_patch_that_gives_something_else_is_found() {
         let old: Vec<u8> = (0..3000_u32).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
         let new: Vec<u8> = [&old[..1000], b"something else", &old[900..]].concat();
         let patch = diff(&old, &new, &PatchOptions::default(), &mut |_| {});
-        assert!(gives(&patch.bytes, &old, &new));
+        assert!(sound(&patch.bytes, &old, &new));
         let mut other = new.clone();
         other[2000] ^= 1;
-        assert!(!gives(&patch.bytes, &old, &other));
-        assert!(!gives(&patch.bytes, &old, &new[..new.len() - 1]));
-        assert!(!gives(&patch.bytes, &old, &[&new[..], b"x"].concat()));
-        assert!(!gives(&patch.bytes[..patch.bytes.len() - 1], &old, &new));
-        assert!(!gives(&[&patch.bytes[..], &[0]].concat(), &old, &new));
-        assert!(!gives(&[], &old, &new));
+        assert!(!sound(&patch.bytes, &old, &other));
+        assert!(!sound(&patch.bytes, &old, &new[..new.len() - 1]));
+        assert!(!sound(&patch.bytes, &old, &[&new[..], b"x"].concat()));
+        assert!(!sound(&patch.bytes[..patch.bytes.len() - 1], &old, &new));
+        assert!(!sound(&[&patch.bytes[..], &[0]].concat(), &old, &new));
+        assert!(!sound(&[], &old, &new));
     }
 }

@@ -17,6 +17,7 @@ mod operate;
 mod patch;
 mod patch_bounds;
 mod patch_hostile;
+mod patch_limits;
 mod patch_properties;
 mod patch_vectors;
 mod patches;

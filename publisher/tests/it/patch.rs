@@ -70,6 +70,7 @@ fn sizes_are_told_by_method() {
     // The full payload is the one that a release would have.
     let built = place.run(build_args("new", "r").into_iter().chain(["--json"])).json();
     assert_eq!(told["full_bytes"], built["images"][0]["transfer_size"]);
+    assert_eq!(told["full_estimated"], false);
     let percent = number("patch_bytes") as f64 * 100.0 / number("full_bytes") as f64;
     assert!((told["percent_of_full"].as_f64().unwrap() - percent).abs() < 0.01);
     assert!(told["seconds"].as_f64().unwrap() >= 0.0);

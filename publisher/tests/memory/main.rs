@@ -1,17 +1,20 @@
-//! Measures the memory of decoders with an allocator that counts.
+//! Measures the memory of decoders and of the encoder with an allocator that counts.
 //!
-//! This is a program of its own with one test, because the allocator counts for all threads.
+//! This is a program of its own, because the allocator counts for all threads. Its tests run one after the other.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use peak_alloc::PeakAlloc;
 use whimbrel_protocol::patch::{Decoder, Header};
 use whimbrel_publisher::patch::{MEMORY_BYTES_MIN, PatchOptions, diff};
+use whimbrel_publisher::release::EncoderWork;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const KIB: u32 = 1024;
 
@@ -43,6 +46,7 @@ fn image(pair: &str, kind: &str) -> Vec<u8> {
 
 #[test]
 fn a_decoder_allocates_at_most_what_its_header_says_and_at_least_half_of_it() {
+    let _turn = ONE_AT_A_TIME.lock();
     let pairs = ["small", "medium", "fresh"].map(|pair| (pair, image(pair, "old"), image(pair, "new")));
     for (pair, old, new) in pairs {
         for memory_bytes in [MEMORY_BYTES_MIN, 40 * KIB, 64 * KIB, 100 * KIB, 256 * KIB, 1024 * KIB] {
@@ -55,4 +59,68 @@ fn a_decoder_allocates_at_most_what_its_header_says_and_at_least_half_of_it() {
             assert!(peak >= stated / 2, "{pair}: {peak} bytes allocated, {stated} stated");
         }
     }
+}
+
+fn noise(len: usize, mut state: u64) -> Vec<u8> {
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    core::iter::repeat_with(next).take(len).collect()
+}
+
+/// Most heap that making the patch takes, the images not included.
+fn encoder_peak(old: &[u8], new: &[u8], options: &PatchOptions) -> u64 {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    drop(diff(old, new, options, &mut |_| {}));
+    (ALLOCATOR.peak_usage() - before) as u64
+}
+
+#[test]
+fn making_a_patch_takes_at_most_what_is_told_from_sizes() {
+    let _turn = ONE_AT_A_TIME.lock();
+    let len = 60_000;
+    let (one, other) = (noise(len, 1), noise(len, 2));
+    let edited: Vec<u8> =
+        one.iter().enumerate().map(|(at, byte)| if at % 50 == 0 { !byte } else { *byte }).collect();
+    let zeros = vec![0; len];
+    let small = noise(5000, 3);
+    for (what, old, new) in [
+        ("nothing in common", &one, &other),
+        ("a change every 50 bytes", &one, &edited),
+        ("nothing but zeros", &zeros, &zeros),
+        ("a large base", &one, &small),
+        ("a large image", &small, &one),
+    ] {
+        for jobs in [1, 3] {
+            let options = PatchOptions { jobs, ..PatchOptions::default() };
+            let (bases, image) = (vec![old.len() as u64], new.len() as u64);
+            let work = EncoderWork {
+                bases,
+                image,
+                jobs,
+                decoder: options.memory_bytes.into(),
+                dictionary: 4096,
+                full: false,
+            };
+            // The images are there before; no full payload is made here.
+            let told = work.patches_bytes() - old.len() as u64;
+            let peak = encoder_peak(old, new, &options);
+            eprintln!("{what}, {jobs} jobs: {told} told, {peak} taken");
+            assert!(peak <= told, "{what}, {jobs} jobs: {peak} bytes taken, {told} told");
+        }
+    }
+}
+
+#[test]
+fn what_is_new_in_an_image_takes_no_memory_for_each_of_its_bytes() {
+    let _turn = ONE_AT_A_TIME.lock();
+    let (old, options) = (noise(1000, 1), PatchOptions::default());
+    // Images above 1 MiB are coded once.
+    let peak = |len| encoder_peak(&old, &noise(len, 2), &options);
+    let (shorter, longer) = (peak(1_060_000), peak(1_200_000));
+    // The patch itself grows by the bytes of the image, and to twice that while it is moved.
+    let most = shorter + 3 * 140_000;
+    assert!(longer <= most, "{shorter} bytes, then {longer}, at most {most}");
 }
