@@ -9,7 +9,7 @@ use whimbrel_protocol::ids::GroupName;
 use whimbrel_protocol::message::State;
 
 use super::Fleet;
-use super::campaign::{Campaign, Tally};
+use super::campaign::{Campaign};
 use super::catalog::Release;
 use super::command::Denied;
 use crate::store::{Device, Phase};
@@ -126,7 +126,7 @@ impl Fleet {
 
     fn warning_of_replacing(&self, before: &Campaign) -> Warning {
         let document = before.document();
-        let tally = Tally::of(before, self.members(before).map(|device| &device.id));
+        let tally = before.tally(self.registry.members(document.order.class, &document.group) as u64);
         let confirmed = tally.in_state(State::Confirmed);
         let unfinished = tally.total.saturating_sub(confirmed);
         let (id, group) = (before.id().to_hex(), &document.group);
