@@ -1,5 +1,8 @@
 //! `whimbrel-sim`: flags, and what they start.
 
+extern crate alloc;
+
+use alloc::sync::Arc;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;

@@ -61,13 +61,10 @@ impl StoreHandle {
     }
 
     /// The same; what is submitted waits for more until the future that `gather` makes is ready.
-    fn start_gathering<G: Future<Output = ()> + Send>(
+    fn start_gathering<G: Future<Output = ()> + Send + 'static>(
         store: impl Store,
         gather: impl Fn() -> G + Send + 'static,
-    ) -> (Self, JoinHandle<()>)
-    where
-        G: 'static,
-    {
+    ) -> (Self, JoinHandle<()>) {
         let (jobs, to_do) = mpsc::channel(JOBS_MAX);
         let (commits, urgent) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
         let worker = tokio::spawn(work(store, to_do, Arc::clone(&commits), Arc::clone(&urgent), gather));

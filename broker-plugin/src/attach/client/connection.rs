@@ -11,7 +11,8 @@ use whimbrel_protocol::retry::Backoff;
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_protocol::topic;
 
-use super::conversation::{self, CONNECT_LIMIT, Lost};
+use super::conversation::{self, CONNECT_LIMIT};
+use super::lost::Lost;
 use super::watch::{Notice, Watch};
 use super::{ClientConfig, ClientCounters};
 use crate::attach::{LinkEvent, Outgoing};

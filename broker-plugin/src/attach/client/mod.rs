@@ -1,9 +1,9 @@
 //! The service as a client of any MQTT 3.1.1 broker.
 //!
 //! A task of its own moves the packets: `connection` connects again and again, `conversation` is one connection,
-//! `wire` its packets; `watch` says what operators are told. Between that task and the service are two bounded channels. The service waits when the
-//! one to the broker is full, and takes events aside while it waits, so that neither side ever waits for the
-//! other in a circle.
+//! `lost` why it ends, `wire` its packets; `watch` says what operators are told. Between that task and the service
+//! are two bounded channels. The service waits when the one to the broker is full, and takes events aside while it
+//! waits, so that neither side ever waits for the other in a circle.
 //!
 //! The packets are framed here and not by a client library, because MQTT 3.1.1 gives a client no say in how long
 //! messages may be: any device may publish as much as its broker takes, and a library ends the connection at a
@@ -13,6 +13,7 @@
 mod config;
 mod connection;
 mod conversation;
+mod lost;
 mod watch;
 mod wire;
 

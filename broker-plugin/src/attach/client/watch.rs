@@ -103,13 +103,11 @@ impl Watch {
     pub(super) fn ended(&mut self, now_ms: u64, end: End, reason: String) -> (String, Vec<Notice>) {
         let lasted_ms = self.up_since_ms.take().map(|since| now_ms.saturating_sub(since));
         let mut notices = Vec::new();
-        match lasted_ms {
-            Some(lasted_ms) => {
-                let short = end.by_broker && lasted_ms < SHORT_MS;
-                self.short = if short { self.short.saturating_add(1) } else { 0 };
-                self.at_retain = if end.at_retain { self.at_retain.saturating_add(1) } else { 0 };
-            }
-            None => {} // An attempt that failed says nothing of connections.
+        // An attempt that failed says nothing of connections.
+        if let Some(lasted_ms) = lasted_ms {
+            let short = end.by_broker && lasted_ms < SHORT_MS;
+            self.short = if short { self.short.saturating_add(1) } else { 0 };
+            self.at_retain = if end.at_retain { self.at_retain.saturating_add(1) } else { 0 };
         }
         let mut reason = reason;
         if self.retains() && self.at_retain >= AT_RETAIN {
