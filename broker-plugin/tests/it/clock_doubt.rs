@@ -36,7 +36,7 @@ fn while_the_clock_is_doubted_the_fleet_signs_nothing_and_says_why() {
     let (new, to) = (new_campaign("all"), whimbrel_protocol::ids::CampaignId([3; 8]));
     let named = release.clone();
     denied(host.change(|reply| Command::NewCampaign { release: named, new, id: to, reply }).map(drop));
-    let command = whimbrel_service::fleet::campaign::Command::Abort;
+    let command = fleet::campaign::Command::Abort;
     denied(host.change(|reply| Command::ToCampaign { prefix: campaign.to_hex(), command, reply }).map(drop));
     let groups = vec![group("north")];
     denied(host.change(|reply| Command::SetGroups { id: id("m1"), groups, reply }).map(drop));
