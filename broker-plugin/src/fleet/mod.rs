@@ -30,6 +30,7 @@
 //! | `command` | what operators want changed, what they ask, how they are answered |
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
+//! | `rekeyed` | devices that bring another key than the accepted one |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
 //! | `registry`, `catalog`, `campaign`, `bases` | devices; releases and payloads; campaigns; patches worth making |
 
@@ -46,6 +47,7 @@ mod devices;
 mod io;
 mod payload_names;
 mod questions;
+mod rekeyed;
 mod views;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -89,6 +91,11 @@ pub struct Fleet {
     /// What is worth storing and not urgent.
     unsaved_facts: BTreeSet<DeviceId>,
     unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
+    unsaved_keys: BTreeSet<DeviceId>,
+    /// The device that brought another key last, until that is told.
+    rekeyed: Option<DeviceId>,
+    /// When devices that bring another key may be told of again.
+    tell_rekeyed_at: Instant,
     save_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -152,6 +159,9 @@ impl Fleet {
             reports: BTreeMap::new(),
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
+            unsaved_keys: BTreeSet::new(),
+            rekeyed: None,
+            tell_rekeyed_at: now,
             save_at: None,
             outputs,
         }
@@ -180,6 +190,7 @@ impl Fleet {
             Input::NotTaken(job) => self.not_taken(job),
             Input::Stop => self.save(),
             Input::Timeout => {
+                self.tell_rekeyed();
                 if self.save_at.is_some_and(|at| at <= now) {
                     self.save();
                 }
@@ -204,7 +215,8 @@ impl Fleet {
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.save_at.map_or(self.beacon_due, |at| at.min(self.beacon_due))
+        let rekeyed = self.rekeyed.is_some().then_some(self.tell_rekeyed_at);
+        [self.save_at, rekeyed].into_iter().flatten().fold(self.beacon_due, Instant::min)
     }
 
     /// The root of trust.
@@ -257,6 +269,11 @@ impl Fleet {
         for device in core::mem::take(&mut self.unsaved_facts) {
             if let Some(known) = self.registry.device(&device) {
                 changes.push(Change::Facts(device, known.facts));
+            }
+        }
+        for device in core::mem::take(&mut self.unsaved_keys) {
+            if let Some(known) = self.registry.device(&device) {
+                changes.push(Change::Rekeyed(device, known.rekeyed.clone()));
             }
         }
         if !changes.is_empty() {

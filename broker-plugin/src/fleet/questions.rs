@@ -113,7 +113,9 @@ impl Fleet {
             return CampaignView::of(campaign, &self.catalog, &Tally::default());
         }
         let members = self.members(campaign).map(|device| &device.id);
-        CampaignView::of(campaign, &self.catalog, &Tally::of(campaign, members))
+        let mut view = CampaignView::of(campaign, &self.catalog, &Tally::of(campaign, members));
+        view.shown.rekeyed = self.view_rekeyed(campaign);
+        view
     }
 
     fn view_campaign_devices(
@@ -145,6 +147,7 @@ impl Fleet {
             None => true,
             Some(Listed::Pending) => device.is_pending(),
             Some(Listed::Accepted) => device.is_accepted(),
+            Some(Listed::Rekeyed) => device.rekeyed.is_some(),
         };
         let mut devices = self.registry.devices_after(page.after.as_ref()).filter(wanted);
         let mut names = HashMap::new();

@@ -161,7 +161,6 @@ fn a_campaign_whose_id_is_taken_gets_one_that_is_free() {
 fn hello() -> Vec<u8> {
     let hello = Hello {
         version_max: 1,
-        codecs: 1,
         class: ClassId([3; 16]).tag(),
         running: ShortDigest([1; 8]),
         sequence: 4,

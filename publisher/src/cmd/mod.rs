@@ -9,6 +9,7 @@ mod inspect;
 mod key;
 mod patch;
 mod payloads;
+mod rekeyed;
 mod release;
 mod status;
 mod table;

@@ -3,6 +3,8 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::*;
 
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
 fn id(name: &str) -> DeviceId {
     DeviceId::new(name).unwrap()
 }
@@ -35,7 +37,7 @@ fn reset(registry: &mut Registry, name: &str) {
 #[test]
 fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
     let mut registry = Registry::default();
-    assert!(matches!(registry.enrol(enrolment("m1", 1)), Enrolled::Pending { dropped: None, .. }));
+    assert!(matches!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Pending { dropped: None, .. }));
     assert!(registry.device(&id("m1")).unwrap().is_pending());
     assert_eq!((registry.pending(), registry.accepted()), (1, 0));
     assert_eq!(accept(&mut registry, "m1", 1), 1);
@@ -47,7 +49,7 @@ fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
 #[test]
 fn another_fingerprint_is_refused_and_both_are_named() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let error = registry.plan_accept(&id("m1"), key(2).fingerprint(), None).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&key(1).fingerprint().to_string()), "{text}");
@@ -57,38 +59,40 @@ fn another_fingerprint_is_refused_and_both_are_named() {
 #[test]
 fn an_id_is_never_given_another_key_unless_it_is_reset() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
-    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while pending");
+    registry.enrol(enrolment("m1", 1), NOW);
+    assert_eq!(registry.enrol(enrolment("m1", 2), NOW), Enrolled::OtherKey, "while pending");
     accept(&mut registry, "m1", 1);
-    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while accepted");
+    assert_eq!(registry.enrol(enrolment("m1", 2), NOW), Enrolled::OtherKey, "while accepted");
     assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(1)));
     reset(&mut registry, "m1");
-    assert!(matches!(registry.enrol(enrolment("m1", 2)), Enrolled::Pending { .. }));
-    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(2)));
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(2)), "the one that it brought waits now");
+    reset(&mut registry, "m1");
+    assert!(matches!(registry.enrol(enrolment("m1", 3), NOW), Enrolled::Pending { .. }));
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(3)));
 }
 
 #[test]
 fn the_same_key_again_changes_nothing() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
-    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    registry.enrol(enrolment("m1", 1), NOW);
+    assert_eq!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Known);
     assert!(registry.device(&id("m1")).unwrap().is_pending());
     accept(&mut registry, "m1", 1);
     let before = registry.device(&id("m1")).unwrap().clone();
-    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    assert_eq!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Known);
     assert_eq!(registry.device(&id("m1")), Some(&before));
 }
 
 #[test]
 fn at_most_ten_thousand_are_pending_and_the_oldest_makes_room() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("kept", 1));
+    registry.enrol(enrolment("kept", 1), NOW);
     accept(&mut registry, "kept", 1);
     for number in 0..PENDING_MAX {
-        let enrolled = registry.enrol(enrolment(&format!("m{number}"), 1));
+        let enrolled = registry.enrol(enrolment(&format!("m{number}"), 1), NOW);
         assert!(matches!(enrolled, Enrolled::Pending { dropped: None, .. }));
     }
-    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1), NOW) else { panic!() };
     assert_eq!(dropped, Some(id("m0")));
     assert_eq!(registry.pending(), PENDING_MAX);
     assert!(registry.device(&id("m0")).is_none() && registry.device(&id("newest")).is_some());
@@ -100,11 +104,11 @@ fn the_order_of_the_pending_survives_a_restart() {
     let mut registry = Registry::default();
     for number in 0..PENDING_MAX {
         // Ids that sort against the order in which they come.
-        registry.enrol(enrolment(&format!("m{:05}", PENDING_MAX - number), 1));
+        registry.enrol(enrolment(&format!("m{:05}", PENDING_MAX - number), 1), NOW);
     }
     let stored: Vec<Device> = registry.devices_after(None).cloned().collect();
     let mut registry = Registry::load(stored);
-    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1), NOW) else { panic!() };
     assert_eq!(dropped, Some(id(&format!("m{PENDING_MAX:05}"))));
 }
 
@@ -112,25 +116,25 @@ fn the_order_of_the_pending_survives_a_restart() {
 #[test]
 fn versions_of_assignments_never_fall_also_across_a_reset_and_an_eviction() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     assert_eq!(accept(&mut registry, "m1", 1), 1);
     let groups = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
     assert_eq!(groups.version, 2);
     registry.enter(groups.into_device(Bytes::new()));
     reset(&mut registry, "m1");
-    registry.enrol(enrolment("m1", 2));
+    registry.enrol(enrolment("m1", 2), NOW);
     for number in 0..PENDING_MAX {
-        registry.enrol(enrolment(&format!("x{number}"), 1));
+        registry.enrol(enrolment(&format!("x{number}"), 1), NOW);
     }
     assert_eq!(registry.device(&id("m1")).unwrap().standing, Standing::Forgotten, "made room");
-    registry.enrol(enrolment("m1", 3));
+    registry.enrol(enrolment("m1", 3), NOW);
     assert_eq!(accept(&mut registry, "m1", 3), 3);
 }
 
 #[test]
 fn a_device_that_is_accepted_with_the_same_groups_again_stays_as_it_is() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     accept(&mut registry, "m1", 1);
     let again = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
     assert_eq!(again(None), Ok(None));
@@ -142,7 +146,7 @@ fn a_device_that_is_accepted_with_the_same_groups_again_stays_as_it_is() {
 #[test]
 fn groups_are_few_and_each_stands_once() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let many: Vec<GroupName> = (0..=GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
     let plan = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), Some(groups));
     assert_eq!(plan(many), Err(RegistryError::TooManyGroups { got: GROUPS_MAX + 1, limit: GROUPS_MAX }));
@@ -161,7 +165,7 @@ fn a_device_that_nobody_knows_can_be_neither_accepted_nor_reset() {
     let unknown = RegistryError::Unknown { id: id("m1") };
     assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown.clone()));
     assert_eq!(registry.plan_reset(&id("m1")).unwrap_err(), unknown);
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     reset(&mut registry, "m1");
     assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown));
 }
@@ -169,7 +173,7 @@ fn a_device_that_nobody_knows_can_be_neither_accepted_nor_reset() {
 #[test]
 fn what_a_device_says_about_itself_survives_what_operators_do() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let facts = Facts { sequence: 7, seen: UnixTime::from_secs(10_000), ..Facts::default() };
     assert!(registry.heard(&id("m1"), facts));
     assert!(!registry.heard(&id("m1"), Facts { seen: UnixTime::from_secs(10_001), ..facts }));
@@ -182,7 +186,7 @@ fn what_a_device_says_about_itself_survives_what_operators_do() {
 fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_hour() {
     let mut registry = Registry::default();
     assert!(!registry.heard(&id("m1"), Facts::default()), "nobody knows it");
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let at = |seen| Facts { sequence: 7, seen: UnixTime::from_secs(seen), ..Facts::default() };
     registry.heard(&id("m1"), at(10_000));
     assert!(!registry.heard(&id("m1"), at(13_599)));
@@ -198,7 +202,7 @@ fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_
 fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
     let mut registry = Registry::default();
     for (name, secret) in [("m1", 1), ("m2", 2)] {
-        registry.enrol(enrolment(name, secret));
+        registry.enrol(enrolment(name, secret), NOW);
         accept(&mut registry, name, secret);
     }
     let moved = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
@@ -206,7 +210,7 @@ fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
     assert_eq!(registry.accepted(), 2);
     reset(&mut registry, "m1");
     assert_eq!(registry.accepted(), 1);
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     assert_eq!((registry.accepted(), registry.pending()), (1, 1));
     let stored = registry.devices_after(None).cloned().collect();
     let loaded = Registry::load(stored);
@@ -216,9 +220,9 @@ fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
 #[test]
 fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_moved() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     accept(&mut registry, "m1", 1);
-    registry.enrol(enrolment("m2", 2));
+    registry.enrol(enrolment("m2", 2), NOW);
     registry.accepted = ACCEPTED_MAX - 1;
     assert!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None).is_ok(), "the last place");
     registry.accepted = ACCEPTED_MAX;
@@ -247,7 +251,7 @@ fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_mov
 #[test]
 fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_with_the_usual_one() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let plan = |registry: &Registry, groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
     assert_eq!(plan(&registry, Some(vec![])).unwrap().unwrap().groups, [], "in no group");
     let most: Vec<GroupName> = (0..GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
@@ -263,7 +267,7 @@ fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_wi
 fn devices_are_listed_in_order_from_where_the_last_page_ended() {
     let mut registry = Registry::default();
     for name in ["m3", "m1", "m2"] {
-        registry.enrol(enrolment(name, 1));
+        registry.enrol(enrolment(name, 1), NOW);
     }
     reset(&mut registry, "m2");
     let after = |from: Option<&DeviceId>| {
@@ -276,6 +280,7 @@ fn devices_are_listed_in_order_from_where_the_last_page_ended() {
 }
 
 mod import;
+mod rekeyed;
 
 mod access {
     use core::net::{Ipv4Addr, SocketAddr};
@@ -328,7 +333,7 @@ mod access {
         let mut registry = Registry::default();
         let membership = Membership::default();
         let member = |name: &str| membership.is_member(&id(name), &group("all"));
-        registry.enrol(enrolment("m1", 1));
+        registry.enrol(enrolment("m1", 1), NOW);
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "pending");
         accept(&mut registry, "m1", 1);
@@ -339,7 +344,7 @@ mod access {
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "reset");
         // The front door asks for the same.
-        registry.enrol(enrolment("m1", 1));
+        registry.enrol(enrolment("m1", 1), NOW);
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
         let door = FleetAccess { membership: membership.clone(), passwords: None };

@@ -36,14 +36,14 @@ fn an_import_accepts_devices_before_they_have_ever_connected() {
         registry.enter(new.into_device(Bytes::new()));
     }
     assert_eq!(registry.accepted(), 2);
-    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    assert_eq!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Known);
     assert_eq!(plan(&registry, &list).unwrap(), ImportPlan { assignments: vec![], unchanged: 2 });
 }
 
 #[test]
 fn an_import_accepts_who_is_pending_with_the_same_key() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let planned = plan(&registry, &format!("m1,{},{},all", hex_key(1), class())).unwrap();
     assert_eq!(planned.assignments.len(), 1);
 }
@@ -52,7 +52,7 @@ fn an_import_accepts_who_is_pending_with_the_same_key() {
 #[test]
 fn an_import_replaces_a_pending_key_whoever_enrolled_it_first() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m2", 9));
+    registry.enrol(enrolment("m2", 9), NOW);
     let list = ["m1", "m2", "m3"].map(|name| format!("{name},{},{},all\n", hex_key(1), class())).concat();
     let planned = plan(&registry, &list).unwrap();
     assert_eq!((planned.assignments.len(), planned.unchanged), (3, 0));
@@ -61,7 +61,7 @@ fn an_import_replaces_a_pending_key_whoever_enrolled_it_first() {
     }
     assert_eq!((registry.accepted(), registry.pending()), (3, 0));
     assert_eq!(registry.device(&id("m2")).unwrap().key(), Some(&key(1)));
-    assert_eq!(registry.enrol(enrolment("m2", 9)), Enrolled::OtherKey, "the squatter comes again");
+    assert_eq!(registry.enrol(enrolment("m2", 9), NOW), Enrolled::OtherKey, "the squatter comes again");
     // The key of a device that is accepted is nobody's to replace but by a reset.
     let error = plan(&registry, &format!("m2,{},{},all", hex_key(9), class())).unwrap_err();
     assert_eq!(error, ImportError::OtherKey { line: 1, id: id("m2") });
@@ -99,7 +99,7 @@ fn a_mark_before_the_text_and_a_heading_in_any_case_are_passed_over() {
 #[test]
 fn an_import_is_taken_whole_or_not_at_all_and_the_error_names_the_line() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("known", 9));
+    registry.enrol(enrolment("known", 9), NOW);
     accept(&mut registry, "known", 9);
     let (key, class) = (hex_key(1), class());
     let good = format!("m1,{key},{class},all");
