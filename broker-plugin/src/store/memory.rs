@@ -226,7 +226,11 @@ impl Tables {
         let campaigns = &self.campaigns;
         let current = |id: &CampaignId| campaigns.get(id).is_some_and(|row| row.phase != Phase::Replaced);
         let known = self.deployments.iter_mut().filter(|((of, device), _)| device == id && current(of));
-        known.map(|(_, deployment)| deployment.report = 0).count() > 0
+        let mut changed = false;
+        for (_, deployment) in known {
+            (deployment.report, changed) = (0, true);
+        }
+        changed
     }
 
     fn write_deployment(&mut self, row: &DeploymentRow) -> bool {
