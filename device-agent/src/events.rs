@@ -112,6 +112,8 @@ impl Counters {
                 let reason = failure.map(|code| code.name());
                 info!(%campaign, attempt, outcome = outcome.name(), reason, "deployment ended");
             }
+            // What to do about it, the agent logs, which knows the device's names.
+            Event::OtherKey { .. } => self.count("other-key"),
             Event::ReportAcknowledged { report } => info!(%report, "report acknowledged"),
             Event::Silent { chunks } => {
                 self.count("silences");

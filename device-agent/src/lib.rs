@@ -19,6 +19,7 @@ pub mod local_trust;
 pub mod mqtt;
 mod outcome;
 pub mod provision;
+mod same_id;
 pub mod standalone;
 pub mod status;
 mod worker;

@@ -20,6 +20,9 @@ pub struct LinkView {
     pub messages_above: Option<u32>,
     /// Topics that this connection goes without: the broker refuses them, or closes the connection at them.
     pub left_out: Vec<String>,
+    /// What suggests that another device has this one's id, or that the service has accepted another key for it: a
+    /// line each.
+    pub same_id: Vec<String>,
 }
 
 impl LinkView {
@@ -28,7 +31,8 @@ impl LinkView {
         let no_answer = self.no_answer_s.map(|seconds| format!("no answer for {seconds} s"));
         let left_out =
             (!self.left_out.is_empty()).then(|| format!("not subscribed to {}", self.left_out.join(", ")));
-        [no_answer, self.messages_above.map(messages_lost), left_out].into_iter().flatten().collect()
+        let troubles = [no_answer, self.messages_above.map(messages_lost), left_out].into_iter().flatten();
+        troubles.chain(self.same_id.iter().cloned()).collect()
     }
 }
 
@@ -47,6 +51,7 @@ mod tests {
             no_answer_s: Some(45),
             messages_above: Some(4102),
             left_out: vec!["ota/g/all".to_owned(), "ota/t".to_owned()],
+            same_id: vec!["another key".to_owned()],
             ..up
         };
         let words = words(troubled);
@@ -54,6 +59,7 @@ mod tests {
             "          no answer for 45 s\n",
             "          messages above 4102 bytes do not arrive: the broker's limit?\n",
             "          not subscribed to ota/g/all, ota/t\n",
+            "          another key\n",
         ] {
             assert!(words.contains(line), "{line} {words}");
         }

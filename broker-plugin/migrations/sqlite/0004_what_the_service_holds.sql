@@ -6,3 +6,9 @@
 ALTER TABLE devices ADD COLUMN report INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN reported_running BLOB;
 ALTER TABLE devices ADD COLUMN reported_sequence INTEGER NOT NULL DEFAULT 0;
+
+-- The other key that an accepted device introduced itself with last, as a COSE_Key, its class, 16 bytes, and when; none if
+-- it did not.
+ALTER TABLE devices ADD COLUMN other_key BLOB;
+ALTER TABLE devices ADD COLUMN other_class BLOB;
+ALTER TABLE devices ADD COLUMN other_seen INTEGER NOT NULL DEFAULT 0;

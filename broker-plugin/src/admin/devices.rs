@@ -44,8 +44,11 @@ pub(super) async fn list(
         None => None,
         Some("pending") => Some(Listed::Pending),
         Some("accepted") => Some(Listed::Accepted),
+        Some("rekeyed") => Some(Listed::Rekeyed),
         Some(other) => {
-            return Err(ApiError::bad_request(format!("state={other:?}: expected pending or accepted")));
+            return Err(ApiError::bad_request(format!(
+                "state={other:?}: expected pending, accepted or rekeyed"
+            )));
         }
     };
     let limit = query.limit.unwrap_or(DEVICES_DEFAULT);

@@ -336,6 +336,7 @@ impl Fleet {
             }
             Signed::Reset(device) => {
                 self.tell(Event::DeviceReset { device: device.id.clone() });
+                self.campaigns.reports_anew(&device.id);
                 self.enter_device(*device);
             }
             Signed::Beacon(_, beacon) => self.beacon_in_force(beacon),
@@ -440,7 +441,10 @@ impl Fleet {
                 changes
             }
             Signed::Devices(devices) => devices.iter().cloned().map(Change::Device).collect(),
-            Signed::Reset(device) => Vec::from([Change::Device((**device).clone())]),
+            Signed::Reset(device) => {
+                // Another key counts its reports from the beginning, and each must count more than those of this one.
+                Vec::from([Change::Device((**device).clone()), Change::ReportsAnew(device.id.clone())])
+            }
             Signed::Beacon(named, _) => Vec::from([beacon(named)]),
         }
     }

@@ -171,6 +171,8 @@ pub enum Listed {
     Pending,
     /// Those that are accepted.
     Accepted,
+    /// Those of them that bring another key.
+    Rekeyed,
 }
 
 /// Why an operator does not get what was asked for.

@@ -76,9 +76,12 @@ impl Fleet {
 
     pub(super) fn enrolled(&mut self, enrolment: Enrolment) {
         let id = enrolment.device.clone();
-        match self.registry.enrol(enrolment) {
-            Enrolled::Known => {}
-            Enrolled::OtherKey => self.tell(Event::OtherKey { device: id }),
+        match self.registry.enrol(enrolment, self.today) {
+            Enrolled::Known => self.has_its_key(&id),
+            Enrolled::OtherKey => {
+                self.tell(Event::OtherKey { device: id.clone() });
+                self.is_rekeyed(id);
+            }
             Enrolled::Pending { device, dropped } => {
                 let fingerprint = device.key().map(|key| key.fingerprint().to_string()).unwrap_or_default();
                 self.tell(Event::Pending { device: id.clone(), fingerprint });
@@ -154,6 +157,7 @@ impl Fleet {
         let (Some(report), Ok(changed)) = (report, applied) else { return };
         if changed.first() == Some(&true) {
             self.tell(Event::ReportNew);
+            self.has_its_key(&device);
             // An old report that comes late, or again, says nothing about what the device runs now.
             if self.registry.reported(&device, says_of_device(&report)) {
                 let facts = Facts { running: report.running, sequence: report.sequence, seen: self.today };

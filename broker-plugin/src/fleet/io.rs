@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use bytes::Bytes;
+use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{CampaignId, ClassTag, DeviceId, Digest, GroupName, Prefix, ShortDigest};
 use whimbrel_protocol::message::{self, Assignment, Beacon, Enrolment, Outcome, Report, Status};
 
@@ -223,6 +224,17 @@ pub enum Event {
         campaign: CampaignId,
         /// Why.
         why: Ignored,
+    },
+    /// Devices bring other keys than the accepted ones. Told once a minute at most, of the last one.
+    Rekeyed {
+        /// Which.
+        device: DeviceId,
+        /// Of the key that is accepted.
+        accepted: Fingerprint,
+        /// Of the key that it brings.
+        brought: Fingerprint,
+        /// How many devices are like that now.
+        devices: usize,
     },
     /// A device enrols with another key than it is known with.
     OtherKey {

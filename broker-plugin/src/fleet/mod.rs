@@ -31,6 +31,7 @@
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
 //! | `doubt` | nothing is signed while the clock cannot be believed |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
+//! | `rekeyed` | devices that bring another key than the accepted one |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
 //! | `misfits` | devices whose hellos do not fit what is known of them |
 //! | `warnings` | what operators ask for and probably do not mean |
@@ -51,6 +52,7 @@ mod io;
 mod misfits;
 mod payload_names;
 mod questions;
+mod rekeyed;
 mod views;
 mod warnings;
 
@@ -101,6 +103,11 @@ pub struct Fleet {
     unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
     /// Accepted devices whose hellos do not fit what is known of them.
     misfits: BTreeMap<DeviceId, Misfit>,
+    unsaved_keys: BTreeSet<DeviceId>,
+    /// The device that brought another key last, until that is told.
+    rekeyed: Option<DeviceId>,
+    /// When devices that bring another key may be told of again.
+    tell_rekeyed_at: Instant,
     save_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
@@ -174,6 +181,9 @@ impl Fleet {
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
             misfits: BTreeMap::new(),
+            unsaved_keys: BTreeSet::new(),
+            rekeyed: None,
+            tell_rekeyed_at: now,
             save_at: None,
             outputs,
         }
@@ -205,6 +215,7 @@ impl Fleet {
             Input::Clock(doubt) => self.doubt_clock(doubt),
             Input::Stop => self.save(),
             Input::Timeout => {
+                self.tell_rekeyed();
                 if self.save_at.is_some_and(|at| at <= now) {
                     self.save();
                 }
@@ -229,7 +240,8 @@ impl Fleet {
     /// When to feed [`Input::Timeout`], if nothing else happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.save_at.map_or(self.beacon_due, |at| at.min(self.beacon_due))
+        let rekeyed = self.rekeyed.is_some().then_some(self.tell_rekeyed_at);
+        [self.save_at, rekeyed].into_iter().flatten().fold(self.beacon_due, Instant::min)
     }
 
     /// The root of trust.
@@ -282,6 +294,11 @@ impl Fleet {
         for device in core::mem::take(&mut self.unsaved_facts) {
             if let Some(known) = self.registry.device(&device) {
                 changes.push(Change::Facts(device, known.facts));
+            }
+        }
+        for device in core::mem::take(&mut self.unsaved_keys) {
+            if let Some(known) = self.registry.device(&device) {
+                changes.push(Change::Rekeyed(device, known.rekeyed.clone()));
             }
         }
         if !changes.is_empty() {

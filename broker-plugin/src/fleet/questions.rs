@@ -122,7 +122,9 @@ impl Fleet {
         }
         let document = campaign.document();
         let members = self.registry.members(document.order.class, &document.group);
-        CampaignView::of(campaign, &self.catalog, &campaign.tally(members as u64))
+        let mut view = CampaignView::of(campaign, &self.catalog, &campaign.tally(members as u64));
+        view.shown.rekeyed = self.view_rekeyed(campaign);
+        view
     }
 
     fn view_campaign_devices(
@@ -174,6 +176,10 @@ impl Fleet {
             // Passed over are those that are pending, of which there are few.
             Some(Listed::Accepted) => {
                 first(self.registry.devices_after(after).filter(|device| device.is_accepted()), page.limit)
+            }
+            Some(Listed::Rekeyed) => {
+                let behind = |device: &&Device| after.is_none_or(|after| device.id > *after);
+                first(self.registry.rekeyed().filter(behind), page.limit)
             }
         };
         let mut names = Names::default();

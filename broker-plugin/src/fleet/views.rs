@@ -70,6 +70,7 @@ impl CampaignView {
             failures: failures(tally),
             payloads: names.shares(tally),
             without_patch: None,
+            rekeyed: None,
             device_list: None,
             warnings: Vec::new(),
         };
@@ -160,11 +161,17 @@ pub(super) fn device(
     api::Device {
         id: device.id.to_string(),
         state: match device.standing {
+            _ if device.rekeyed.is_some() => api::Standing::Rekeyed,
             Standing::Forgotten => api::Standing::Forgotten,
             Standing::Pending { .. } => api::Standing::Pending,
             Standing::Accepted { .. } => api::Standing::Accepted,
         },
         fingerprint: device.key().map(|key| key.fingerprint().to_string()),
+        rekeyed: device.rekeyed.as_deref().map(|rekeyed| api::Rekeyed {
+            fingerprint: rekeyed.key.fingerprint().to_string(),
+            class: rekeyed.class.to_hex(),
+            seen: rekeyed.seen.as_secs(),
+        }),
         class: device.class.to_hex(),
         groups: device.groups().iter().map(ToString::to_string).collect(),
         running: (running.0 != [0; 8]).then(|| running.to_hex()),

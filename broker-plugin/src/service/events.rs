@@ -31,7 +31,15 @@ pub(super) fn of_fleet(event: &Event, counters: &Counters) {
         }
         Event::OtherKey { device } => {
             Counters::count(&counters.enrolled_with_other_key);
-            tracing::warn!(%device, "device enrols with another key than it is known with");
+            tracing::debug!(%device, "device enrols with another key than it is known with");
+        }
+        Event::Rekeyed { device, accepted, brought, devices } => {
+            tracing::warn!(
+                %device, %accepted, %brought, rekeyed = devices,
+                "device brings another key than the accepted one, and its reports do not count: if it is the right \
+                 device, `whimbrel device reset {device}`, then `whimbrel device accept {device} --fingerprint \
+                 {brought}`; if two devices have this id, give one of them another"
+            );
         }
         Event::Pending { device, fingerprint } => {
             Counters::count(&counters.enrolled);

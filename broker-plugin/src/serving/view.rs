@@ -30,9 +30,6 @@ struct LiveView {
     numbers: Vec<PayloadNumber>,
 }
 
-/// The name of no release.
-pub(super) const NO_RELEASE: Digest = Digest([0; 32]);
-
 impl View {
     /// What the fleet knows of `device` now.
     pub(crate) fn of_device(fleet: &Fleet, device: &DeviceId) -> Self {
@@ -83,11 +80,7 @@ impl View {
             root_version: self.root_version,
             assignment: self.assignment,
             campaigns: &self.campaigns,
-            live: Some(match &self.live {
-                Some(live) => Live { release: live.release, payloads: &live.payloads },
-                // Not none: what a device without a release asks for is refused then, and not passed over.
-                None => Live { release: NO_RELEASE, payloads: &[] },
-            }),
+            live: self.live.as_ref().map(|live| Live { release: live.release, payloads: &live.payloads }),
         }
     }
 

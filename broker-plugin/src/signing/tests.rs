@@ -53,6 +53,7 @@ fn each_document_is_signed_with_the_key_of_its_role_and_as_what_it_is() {
         assignment: 1,
         groups: Vec::new(),
         report: None,
+        key: fixture.device_key.public().id(),
     };
     for (signed, role, kind, payload) in [
         (authority.campaign(&campaign), Role::Campaign, Kind::Campaign, campaign.encode()),

@@ -177,8 +177,9 @@ impl Tables {
                 if let Some(known) = self.devices.get(&device.id) {
                     device.assignment_version = device.assignment_version.max(known.assignment_version);
                     device.facts = known.facts;
+                    device.rekeyed = None;
                     if device.key() == known.key() {
-                        device.reported = known.reported;
+                        (device.reported, device.rekeyed) = (known.reported, known.rekeyed.clone());
                     }
                 }
                 self.devices.insert(device.id.clone(), device);
@@ -191,6 +192,11 @@ impl Tables {
                 device.facts.sequence = facts.sequence.min(COLUMN_MAX);
                 true
             }
+            Change::Rekeyed(id, rekeyed) => {
+                let known = self.devices.get_mut(id).filter(|device| device.is_accepted());
+                known.map(|device| device.rekeyed.clone_from(rekeyed)).is_some()
+            }
+            Change::ReportsAnew(id) => self.reports_anew(id),
             Change::Campaign(row) => {
                 self.campaigns.insert(row.id, row.clone());
                 true
@@ -214,6 +220,17 @@ impl Tables {
             self.devices.remove(id);
         }
         true
+    }
+
+    fn reports_anew(&mut self, id: &DeviceId) -> bool {
+        let campaigns = &self.campaigns;
+        let current = |id: &CampaignId| campaigns.get(id).is_some_and(|row| row.phase != Phase::Replaced);
+        let known = self.deployments.iter_mut().filter(|((of, device), _)| device == id && current(of));
+        let mut changed = false;
+        for (_, deployment) in known {
+            (deployment.report, changed) = (0, true);
+        }
+        changed
     }
 
     fn write_deployment(&mut self, row: &DeploymentRow) -> bool {

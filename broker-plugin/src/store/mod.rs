@@ -40,8 +40,8 @@ pub use folder::{DataLock, PayloadFolder};
 pub use memory::{MemoryPayloads, MemoryStore};
 pub use payloads::{PayloadPart, PayloadWriter, Payloads};
 pub use rows::{
-    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, ReportRow,
-    Reported, Standing, Terms, Why,
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, Rekeyed, ReleaseRow,
+    ReportRow, Reported, Standing, Terms, Why,
 };
 pub use sqlite::SqliteStore;
 pub use upload::{PayloadSpec, Upload, UploadError};
@@ -60,6 +60,11 @@ pub enum Change {
     DropPending(DeviceId),
     /// What a device last said. Does nothing if the device is not known.
     Facts(DeviceId, Facts),
+    /// A device brought another key than the accepted one, or no longer does. Does nothing if the device is not known.
+    Rekeyed(DeviceId, Option<Box<Rekeyed>>),
+    /// The reports of a device are counted anew in the campaigns that were not replaced: what they said stays known,
+    /// and any report counts more.
+    ReportsAnew(DeviceId),
     /// A campaign is as this says.
     Campaign(CampaignRow),
     /// A beacon of this version is about to be published.

@@ -48,6 +48,20 @@ pub struct Device {
     pub facts: Facts,
     /// What the report with the highest number said, of those signed with its key.
     pub reported: Reported,
+    /// The other key that it introduced itself with last, if it is accepted and did so.
+    pub rekeyed: Option<Box<Rekeyed>>,
+}
+
+/// Another key than the one that is accepted: the device lost its data folder, got another board, or shares its id with
+/// another device. It is served, and what this key signs does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rekeyed {
+    /// The key that it brought.
+    pub key: PublicKey,
+    /// Its hardware, as it said then.
+    pub class: ClassId,
+    /// When it brought it last.
+    pub seen: UnixTime,
 }
 
 /// Whether a device is served.
@@ -61,6 +75,8 @@ pub enum Standing {
         key: PublicKey,
         /// Rises with each enrolment.
         order: u64,
+        /// The groups that it was in before it was reset, and gets into if nothing else is said; none for a new one.
+        groups: Vec<GroupName>,
     },
     /// It is served.
     Accepted {

@@ -12,8 +12,8 @@ use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
 use super::rows::{
-    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, ReleaseRow, Reported,
-    Standing, Why,
+    CameBy, CampaignRow, Deployment, DeploymentRow, Device, Facts, PayloadRow, Phase, Rekeyed, ReleaseRow,
+    Reported, Standing, Why,
 };
 use super::{StoreError, TallyRow};
 
@@ -69,6 +69,13 @@ impl Columns<'_> {
         decode_key(bytes).ok_or_else(|| self.bad("key"))
     }
 
+    fn rekeyed(&self) -> Result<Option<Rekeyed>, StoreError> {
+        let Some(key) = self.optional("other_key")? else { return Ok(None) };
+        let key = decode_key(key).ok_or_else(|| self.bad("other_key"))?;
+        let class = ClassId(self.array("other_class")?);
+        Ok(Some(Rekeyed { key, class, seen: self.time("other_seen")? }))
+    }
+
     fn groups(&self) -> Result<Vec<GroupName>, StoreError> {
         let names = self.text("groups")?.split_ascii_whitespace();
         names.map(|name| GroupName::new(name).map_err(|_| self.bad("groups"))).collect()
@@ -95,7 +102,9 @@ impl Columns<'_> {
     pub(super) fn device(&self) -> Result<Device, StoreError> {
         let standing = match self.uint("standing")? {
             FORGOTTEN => Standing::Forgotten,
-            PENDING => Standing::Pending { key: self.key()?, order: self.uint("enrolled")? },
+            PENDING => {
+                Standing::Pending { key: self.key()?, order: self.uint("enrolled")?, groups: self.groups()? }
+            }
             ACCEPTED => Standing::Accepted {
                 key: self.key()?,
                 groups: self.groups()?,
@@ -120,6 +129,7 @@ impl Columns<'_> {
                 running: self.short_digest("reported_running")?.unwrap_or_default(),
                 sequence: self.uint("reported_sequence")?,
             },
+            rekeyed: self.rekeyed()?.map(Box::new),
         })
     }
 
@@ -202,22 +212,20 @@ impl DeviceColumns {
         };
         match standing {
             Standing::Forgotten => none,
-            Standing::Pending { key, order } => Self {
+            Standing::Pending { key, order, groups } => Self {
                 standing: PENDING.cast_signed(),
                 key: Some(encode_key(key)),
                 enrolled: order.cast_signed(),
+                groups: joined(groups),
                 ..none
             },
-            Standing::Accepted { key, groups, assignment } => {
-                let groups: Vec<&str> = groups.iter().map(GroupName::as_str).collect();
-                Self {
-                    standing: ACCEPTED.cast_signed(),
-                    key: Some(encode_key(key)),
-                    groups: groups.join(" "),
-                    assignment: Some(assignment.to_vec()),
-                    ..none
-                }
-            }
+            Standing::Accepted { key, groups, assignment } => Self {
+                standing: ACCEPTED.cast_signed(),
+                key: Some(encode_key(key)),
+                groups: joined(groups),
+                assignment: Some(assignment.to_vec()),
+                ..none
+            },
         }
     }
 }
@@ -235,7 +243,11 @@ pub(super) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn encode_key(key: &PublicKey) -> Vec<u8> {
+fn joined(groups: &[GroupName]) -> String {
+    groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn encode_key(key: &PublicKey) -> Vec<u8> {
     let mut writer = Writer::new();
     key.encode(&mut writer);
     writer.into_bytes()

@@ -6,8 +6,8 @@ use whimbrel_protocol::cose::Sign1;
 use whimbrel_protocol::ids::DeviceId;
 use whimbrel_protocol::message::Campaign;
 
-use super::rows::{CampaignRow, DeploymentRow, Device, Facts, PayloadRow, ReleaseRow, ReportRow};
-use super::sqlite_rows::{DeviceColumns, clamp, phase_number};
+use super::rows::{CampaignRow, DeploymentRow, Device, Facts, PayloadRow, Rekeyed, ReleaseRow, ReportRow};
+use super::sqlite_rows::{DeviceColumns, clamp, encode_key, phase_number};
 use super::{Change, Series};
 
 /// Names of marks: numbers that only rise.
@@ -25,6 +25,8 @@ pub(super) async fn write(db: &mut SqliteConnection, change: &Change) -> Result<
         Change::Device(device) => write_device(db, device).await,
         Change::DropPending(id) => drop_pending(db, id).await,
         Change::Facts(id, facts) => write_facts(db, id, *facts).await,
+        Change::Rekeyed(id, rekeyed) => write_rekeyed(db, id, rekeyed.as_deref()).await,
+        Change::ReportsAnew(id) => reports_anew(db, id).await,
         Change::Campaign(row) => write_campaign(db, row).await,
         Change::Beacon { version, issued } => {
             write_mark(db, BEACON_VERSION, *version).await?;
@@ -66,7 +68,9 @@ async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool
             assignment = ?7, assignment_version = max(assignment_version, ?8),
             report = CASE WHEN key IS ?3 THEN report ELSE ?12 END,
             reported_running = CASE WHEN key IS ?3 THEN reported_running ELSE ?13 END,
-            reported_sequence = CASE WHEN key IS ?3 THEN reported_sequence ELSE ?14 END",
+            reported_sequence = CASE WHEN key IS ?3 THEN reported_sequence ELSE ?14 END,
+            other_key = CASE WHEN key IS ?3 THEN other_key END,
+            other_class = CASE WHEN key IS ?3 THEN other_class END",
     )
     .bind(device.id.as_str().to_owned())
     .bind(columns.standing)
@@ -102,6 +106,29 @@ async fn write_facts(db: &mut SqliteConnection, id: &DeviceId, facts: Facts) -> 
         .bind(clamp(facts.sequence))
         .bind(clamp(facts.seen.as_secs()));
     Ok(query.execute(db).await?.rows_affected() > 0)
+}
+
+async fn write_rekeyed(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+    rekeyed: Option<&Rekeyed>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "UPDATE devices SET other_key = ?2, other_class = ?3, other_seen = ?4 WHERE id = ?1 AND standing = 2",
+    )
+    .bind(id.as_str().to_owned())
+    .bind(rekeyed.map(|rekeyed| encode_key(&rekeyed.key)))
+    .bind(rekeyed.map(|rekeyed| rekeyed.class.0.to_vec()))
+    .bind(rekeyed.map_or(0, |rekeyed| clamp(rekeyed.seen.as_secs())));
+    Ok(query.execute(db).await?.rows_affected() > 0)
+}
+
+async fn reports_anew(db: &mut SqliteConnection, id: &DeviceId) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "UPDATE deployments SET report = 0
+         WHERE device = ?1 AND campaign IN (SELECT id FROM campaigns WHERE phase <> 2)",
+    );
+    Ok(query.bind(id.as_str().to_owned()).execute(db).await?.rows_affected() > 0)
 }
 
 async fn write_campaign(db: &mut SqliteConnection, row: &CampaignRow) -> Result<bool, sqlx::Error> {

@@ -74,7 +74,7 @@ fn what_is_not_there_and_what_is_not_taken_is_said_in_one_line_of_json() {
             "soft, forced",
         ),
         (404, "POST", "/v1/campaigns", "{\"release\":\"abcd\",\"group\":\"all\"}", "no release abcd"),
-        (400, "GET", "/v1/devices?state=gone", "", "pending or accepted"),
+        (400, "GET", "/v1/devices?state=gone", "", "pending, accepted or rekeyed"),
         (400, "GET", "/v1/devices?limit=0", "", "1 to 1000"),
         (400, "GET", "/v1/devices?limit=1001", "", "1 to 1000"),
         (400, "GET", "/v1/devices?after=a%20b", "", "device id"),

@@ -169,7 +169,6 @@ fn the_answer_to_a_hello_names_everything_and_brings_what_is_missing() {
     client.subscribe(&[("ota/d/m1/c", 0)]);
     let mut hello = Hello {
         version_max: 1,
-        codecs: 1,
         class: service.fixture.class.tag(),
         running: ShortDigest([1; 8]),
         sequence: 4,

@@ -171,7 +171,6 @@ pub(crate) fn hello_running(sequence: u64) -> Vec<u8> {
 pub(crate) fn the_hello(class: ClassId, sequence: u64, assignment: u64) -> Hello {
     Hello {
         version_max: 1,
-        codecs: 1,
         class: class.tag(),
         running: ShortDigest([1; 8]),
         sequence,

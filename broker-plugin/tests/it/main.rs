@@ -31,6 +31,7 @@ mod payload_rules;
 mod reports;
 mod service_groups;
 mod service_program;
+mod service_rekeyed;
 mod service_restart;
 mod service_support;
 mod service_update;

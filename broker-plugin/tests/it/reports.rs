@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use whimbrel_protocol::cose::{Kind, sign_attached};
 use whimbrel_protocol::ids::{CampaignId, Digest, KeyId, ShortDigest};
-use whimbrel_protocol::message::{Outcome, Report};
+use whimbrel_protocol::message::{Enrolment, Outcome, Report, State};
 use whimbrel_protocol::time::UnixTime;
-use whimbrel_service::fleet;
+use whimbrel_service::fleet::{self, Command};
 
 use crate::halves_support::{Host, id, key};
 
@@ -63,4 +63,31 @@ fn twenty_variants_of_one_old_report_leave_one_row_and_never_set_a_device_back()
     assert_eq!(sequence(&again), 9);
     again.say(0, "m1", 'r', &signed(&report(8, 10), None));
     assert_eq!(sequence(&again), 10);
+}
+
+#[test]
+fn the_reports_of_another_key_count_more_than_those_of_the_key_before() {
+    let mut host = Host::with_links(1);
+    host.import(&["m1"]);
+    let release = host.release(5000);
+    let campaign = host.campaign(&release, "all");
+    let failed = Report { campaign, outcome: Outcome::Failed, ..report(7, 3) };
+    host.say(0, "m1", 'r', &signed(&failed, None));
+    let state = |host: &Host| {
+        let progress = host.fleet.campaigns().campaign(&campaign).unwrap().progress(&id("m1"));
+        progress.map(|progress| progress.deployment.state)
+    };
+    assert_eq!(state(&host), Some(State::Failed));
+    // The data folder is lost, and with it the key and the number of the last report.
+    let enrolment = Enrolment { device: id("m1"), key: key(9).public(), class: host.fixture.class };
+    host.say(0, "m1", 'r', &sign_attached(&key(9), Kind::Enrolment, None, &enrolment.encode()));
+    host.change(|reply| Command::Reset { id: id("m1"), reply }).unwrap();
+    let fingerprint = key(9).public().fingerprint();
+    host.change(|reply| Command::Accept { id: id("m1"), fingerprint, groups: None, reply }).unwrap();
+    assert_eq!(state(&host), Some(State::Failed), "what is known stays known");
+    let confirmed = Report { campaign, ..report(0, 5) };
+    host.say(0, "m1", 'r', &sign_attached(&key(9), Kind::Report, None, &confirmed.encode()));
+    assert_eq!((state(&host), sequence(&host)), (Some(State::Confirmed), 5));
+    let again = Host::over(host.store.clone(), 0);
+    assert_eq!((state(&again), sequence(&again)), (Some(State::Confirmed), 5));
 }

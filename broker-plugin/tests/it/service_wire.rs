@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use whimbrel_protocol::cose::SigningKey;
-use whimbrel_protocol::ids::{ChunkIndex, DeviceId, Digest, Nonce, PayloadTag};
+use whimbrel_protocol::ids::{ChunkIndex, DeviceId, Nonce, PayloadTag};
 use whimbrel_protocol::message::{
-    Answer, ChunkRequest, DocumentRequest, PageNumber, PageRequest, RefusalCode,
+    Answer, ChunkRequest, DocumentRequest, PageNumber, PageRequest, RefusalCode, Report,
 };
 
 use crate::front_support::Client;
@@ -264,7 +264,7 @@ fn a_device_cannot_enrol_or_report_for_another() {
     // Once, however often it comes; and it is acknowledged each time.
     m2.report(&good);
     service.await_that("again", |service| service.counter("reports_again") == 1);
-    let report = Digest::of(&good).short();
+    let report = Report::digest(&good).unwrap();
     m2.hello(1, Some(report));
     let heard = m2.hear();
     let echo = Nonce([1; 8]).echo(&DeviceId::new("m2").unwrap());

@@ -90,10 +90,11 @@ pub(crate) fn pending(name: &str, order: u64) -> Device {
     Device {
         id: id(name),
         class: ClassId([7; 16]),
-        standing: Standing::Pending { key: device_key(1).public(), order },
+        standing: Standing::Pending { key: device_key(1).public(), order, groups: Vec::new() },
         assignment_version: 0,
         facts: Facts::default(),
         reported: Reported::default(),
+        rekeyed: None,
     }
 }
 

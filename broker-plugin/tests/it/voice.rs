@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use whimbrel_protocol::cose::{Kind, SigningKey, sign_attached};
 use whimbrel_protocol::ids::{CampaignId, ChunkIndex, DeviceId, Digest, Nonce, PayloadTag, ShortDigest};
 use whimbrel_protocol::message::{
@@ -91,7 +92,8 @@ impl<'s> Voice<'s> {
     }
 
     fn is_accepted(&self) -> bool {
-        self.service.device(&self.id).is_some_and(|device| device["state"] == "accepted")
+        let is_served = |device: Value| device["state"] == "accepted" || device["state"] == "rekeyed";
+        self.service.device(&self.id).is_some_and(is_served)
     }
 
     pub(crate) fn refusal(&mut self) -> Refusal {
@@ -117,7 +119,6 @@ impl<'s> Voice<'s> {
     pub(crate) fn hello(&mut self, nonce: u8, report: Option<ShortDigest>) {
         let hello = Hello {
             version_max: 1,
-            codecs: 1,
             class: self.service.fixture.class.tag(),
             running: ShortDigest([1; 8]),
             sequence: 4,
@@ -179,7 +180,7 @@ pub(crate) fn confirmed(device: &str, key: &SigningKey, campaign: CampaignId, re
 }
 
 /// The id of a campaign as the admin API writes it.
-pub(crate) fn campaign_id(campaign: &serde_json::Value) -> CampaignId {
+pub(crate) fn campaign_id(campaign: &Value) -> CampaignId {
     let mut id = [0; 8];
     hex::decode_to_slice(campaign["id"].as_str().unwrap(), &mut id).unwrap();
     CampaignId(id)

@@ -102,6 +102,11 @@ pub struct Campaign {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub without_patch: Option<WithoutPatch>,
+    /// Devices that bring another key than the accepted one, so that their reports do not count and the campaign does not
+    /// end. Absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rekeyed: Option<RekeyedDevices>,
     /// Devices of the campaign, in the order of their ids. Absent if they were not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -121,6 +126,15 @@ words! {
         /// Another campaign of its group took its place.
         Replaced = "replaced",
     }
+}
+
+/// Devices of a campaign that bring another key than the accepted one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RekeyedDevices {
+    /// How many.
+    pub devices: u64,
+    /// The ids of the first ones, at most 16.
+    pub ids: Vec<String>,
 }
 
 /// One device of a campaign.

@@ -14,7 +14,7 @@ use crate::{DeviceState, Payload, Warning};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DevicesQuery {
-    /// `pending` or `accepted` for those only; all if it is absent.
+    /// `pending`, `accepted` or `rekeyed` for those only, where `accepted` has the rekeyed ones too; all if it is absent.
     pub state: Option<String>,
     /// Only devices whose id comes after this one; from the first if it is absent.
     pub after: Option<String>,
@@ -50,6 +50,9 @@ pub struct Device {
     /// Fingerprint of its key, in four groups of four digits; `null` if it has none after a reset.
     #[schema(required)]
     pub fingerprint: Option<String>,
+    /// The other key that it brings; `null` unless it is `rekeyed`.
+    #[schema(required)]
+    pub rekeyed: Option<Rekeyed>,
     /// Its class, a UUID without hyphens: 32 hexadecimal digits.
     pub class: String,
     /// The groups that it is in; none before it is accepted.
@@ -84,7 +87,21 @@ words! {
         Pending = "pending",
         /// It takes part.
         Accepted = "accepted",
+        /// It takes part and brings another key than the accepted one, so that its reports do not count.
+        Rekeyed = "rekeyed",
     }
+}
+
+/// The other key of a device that lost its data folder, got another board, or shares its id with another one. A reset lets
+/// this key wait to be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rekeyed {
+    /// Fingerprint of the key that it brings.
+    pub fingerprint: String,
+    /// The class that it named with it.
+    pub class: String,
+    /// When it brought that key last.
+    pub seen: u64,
 }
 
 /// How far a device is with the campaign that rules it.

@@ -42,9 +42,11 @@ mod warnings;
 mod words;
 
 pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
-pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState};
+pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState, RekeyedDevices};
 pub use clock::{ClockAccepted, ClockDoubt};
-pub use devices::{Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, Imported, Standing};
+pub use devices::{
+    Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, Imported, Rekeyed, Standing,
+};
 pub use error::ErrorBody;
 pub use payloads::{Payload, PayloadKind, PayloadShare};
 pub use releases::{MissingPayload, Release, ReleaseState, StoredPayload};

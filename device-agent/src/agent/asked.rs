@@ -146,6 +146,7 @@ impl Agent<'_> {
             no_answer_s: session.unanswered_ms(now).map(|ms| ms / 1000),
             messages_above: session.message_limit().filter(|limit| limit.lost).map(|limit| limit.bytes.get()),
             left_out: self.left_out.clone(),
+            same_id: self.same_id_in_words(),
         });
         view.reports_waiting = session.record().reports.len();
         let owned = |(name, count): (&&str, &u64)| ((*name).to_owned(), *count);

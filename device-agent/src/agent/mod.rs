@@ -31,6 +31,7 @@ use crate::events::Counters;
 use crate::home::{Home, Medium};
 use crate::hooks::{Answer as HookAnswer, HookQueue, Progress, Question, Verdict, Watch};
 use crate::mqtt::{BrokerLimits, Link, LinkError, LinkEvent, LinkSettings, Uplink};
+use crate::same_id::SameId;
 use crate::status::{RunningView, StatusView};
 use crate::worker::{Answer, Worker};
 
@@ -82,6 +83,7 @@ pub(crate) struct Agent<'s> {
     /// Since when the link is as it is, and what was wrong last.
     link_since: Instant,
     link_error: Option<String>,
+    same_id: SameId,
     /// The service said that its operator has not accepted this device yet, and nothing else since.
     awaits_acceptance: bool,
     /// Topics of this connection that are not subscribed to: the broker refuses them, or closes the connection.
@@ -161,6 +163,7 @@ impl<'s> Agent<'s> {
             uplink: None,
             link_since: now,
             link_error: None,
+            same_id: SameId::default(),
             awaits_acceptance: false,
             left_out: Vec::new(),
             has_left_out: false,
@@ -331,6 +334,12 @@ impl<'s> Agent<'s> {
         }
         if was_up {
             self.link_since = self.around.clock.now();
+            if error.is_close_by_broker() {
+                self.same_id.closed(self.link_since);
+                if self.same_id.closed_again(&self.around.config.device.id, self.link_since).is_some() {
+                    self.warn_same_id();
+                }
+            }
             self.feed(Input::Disconnected);
         }
     }

@@ -9,6 +9,7 @@ use whimbrel_protocol::topic::Channel;
 
 use super::Agent;
 use crate::hooks::{Answer, Edge, HookContext, Moment, Verdict};
+use crate::identity;
 use crate::mqtt::Filter;
 use crate::status::Chunks;
 
@@ -173,7 +174,14 @@ impl Agent<'_> {
         self.add_news(event);
         match event {
             Event::Refused { code: RefusalCode::Pending, .. } => self.awaits_acceptance = true,
-            Event::Answered { .. } => self.awaits_acceptance = false,
+            Event::Answered { .. } => {
+                self.awaits_acceptance = false;
+                self.same_id.answered();
+            }
+            Event::OtherKey { accepted } => {
+                self.same_id.other_key(*accepted);
+                self.warn_same_id();
+            }
             // Something answers hello with more than a refusal, even if it is none that is believed.
             Event::Rejected { channel: Channel::Answers, reason } if reason.name() == "unauthentic" => {
                 self.awaits_acceptance = false;
@@ -187,6 +195,21 @@ impl Agent<'_> {
             self.enter(*state, reason);
             self.running.refresh(self.controller.session().boot());
         }
+    }
+
+    /// Logs what suggests that another device has this one's id, once a minute at most.
+    pub(super) fn warn_same_id(&mut self) {
+        if self.around.counters.is_news(self.around.clock.now(), ["same id", "", ""]) {
+            for line in self.same_id_in_words() {
+                warn!("{line}");
+            }
+        }
+    }
+
+    pub(super) fn same_id_in_words(&self) -> Vec<String> {
+        let device = &self.around.config.device;
+        let own = identity::fingerprint(&device.key);
+        self.same_id.in_words(&device.id, own, self.around.clock.now())
     }
 
     /// Tells the hooks that the state changes. Those that have a say are asked when it matters, not told.

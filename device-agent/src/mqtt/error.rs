@@ -43,7 +43,16 @@ pub enum LinkError {
     HungUp,
 }
 
+/// What is said if the broker closed the connection properly.
+const CLOSED: &str = "the broker closed the connection";
+
 impl LinkError {
+    /// Whether the broker closed the connection properly, as it does when the same client connects again.
+    #[must_use]
+    pub fn is_close_by_broker(&self) -> bool {
+        matches!(self, Self::Lost(why) if why == CLOSED)
+    }
+
     /// The name that counters use; stable.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -69,9 +78,7 @@ impl From<ConnectionError> for LinkError {
             ConnectionError::MqttState(StateError::Deserialization(
                 mqttbytes::Error::PayloadSizeLimitExceeded(got),
             )) => Self::Oversized { got },
-            ConnectionError::MqttState(StateError::ConnectionAborted) => {
-                Self::Lost("the broker closed the connection".to_owned())
-            }
+            ConnectionError::MqttState(StateError::ConnectionAborted) => Self::Lost(CLOSED.to_owned()),
             ConnectionError::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error)))
             | ConnectionError::MqttState(StateError::Io(error))
             | ConnectionError::Io(error) => Self::Lost(error.to_string()),

@@ -4,7 +4,7 @@ use super::io::StoreFailure;
 use crate::codec::DecodeError;
 use crate::cose::SignatureError;
 use crate::envelope::VerifyError;
-use crate::ids::{CampaignId, ChunkIndex, PayloadTag, ShortDigest};
+use crate::ids::{CampaignId, ChunkIndex, KeyId, PayloadTag, ShortDigest};
 use crate::message::{DeferReason, FailureCode, Outcome, PageNumber, RefusalCode, State};
 use crate::time::UnixTime;
 use crate::topic::Channel;
@@ -57,6 +57,11 @@ pub enum Event {
         outcome: Outcome,
         /// Why.
         failure: Option<FailureCode>,
+    },
+    /// The service answered, and has accepted another key for this device: nothing that this key signs counts there.
+    OtherKey {
+        /// The key that it has accepted.
+        accepted: KeyId,
     },
     /// The service has the report.
     ReportAcknowledged {

@@ -154,7 +154,6 @@ impl Hellos {
         };
         let hello = Hello {
             version_max: u64::from(PROTOCOL_VERSION),
-            codecs: cx.config.codecs.bits(),
             class: cx.config.class.tag(),
             running: device.running.image.map(|image| image.short()).unwrap_or_default(),
             sequence: device.running.sequence,

@@ -207,7 +207,13 @@ impl Link {
         answer: HelloAnswer,
         root: u64,
     ) -> Result<(), Reason> {
+        let accepted = answer.key;
         let asked_at = self.hellos.take_answer(cx, answer, root)?;
+        if accepted != cx.config.key.public().id() {
+            // Nothing waits for that: the service's people learn of the key, and decide.
+            cx.tell(Event::OtherKey { accepted });
+            self.enrol(cx);
+        }
         let elapsed_ms = cx.now.millis_since(asked_at);
         self.meter.round_trip(elapsed_ms, 0);
         if let Some(carry) = &mut self.carry {
@@ -226,11 +232,17 @@ impl Link {
     /// assignment says, which is subscribed to now.
     pub(super) fn not_accepted(&mut self, cx: &mut Context, code: RefusalCode, wait_ms: Option<u64>) {
         self.unaccepted = true;
-        if code == RefusalCode::Unknown && !self.enrolled {
-            self.enrolled = true;
-            enrol(cx);
+        if code == RefusalCode::Unknown {
+            self.enrol(cx);
         }
         self.hellos.refused(cx, wait_ms);
+    }
+
+    /// Introduces the device with its key, once in a connection.
+    fn enrol(&mut self, cx: &mut Context) {
+        if !core::mem::replace(&mut self.enrolled, true) {
+            enrol(cx);
+        }
     }
 
     /// The service refused what the work had asked for.
@@ -355,7 +367,7 @@ impl Link {
     }
 }
 
-/// Introduces the device to a service that does not know it.
+/// Introduces the device to a service that does not know it, or knows it with another key.
 fn enrol(cx: &mut Context) {
     let enrolment =
         Enrolment { device: cx.config.device.clone(), key: cx.config.key.public(), class: cx.config.class };

@@ -73,12 +73,6 @@ impl Codecs {
     pub const fn contains(self, codec: Codec) -> bool {
         self.0 & 1 << codec as u8 != 0
     }
-
-    /// As a hello says it: bit n for codec n.
-    #[must_use]
-    pub fn bits(self) -> u64 {
-        self.0.into()
-    }
 }
 
 /// The memory that a payload's decoder needs. It is signed, so that a device can refuse before it fetches the

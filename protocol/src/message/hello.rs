@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::MessageKind;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ids::{ClassTag, DeviceId, Echo, GroupName, Nonce, ShortDigest};
+use crate::ids::{ClassTag, DeviceId, Echo, GroupName, KeyId, Nonce, ShortDigest};
 use crate::limits::{DEVICE_ID_MAX, GROUP_NAME_MAX, GROUPS_MAX, MESSAGE_BYTES_MAX, SIGNED_BYTES_MAX};
 use crate::time::UnixTime;
 
@@ -22,15 +22,13 @@ pub struct GroupVersion {
 /// again until it is answered.
 ///
 /// ```cddl
-/// hello = head(1) .cat [ versions: uint, codecs: uint, class: bstr .size 4, running: bstr .size 8, sequence: uint, root: uint, assignment: uint,
+/// hello = head(1) .cat [ versions: uint, class: bstr .size 4, running: bstr .size 8, sequence: uint, root: uint, assignment: uint,
 ///     groups: [*8 [group: tstr, version: uint]], nonce: bstr .size 8, report: bstr .size 8 / null ]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version that the device speaks.
     pub version_max: u64,
-    /// Bit n: codec n of the transfer descriptor is understood.
-    pub codecs: u64,
     /// The hardware, shortened.
     pub class: ClassTag,
     /// The running image's digest, shortened; zero if unknown.
@@ -54,7 +52,7 @@ impl Hello {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::after(&[MessageKind::Hello.head()]);
-        writer.array(10).uint(self.version_max).uint(self.codecs).bytes(&self.class.0);
+        writer.array(9).uint(self.version_max).bytes(&self.class.0);
         writer.bytes(&self.running.0).uint(self.sequence);
         writer.uint(self.root).uint(self.assignment);
         write_groups(&mut writer, &self.groups);
@@ -64,10 +62,9 @@ impl Hello {
 
     pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("hello", body, MESSAGE_BYTES_MAX)?;
-        reader.array_of("hello", 10)?;
+        reader.array_of("hello", 9)?;
         let hello = Self {
             version_max: reader.uint("versions")?,
-            codecs: reader.uint("codecs")?,
             class: ClassTag(reader.byte_array("class")?),
             running: ShortDigest(reader.byte_array("running digest")?),
             sequence: reader.uint("sequence")?,
@@ -86,7 +83,7 @@ impl Hello {
 ///
 /// ```cddl
 /// hello-answer = [ echo: bstr .size 8, time: uint, root: uint, assignment: uint,
-///     groups: [*8 [group: tstr, version: uint]], report: bstr .size 8 / null ]
+///     groups: [*8 [group: tstr, version: uint]], report: bstr .size 8 / null, key: bstr .size 4 ]
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HelloAnswer {
@@ -102,6 +99,8 @@ pub struct HelloAnswer {
     pub groups: Vec<GroupVersion>,
     /// The report that hello named, if the service has it.
     pub report: Option<ShortDigest>,
+    /// The key with which the device was accepted: only what that key signs counts.
+    pub key: KeyId,
 }
 
 impl HelloAnswer {
@@ -109,10 +108,10 @@ impl HelloAnswer {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.array(6).bytes(&self.echo.0).uint(self.time.as_secs());
+        writer.array(7).bytes(&self.echo.0).uint(self.time.as_secs());
         writer.uint(self.root).uint(self.assignment);
         write_groups(&mut writer, &self.groups);
-        writer.bytes_or_null(self.report.as_ref().map(|digest| &digest.0[..]));
+        writer.bytes_or_null(self.report.as_ref().map(|digest| &digest.0[..])).bytes(&self.key.0);
         writer.into_bytes()
     }
 
@@ -122,7 +121,7 @@ impl HelloAnswer {
     /// Any [`DecodeError`].
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("hello answer", payload, SIGNED_BYTES_MAX)?;
-        reader.array_of("hello answer", 6)?;
+        reader.array_of("hello answer", 7)?;
         let answer = Self {
             echo: Echo(reader.byte_array("echo")?),
             time: UnixTime::from_secs(reader.uint("time")?),
@@ -130,6 +129,7 @@ impl HelloAnswer {
             assignment: reader.uint("assignment version")?,
             groups: read_groups(&mut reader)?,
             report: read_short(&mut reader, "report digest")?,
+            key: KeyId(reader.byte_array("key id")?),
         };
         reader.finish()?;
         Ok(answer)

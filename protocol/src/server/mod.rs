@@ -161,6 +161,10 @@ impl ServerSession {
         let Some((hello, _)) = self.waiting.take() else {
             return;
         };
+        // A device that is no longer accepted says hello again, and learns it then.
+        let Standing::Accepted { key } = view.standing else {
+            return;
+        };
         let report = hello.report.filter(|report| self.report == Some((*report, true)));
         let assignment = view.assignment.as_ref().map_or(0, |document| document.version);
         let groups = view
@@ -178,6 +182,7 @@ impl ServerSession {
             assignment,
             groups,
             report,
+            key: key.id(),
         }));
         if assignment > hello.assignment {
             self.outputs.push_back(Output::Assignment);

@@ -79,7 +79,6 @@ impl Desk {
     fn hello(&self) -> Hello {
         Hello {
             version_max: 1,
-            codecs: 7,
             class: self.fixture.class.tag(),
             running: ShortDigest([2; 8]),
             sequence: 4,
@@ -107,6 +106,7 @@ impl Desk {
             assignment: self.assignment.map_or(0, |document| document.version),
             groups: self.campaigns.iter().map(version).collect(),
             report,
+            key: self.fixture.device_key.public().id(),
         })
     }
 }
@@ -326,6 +326,22 @@ fn the_manifest_of_the_live_release_is_sent_and_no_other() {
     desk.live = None;
     assert_eq!(ask(&mut desk, Digest([1; 32])), not_yours());
     assert_eq!(desk.ask(&DocumentRequest::Root(2).encode()), [refused(RefusalCode::NotFound)]);
+}
+
+#[test]
+fn a_device_without_a_release_is_refused_whatever_it_asks_for_of_one() {
+    let mut desk = Desk::new();
+    desk.live = None;
+    let chunks = ChunkRequest { payload: TAG, first: ChunkIndex(0), count: 1, per_message: 1, wanted: None };
+    let page = PageRequest { payload: TAG, page: PageNumber::List };
+    let not_yours = Refusal { code: RefusalCode::NotYours, retry_after_s: None, payload: Some(TAG) };
+    for request in [chunks.encode(), page.encode()] {
+        let outputs = desk.ask(&request);
+        assert_eq!(outputs, [rejected(Reason::NotLive), Output::Refuse(not_yours.clone())]);
+    }
+    // No digest is the name of no release.
+    let nothing = DocumentRequest::Manifest(Digest([0; 32]).short()).encode();
+    assert_eq!(desk.ask(&nothing), [rejected(Reason::NotLive), refused(RefusalCode::NotYours)]);
 }
 
 /// Answers that one device may get at once, and one more every two seconds; chunks are bounded by their quota.

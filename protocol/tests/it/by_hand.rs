@@ -115,6 +115,7 @@ impl ByHand {
             assignment: 0,
             groups: Vec::new(),
             report: None,
+            key: self.fixture.device_key.public().id(),
         };
         change(&mut answer);
         self.message(Channel::Answers, &self.fixture.answer(&answer))

@@ -1,36 +1,12 @@
-//! What a device can decode: it says so, and fetches nothing else.
+//! What a device can decode: it fetches nothing else.
 
-use whimbrel_protocol::device::{DeviceSession, Input, Output, Record, SessionConfig};
 use whimbrel_protocol::manifest::{Codec, Codecs, DecoderMemory, TransferDescriptor};
 use whimbrel_protocol::message::{FailureCode, State};
-use whimbrel_protocol::testing::{Fixture, OrderOptions, Pair, PairOptions, Verdict};
-use whimbrel_protocol::time::{Instant, UnixTime};
+use whimbrel_protocol::testing::{OrderOptions, Pair, PairOptions, Verdict};
 
-use crate::by_hand::{boot, the_hello};
 use crate::documents::release;
 use crate::patches::{Update, failures};
 use crate::session::{MINUTE, beside};
-
-#[test]
-fn a_hello_names_the_codecs_that_the_device_can_decode() {
-    assert_eq!(
-        [Codecs::RAW, Codecs::RAW.with(Codec::Patch), Codecs::ALL].map(Codecs::bits),
-        [1, 0b101, 0b111]
-    );
-    let fixture = Fixture::new();
-    for codecs in [Codecs::RAW, Codecs::ALL] {
-        let Fixture { device, vendor, class, device_key, .. } = fixture.clone();
-        let usual = SessionConfig::new(device, vendor, class, device_key, [7; 32]);
-        let config = SessionConfig { codecs, ..usual };
-        let (record, today) = (Record::default(), UnixTime::default());
-        let mut session =
-            DeviceSession::new(config, fixture.root(), boot(), record, None, Instant::ZERO, today);
-        while session.poll_output().is_some() {}
-        session.handle_input(Instant::ZERO, Input::Connected);
-        let outputs: Vec<Output> = core::iter::from_fn(|| session.poll_output()).collect();
-        assert_eq!(the_hello(&outputs).codecs, codecs.bits());
-    }
-}
 
 #[test]
 fn a_full_payload_that_the_device_cannot_decode_is_refused_before_a_chunk_is_asked_for() {

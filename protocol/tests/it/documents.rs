@@ -223,6 +223,7 @@ fn an_answer_to_another_nonce_does_not_count() {
         assignment: 1,
         groups: Vec::new(),
         report: None,
+        key: pair.fixture.device_key.public().id(),
     };
     let replayed = pair.fixture.answer(&answer);
     assert_eq!(offer(&mut pair, Channel::Answers, &replayed), Some(Reason::WrongNonce));

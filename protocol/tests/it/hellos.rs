@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use whimbrel_protocol::cose::{Kind, Sign1};
 use whimbrel_protocol::device::{Event, Input, Reason, Record};
-use whimbrel_protocol::ids::{DeviceId, Digest, Nonce, ShortDigest};
+use whimbrel_protocol::ids::{DeviceId, Nonce, ShortDigest};
 use whimbrel_protocol::limits::REPORTS_MAX;
 use whimbrel_protocol::message::{
     DeferReason, DocumentRequest, FailureCode, Hello, HelloAnswer, Outcome, Refusal, RefusalCode, Report,
@@ -65,6 +65,7 @@ fn answer_to(pair: &mut Pair, device: &DeviceId, nonce: Nonce, report: Option<Sh
         assignment: 1,
         groups: Vec::new(),
         report,
+        key: pair.fixture.device_key.public().id(),
     };
     pair.events.clear();
     pair.inject(Channel::Answers, pair.fixture.answer(&answer));
@@ -291,7 +292,7 @@ fn an_acknowledgement_of_another_report_removes_nothing() {
     report(&mut pair, 1);
     report(&mut pair, 2);
     let both = pair.device.record().reports.clone();
-    let [oldest, second] = [0, 1].map(|at: usize| Digest::of(&both[at]).short());
+    let [oldest, second] = [0, 1].map(|at: usize| Report::digest(&both[at]).unwrap());
     let acknowledge = |pair: &mut Pair, report| {
         pair.feed(Input::Check);
         assert!(has_answered(&answer(pair, last_nonce(&heard), None)));

@@ -26,6 +26,7 @@ mod manifest_properties;
 mod messages;
 mod news;
 mod orders;
+mod other_key;
 mod outages;
 mod patch_damage;
 mod patch_refusals;

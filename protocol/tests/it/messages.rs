@@ -26,7 +26,6 @@ fn hello() -> Hello {
     let fixture = Fixture::new();
     Hello {
         version_max: 1,
-        codecs: 3,
         class: fixture.class.tag(),
         running: ShortDigest([0x11; 8]),
         sequence: 41,
@@ -58,6 +57,7 @@ fn answer() -> HelloAnswer {
         assignment: 4,
         groups: vec![GroupVersion { group: fixture.group, version: 8 }],
         report: None,
+        key: fixture.device_key.public().id(),
     }
 }
 

@@ -13,6 +13,7 @@ use whimbrel_protocol::message::State;
 use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
+use super::rekeyed;
 use super::table::{short, table};
 use super::{Context, Progress, Screen, warn_of};
 use crate::cli::{CampaignCommand, CreateFlags, StatusFlags};
@@ -130,6 +131,9 @@ fn fields(campaign: &Campaign) -> Fields {
         .with("failures", counts(failures.collect()));
     if let Some(payloads) = payloads::shares(&campaign.payloads) {
         fields.add("payloads", payloads);
+    }
+    if let Some(devices) = &campaign.rekeyed {
+        fields.add("rekeyed", rekeyed::of_campaign(devices));
     }
     if let Some(without) = &campaign.without_patch {
         fields.add("without_patch", payloads::without_patch(without, &campaign.release));

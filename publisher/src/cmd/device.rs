@@ -7,6 +7,7 @@ use whimbrel_protocol::ids::{DeviceId, GroupName};
 use whimbrel_protocol::time::UnixTime;
 
 use super::payloads;
+use super::rekeyed;
 use super::table::{short, table};
 use super::{Context, Progress, Screen, warn_of};
 use crate::cli::DeviceCommand;
@@ -58,9 +59,11 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
         }
         DeviceCommand::Reset { id } => {
             let device: Device = client.post_empty(&routes::device_reset(&id))?;
-            let fields = Fields::new()
-                .with("device", id.as_str())
-                .with("state", "reset: its next enrolment waits to be accepted");
+            let state = match &device.fingerprint {
+                Some(waits) => format!("reset: its other key {waits} waits to be accepted"),
+                None => "reset: its next enrolment waits to be accepted".to_owned(),
+            };
+            let fields = Fields::new().with("device", id.as_str()).with("state", state);
             Ok(Screen::of(fields.human(), &device))
         }
         DeviceCommand::Groups { id, groups } => {
@@ -114,7 +117,9 @@ fn list(client: &Client, pending: bool) -> Result<Screen> {
         "PAYLOAD",
     ];
     let none = if pending { "no device waits to be accepted" } else { "no devices" };
-    Ok(Screen::of(table(headings, &rows, none), &json!({ "devices": devices })))
+    let mut human = table(headings, &rows, none);
+    rekeyed::explain(&devices, &mut human);
+    Ok(Screen::of(human, &json!({ "devices": devices })))
 }
 
 fn fields(device: &Device) -> Fields {
@@ -128,6 +133,12 @@ fn fields(device: &Device) -> Fields {
         .with("running", device.running.clone())
         .with("sequence", Value::Count(device.sequence))
         .with("seen", device.seen.map(UnixTime::from_secs));
+    if let Some(other) = &device.rekeyed {
+        fields.add("other_key", other.fingerprint.as_str());
+        fields.add("other_key_seen", UnixTime::from_secs(other.seen));
+        let lines = rekeyed::what_to_do(device).into_iter().map(Value::from);
+        fields.add("what_to_do", lines.collect::<Vec<Value>>());
+    }
     if let Some(update) = &device.deployment {
         let received = format!(
             "{} bytes, {} of them twice",

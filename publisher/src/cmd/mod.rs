@@ -10,6 +10,7 @@ mod key;
 mod patch;
 mod payloads;
 mod progress;
+mod rekeyed;
 mod release;
 mod status;
 mod table;

@@ -142,6 +142,7 @@ fn answer(document: &HelloAnswer) -> Fields {
         .with("assignment_version", Value::Count(document.assignment))
         .with("groups", groups(&document.groups))
         .with("report_acknowledged", document.report.map(|digest| digest.to_hex()))
+        .with("accepted_key", hex::encode(document.key.0))
 }
 
 /// Groups with the versions of their campaigns.

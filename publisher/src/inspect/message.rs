@@ -42,14 +42,8 @@ pub(super) fn explain(message: &[u8]) -> Option<Explained> {
 }
 
 fn describe_hello(hello: &Hello) -> Fields {
-    let codecs = [(0, "raw"), (1, "lzma"), (2, "patch")]
-        .into_iter()
-        .filter(|(bit, _)| hello.codecs >> bit & 1 == 1)
-        .map(|(_, name)| name.into())
-        .collect::<Vec<Value>>();
     Fields::new()
         .with("protocol_version_max", Value::Count(hello.version_max))
-        .with("codecs", codecs)
         .with("class_tag", hello.class.to_hex())
         .with("running", hello.running.to_hex())
         .with("sequence", Value::Count(hello.sequence))

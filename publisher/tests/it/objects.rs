@@ -122,7 +122,8 @@ pub(crate) fn trust() -> Vec<u8> {
 
 fn signed(seed: u8, kind: Kind, payload: &[u8]) -> Vec<u8> {
     let key = ed25519(seed);
-    sign_attached(&key, kind, Some(key.public().id()), payload)
+    let key_id = (!kind.is_by_device()).then(|| key.public().id());
+    sign_attached(&key, kind, key_id, payload)
 }
 
 fn campaign() -> Vec<u8> {
@@ -179,7 +180,6 @@ fn journal() -> Vec<u8> {
 fn hello() -> Hello {
     Hello {
         version_max: 1,
-        codecs: 3,
         class: class().tag(),
         running: ShortDigest([0x56; 8]),
         sequence: 16,
@@ -233,6 +233,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         assignment: 3,
         groups: vec![GroupVersion { group: group("all"), version: 4 }],
         report: Some(ShortDigest([8; 8])),
+        key: ed25519(1).public().id(),
     };
     let report = Report {
         device: device(),

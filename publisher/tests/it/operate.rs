@@ -218,7 +218,7 @@ fn device(id: &str) -> Json {
     json!({
         "id": id, "state": "accepted", "fingerprint": "9f1c-02aa-7d3e-51b0", "class": "60f6c6d39b3758358d32c65568458f59",
         "groups": ["all", "pilots"], "running": "564de468d290b756", "sequence": 17, "seen": 1_790_000_000,
-        "online_hint": true, "deployment": null,
+        "online_hint": true, "deployment": null, "rekeyed": null,
     })
 }
 

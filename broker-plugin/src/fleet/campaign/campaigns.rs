@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 
-use whimbrel_protocol::ids::{CampaignId, ClassId, GroupName};
+use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, GroupName};
 
 use super::Campaign;
 use crate::fleet::catalog::{CatalogError, find_by_hex};
@@ -73,6 +73,11 @@ impl Campaigns {
     /// One campaign, to feed it.
     pub fn campaign_mut(&mut self, id: &CampaignId) -> Option<&mut Campaign> {
         self.all.get_mut(id)
+    }
+
+    /// The reports of a device are counted anew: what they said stays known, and any report counts more.
+    pub fn reports_anew(&mut self, device: &DeviceId) {
+        self.all.values_mut().for_each(|campaign| campaign.reports_anew(device));
     }
 
     /// Finds a campaign by the first digits of its id.

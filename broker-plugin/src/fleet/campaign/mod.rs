@@ -271,6 +271,13 @@ impl Campaign {
         known.filter(|known| known.attempt == attempt).map_or(CameBy::default(), |known| known.came_by)
     }
 
+    /// The reports of a device are counted anew.
+    pub(super) fn reports_anew(&mut self, device: &DeviceId) {
+        if let Some(known) = self.deployments.get_mut(device) {
+            known.deployment.report = 0;
+        }
+    }
+
     fn reported(&mut self, today: UnixTime, device: &DeviceId, report: &Report) {
         let Some(says) = self.read(report, today) else {
             return self.ignore(device, Ignored::UnknownAttempt);

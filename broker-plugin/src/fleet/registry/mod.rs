@@ -15,7 +15,7 @@ mod crowds;
 mod error;
 mod import;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -23,12 +23,13 @@ use whimbrel_protocol::cose::{Fingerprint, PublicKey};
 use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName};
 use whimbrel_protocol::limits::GROUPS_MAX;
 use whimbrel_protocol::message::Enrolment;
+use whimbrel_protocol::time::UnixTime;
 
 pub use crowds::Running;
 pub use error::{ImportError, RegistryError};
 pub use import::{ImportLine, read_import};
 
-use crate::store::{Device, Facts, Reported, Standing};
+use crate::store::{Device, Facts, Rekeyed, Reported, Standing};
 use crowds::Crowds;
 
 /// Most devices that wait to be accepted.
@@ -47,6 +48,8 @@ pub struct Registry {
     crowds: Crowds,
     /// Devices, and images that devices run, which were looked at by all who walk over several.
     looked_at: AtomicU64,
+    /// Accepted devices that bring another key.
+    rekeyed: BTreeSet<DeviceId>,
 }
 
 /// What became of an enrolment.
@@ -61,7 +64,7 @@ pub enum Enrolled {
     },
     /// It was known with this key.
     Known,
-    /// The id has another key. Nothing changes.
+    /// The id has another key, which stays. An accepted device is rekeyed from now on.
     OtherKey,
 }
 
@@ -100,6 +103,7 @@ impl NewAssignment {
             assignment_version: self.version,
             facts: Facts::default(),
             reported: Reported::default(),
+            rekeyed: None,
         }
     }
 }
@@ -190,10 +194,19 @@ impl Registry {
     /// A device introduced itself; its signature was verified with the key that it brings.
     ///
     /// Takes effect at once: a pending device that is lost introduces itself again.
-    pub fn enrol(&mut self, enrolment: Enrolment) -> Enrolled {
-        let known = self.devices.get(&enrolment.device);
-        if let Some(key) = known.and_then(Device::key) {
-            return if *key == enrolment.key { Enrolled::Known } else { Enrolled::OtherKey };
+    pub fn enrol(&mut self, enrolment: Enrolment, today: UnixTime) -> Enrolled {
+        if let Some(known) = self.devices.get_mut(&enrolment.device)
+            && let Some(key) = known.key()
+        {
+            if *key == enrolment.key {
+                return Enrolled::Known;
+            }
+            if known.is_accepted() {
+                let Enrolment { device, key, class } = enrolment;
+                known.rekeyed = Some(Box::new(Rekeyed { key, class, seen: today }));
+                self.rekeyed.insert(device);
+            }
+            return Enrolled::OtherKey;
         }
         let oldest = if self.pending.len() >= PENDING_MAX { self.pending.first_key_value() } else { None };
         let dropped = oldest.map(|(_, id)| id.clone());
@@ -203,10 +216,11 @@ impl Registry {
         let known = self.devices.get(&enrolment.device);
         let device = Device {
             class: enrolment.class,
-            standing: Standing::Pending { key: enrolment.key, order: self.next_order },
+            standing: Standing::Pending { key: enrolment.key, order: self.next_order, groups: Vec::new() },
             assignment_version: known.map_or(0, |device| device.assignment_version),
             facts: known.map_or_else(Facts::default, |device| device.facts),
             reported: Reported::default(),
+            rekeyed: None,
             id: enrolment.device,
         };
         self.enter(device.clone());
@@ -217,8 +231,8 @@ impl Registry {
     fn drop_pending(&mut self, id: &DeviceId) {
         let Some(device) = self.devices.get(id) else { return };
         if device.assignment_version > 0 {
-            let (standing, reported) = (Standing::Forgotten, Reported::default());
-            self.enter(Device { standing, reported, ..device.clone() });
+            let forgotten = forgotten(device);
+            self.enter(forgotten);
         } else {
             self.take_out(id);
         }
@@ -238,8 +252,12 @@ impl Registry {
         }
         let facts = before.as_ref().map_or(device.facts, |before| before.facts);
         let before = before.filter(|before| before.key() == device.key());
-        let reported = before.map_or(device.reported, |before| before.reported);
-        let device = Device { facts, reported, ..device };
+        let (reported, rekeyed) =
+            before.map_or((device.reported, device.rekeyed), |before| (before.reported, before.rekeyed));
+        if rekeyed.is_some() {
+            self.rekeyed.insert(device.id.clone());
+        }
+        let device = Device { facts, reported, rekeyed, ..device };
         self.crowds.enter(&device);
         self.devices.insert(device.id.clone(), device);
     }
@@ -247,6 +265,7 @@ impl Registry {
     fn take_out(&mut self, id: &DeviceId) -> Option<Device> {
         let device = self.devices.remove(id)?;
         self.crowds.take_out(&device);
+        self.rekeyed.remove(id);
         match device.standing {
             Standing::Accepted { .. } => self.accepted -= 1,
             Standing::Pending { order, .. } => drop(self.pending.remove(&order)),
@@ -283,6 +302,18 @@ impl Registry {
         news
     }
 
+    /// Accepted devices that bring another key, in the order of their ids.
+    pub fn rekeyed(&self) -> impl Iterator<Item = &Device> {
+        self.rekeyed.iter().filter_map(|id| self.devices.get(id))
+    }
+
+    /// The accepted key of a device has signed something new, so that it does not bring another one any more. Says
+    /// whether it did before.
+    pub fn has_its_key(&mut self, id: &DeviceId) -> bool {
+        let known = self.devices.get_mut(id);
+        self.rekeyed.remove(id) && known.is_some_and(|device| device.rekeyed.take().is_some())
+    }
+
     /// Plans to accept a pending device whose key has `fingerprint`. `None` if it is accepted with these groups
     /// already.
     ///
@@ -300,10 +331,11 @@ impl Registry {
             let brought = key.fingerprint();
             return Err(RegistryError::Fingerprint { id: id.clone(), brought, given: fingerprint });
         }
-        let groups = match groups {
-            Some(groups) => groups,
-            None if device.is_accepted() => device.groups().to_vec(),
-            None => default_groups(),
+        let groups = match (groups, &device.standing) {
+            (Some(groups), _) => groups,
+            (None, Standing::Accepted { groups, .. }) => groups.clone(),
+            (None, Standing::Pending { groups, .. }) if !groups.is_empty() => groups.clone(),
+            (None, Standing::Pending { .. } | Standing::Forgotten) => default_groups(),
         };
         check_groups(&groups)?;
         if device.is_accepted() && device.groups() == groups {
@@ -330,13 +362,20 @@ impl Registry {
         Ok((*before != groups).then(|| assignment(device, key.clone(), groups)))
     }
 
-    /// Plans to forget a device's key.
+    /// Plans to forget a device's key. If the device brought another one, that one waits to be accepted from then on.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`].
-    pub fn plan_reset(&self, id: &DeviceId) -> Result<Device, RegistryError> {
+    pub fn plan_reset(&mut self, id: &DeviceId) -> Result<Device, RegistryError> {
         let device = self.known(id)?;
-        Ok(Device { standing: Standing::Forgotten, reported: Reported::default(), ..device.clone() })
+        let Some(rekeyed) = device.rekeyed.as_deref().filter(|_| self.pending.len() < PENDING_MAX) else {
+            return Ok(forgotten(device));
+        };
+        let (key, groups) = (rekeyed.key.clone(), device.groups().to_vec());
+        let standing = Standing::Pending { key, order: self.next_order, groups };
+        let planned = Device { standing, class: rekeyed.class, ..forgotten(device) };
+        self.next_order += 1; // It is taken, whoever enrols before the reset is stored.
+        Ok(planned)
     }
 
     /// Plans to accept all devices of an import.
@@ -383,6 +422,12 @@ impl Registry {
         let enough = self.accepted + more <= ACCEPTED_MAX;
         if enough { Ok(()) } else { Err(RegistryError::Full { limit: ACCEPTED_MAX }) }
     }
+}
+
+/// A device whose key is forgotten, with everything that belonged to that key.
+fn forgotten(device: &Device) -> Device {
+    let (standing, reported) = (Standing::Forgotten, Reported::default());
+    Device { standing, reported, rekeyed: None, ..device.clone() }
 }
 
 /// The group of a device when nothing else is said.

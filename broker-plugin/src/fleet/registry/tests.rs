@@ -3,6 +3,8 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::*;
 
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
 fn id(name: &str) -> DeviceId {
     DeviceId::new(name).unwrap()
 }
@@ -35,7 +37,7 @@ fn reset(registry: &mut Registry, name: &str) {
 #[test]
 fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
     let mut registry = Registry::default();
-    assert!(matches!(registry.enrol(enrolment("m1", 1)), Enrolled::Pending { dropped: None, .. }));
+    assert!(matches!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Pending { dropped: None, .. }));
     assert!(registry.device(&id("m1")).unwrap().is_pending());
     assert_eq!((registry.pending(), registry.accepted()), (1, 0));
     assert_eq!(accept(&mut registry, "m1", 1), 1);
@@ -47,7 +49,7 @@ fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
 #[test]
 fn another_fingerprint_is_refused_and_both_are_named() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let error = registry.plan_accept(&id("m1"), key(2).fingerprint(), None).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&key(1).fingerprint().to_string()), "{text}");
@@ -57,38 +59,40 @@ fn another_fingerprint_is_refused_and_both_are_named() {
 #[test]
 fn an_id_is_never_given_another_key_unless_it_is_reset() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
-    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while pending");
+    registry.enrol(enrolment("m1", 1), NOW);
+    assert_eq!(registry.enrol(enrolment("m1", 2), NOW), Enrolled::OtherKey, "while pending");
     accept(&mut registry, "m1", 1);
-    assert_eq!(registry.enrol(enrolment("m1", 2)), Enrolled::OtherKey, "while accepted");
+    assert_eq!(registry.enrol(enrolment("m1", 2), NOW), Enrolled::OtherKey, "while accepted");
     assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(1)));
     reset(&mut registry, "m1");
-    assert!(matches!(registry.enrol(enrolment("m1", 2)), Enrolled::Pending { .. }));
-    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(2)));
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(2)), "the one that it brought waits now");
+    reset(&mut registry, "m1");
+    assert!(matches!(registry.enrol(enrolment("m1", 3), NOW), Enrolled::Pending { .. }));
+    assert_eq!(registry.device(&id("m1")).unwrap().key(), Some(&key(3)));
 }
 
 #[test]
 fn the_same_key_again_changes_nothing() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
-    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    registry.enrol(enrolment("m1", 1), NOW);
+    assert_eq!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Known);
     assert!(registry.device(&id("m1")).unwrap().is_pending());
     accept(&mut registry, "m1", 1);
     let before = registry.device(&id("m1")).unwrap().clone();
-    assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
+    assert_eq!(registry.enrol(enrolment("m1", 1), NOW), Enrolled::Known);
     assert_eq!(registry.device(&id("m1")), Some(&before));
 }
 
 #[test]
 fn at_most_ten_thousand_are_pending_and_the_oldest_makes_room() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("kept", 1));
+    registry.enrol(enrolment("kept", 1), NOW);
     accept(&mut registry, "kept", 1);
     for number in 0..PENDING_MAX {
-        let enrolled = registry.enrol(enrolment(&format!("m{number}"), 1));
+        let enrolled = registry.enrol(enrolment(&format!("m{number}"), 1), NOW);
         assert!(matches!(enrolled, Enrolled::Pending { dropped: None, .. }));
     }
-    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1), NOW) else { panic!() };
     assert_eq!(dropped, Some(id("m0")));
     assert_eq!(registry.pending(), PENDING_MAX);
     assert!(registry.device(&id("m0")).is_none() && registry.device(&id("newest")).is_some());
@@ -100,11 +104,11 @@ fn the_order_of_the_pending_survives_a_restart() {
     let mut registry = Registry::default();
     for number in 0..PENDING_MAX {
         // Ids that sort against the order in which they come.
-        registry.enrol(enrolment(&format!("m{:05}", PENDING_MAX - number), 1));
+        registry.enrol(enrolment(&format!("m{:05}", PENDING_MAX - number), 1), NOW);
     }
     let stored: Vec<Device> = registry.devices_after(None).cloned().collect();
     let mut registry = Registry::load(stored);
-    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1)) else { panic!() };
+    let Enrolled::Pending { dropped, .. } = registry.enrol(enrolment("newest", 1), NOW) else { panic!() };
     assert_eq!(dropped, Some(id(&format!("m{PENDING_MAX:05}"))));
 }
 
@@ -112,25 +116,25 @@ fn the_order_of_the_pending_survives_a_restart() {
 #[test]
 fn versions_of_assignments_never_fall_also_across_a_reset_and_an_eviction() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     assert_eq!(accept(&mut registry, "m1", 1), 1);
     let groups = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
     assert_eq!(groups.version, 2);
     registry.enter(groups.into_device(Bytes::new()));
     reset(&mut registry, "m1");
-    registry.enrol(enrolment("m1", 2));
+    registry.enrol(enrolment("m1", 2), NOW);
     for number in 0..PENDING_MAX {
-        registry.enrol(enrolment(&format!("x{number}"), 1));
+        registry.enrol(enrolment(&format!("x{number}"), 1), NOW);
     }
     assert_eq!(registry.device(&id("m1")).unwrap().standing, Standing::Forgotten, "made room");
-    registry.enrol(enrolment("m1", 3));
+    registry.enrol(enrolment("m1", 3), NOW);
     assert_eq!(accept(&mut registry, "m1", 3), 3);
 }
 
 #[test]
 fn a_device_that_is_accepted_with_the_same_groups_again_stays_as_it_is() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     accept(&mut registry, "m1", 1);
     let again = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
     assert_eq!(again(None), Ok(None));
@@ -142,7 +146,7 @@ fn a_device_that_is_accepted_with_the_same_groups_again_stays_as_it_is() {
 #[test]
 fn groups_are_few_and_each_stands_once() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let many: Vec<GroupName> = (0..=GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
     let plan = |groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), Some(groups));
     assert_eq!(plan(many), Err(RegistryError::TooManyGroups { got: GROUPS_MAX + 1, limit: GROUPS_MAX }));
@@ -161,7 +165,7 @@ fn a_device_that_nobody_knows_can_be_neither_accepted_nor_reset() {
     let unknown = RegistryError::Unknown { id: id("m1") };
     assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown.clone()));
     assert_eq!(registry.plan_reset(&id("m1")).unwrap_err(), unknown);
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     reset(&mut registry, "m1");
     assert_eq!(registry.plan_accept(&id("m1"), key(1).fingerprint(), None), Err(unknown));
 }
@@ -169,7 +173,7 @@ fn a_device_that_nobody_knows_can_be_neither_accepted_nor_reset() {
 #[test]
 fn what_a_device_says_about_itself_survives_what_operators_do() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let facts = Facts { sequence: 7, seen: UnixTime::from_secs(10_000), ..Facts::default() };
     assert!(registry.heard(&id("m1"), facts));
     assert!(!registry.heard(&id("m1"), Facts { seen: UnixTime::from_secs(10_001), ..facts }));
@@ -182,7 +186,7 @@ fn what_a_device_says_about_itself_survives_what_operators_do() {
 fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_hour() {
     let mut registry = Registry::default();
     assert!(!registry.heard(&id("m1"), Facts::default()), "nobody knows it");
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let at = |seen| Facts { sequence: 7, seen: UnixTime::from_secs(seen), ..Facts::default() };
     registry.heard(&id("m1"), at(10_000));
     assert!(!registry.heard(&id("m1"), at(13_599)));
@@ -198,7 +202,7 @@ fn a_device_is_worth_storing_when_it_says_something_new_or_was_not_heard_for_an_
 fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
     let mut registry = Registry::default();
     for (name, secret) in [("m1", 1), ("m2", 2)] {
-        registry.enrol(enrolment(name, secret));
+        registry.enrol(enrolment(name, secret), NOW);
         accept(&mut registry, name, secret);
     }
     let moved = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
@@ -206,7 +210,7 @@ fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
     assert_eq!(registry.accepted(), 2);
     reset(&mut registry, "m1");
     assert_eq!(registry.accepted(), 1);
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     assert_eq!((registry.accepted(), registry.pending()), (1, 1));
     let stored = registry.devices_after(None).cloned().collect();
     let loaded = Registry::load(stored);
@@ -216,9 +220,9 @@ fn accepted_devices_are_counted_once_whatever_operators_do_about_them() {
 #[test]
 fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_moved() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     accept(&mut registry, "m1", 1);
-    registry.enrol(enrolment("m2", 2));
+    registry.enrol(enrolment("m2", 2), NOW);
     registry.accepted = ACCEPTED_MAX - 1;
     assert!(registry.plan_accept(&id("m2"), key(2).fingerprint(), None).is_ok(), "the last place");
     registry.accepted = ACCEPTED_MAX;
@@ -247,7 +251,7 @@ fn where_as_many_are_accepted_as_may_be_nobody_more_is_and_the_others_can_be_mov
 #[test]
 fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_with_the_usual_one() {
     let mut registry = Registry::default();
-    registry.enrol(enrolment("m1", 1));
+    registry.enrol(enrolment("m1", 1), NOW);
     let plan = |registry: &Registry, groups| registry.plan_accept(&id("m1"), key(1).fingerprint(), groups);
     assert_eq!(plan(&registry, Some(vec![])).unwrap().unwrap().groups, [], "in no group");
     let most: Vec<GroupName> = (0..GROUPS_MAX).map(|number| group(&format!("g{number}"))).collect();
@@ -263,7 +267,7 @@ fn a_device_is_accepted_with_the_groups_that_are_given_else_with_its_own_else_wi
 fn devices_are_listed_in_order_from_where_the_last_page_ended() {
     let mut registry = Registry::default();
     for name in ["m3", "m1", "m2"] {
-        registry.enrol(enrolment(name, 1));
+        registry.enrol(enrolment(name, 1), NOW);
     }
     reset(&mut registry, "m2");
     let after = |from: Option<&DeviceId>| {
@@ -275,108 +279,8 @@ fn devices_are_listed_in_order_from_where_the_last_page_ended() {
     assert!(after(Some(&id("m3"))).is_empty());
 }
 
-mod import {
-    use whimbrel_protocol::codec::Writer;
-
-    use super::*;
-
-    fn hex_key(secret: u8) -> String {
-        let mut writer = Writer::new();
-        key(secret).encode(&mut writer);
-        hex::encode(writer.into_bytes())
-    }
-
-    fn class() -> String {
-        ClassId([7; 16]).to_hex()
-    }
-
-    fn plan(registry: &Registry, list: &str) -> Result<ImportPlan, ImportError> {
-        registry.plan_import(read_import(list.as_bytes())?)
-    }
-
-    #[test]
-    fn an_import_accepts_devices_before_they_have_ever_connected() {
-        let mut registry = Registry::default();
-        let list = format!(
-            "ID,public key,class,groups\r\nm1,{},{},all north\r\n\r\nm2,{},{}\n",
-            hex_key(1),
-            class(),
-            hex_key(2),
-            class()
-        );
-        let planned = plan(&registry, &list).unwrap();
-        assert_eq!((planned.assignments.len(), planned.unchanged), (2, 0));
-        assert_eq!(planned.assignments[0].groups, [group("all"), group("north")]);
-        assert_eq!(planned.assignments[1].groups, [group("all")], "a line without groups");
-        for new in planned.assignments {
-            registry.enter(new.into_device(Bytes::new()));
-        }
-        assert_eq!(registry.accepted(), 2);
-        assert_eq!(registry.enrol(enrolment("m1", 1)), Enrolled::Known);
-        assert_eq!(plan(&registry, &list).unwrap(), ImportPlan { assignments: vec![], unchanged: 2 });
-    }
-
-    #[test]
-    fn an_import_accepts_who_is_pending_with_the_same_key() {
-        let mut registry = Registry::default();
-        registry.enrol(enrolment("m1", 1));
-        let planned = plan(&registry, &format!("m1,{},{},all", hex_key(1), class())).unwrap();
-        assert_eq!(planned.assignments.len(), 1);
-    }
-
-    #[test]
-    fn an_import_moves_a_known_device_and_tells_it_with_a_higher_version() {
-        let mut registry = Registry::default();
-        let enter = |registry: &mut Registry, list: &str| {
-            let planned = plan(registry, list).unwrap();
-            let versions: Vec<u64> = planned.assignments.iter().map(|new| new.version).collect();
-            for new in planned.assignments {
-                registry.enter(new.into_device(Bytes::new()));
-            }
-            (versions, planned.unchanged)
-        };
-        let of_class = |class: &str, groups: &str| format!("m1,{},{class},{groups}", hex_key(1));
-        let (first, other) = (class(), ClassId([8; 16]).to_hex());
-        assert_eq!(enter(&mut registry, &of_class(&first, "all")), (vec![1], 0));
-        assert_eq!(enter(&mut registry, &of_class(&first, "all north")), (vec![2], 0), "other groups");
-        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![3], 0), "another class");
-        assert_eq!(enter(&mut registry, &of_class(&other, "all north")), (vec![], 1));
-        let device = registry.device(&id("m1")).unwrap();
-        assert_eq!((device.class, device.assignment_version), (ClassId([8; 16]), 3));
-    }
-
-    #[test]
-    fn a_mark_before_the_text_and_a_heading_in_any_case_are_passed_over() {
-        let registry = Registry::default();
-        let list = format!("\u{feff}Id,PUBLIC KEY\nid,{},{}\n", hex_key(1), class());
-        let planned = plan(&registry, &list).unwrap();
-        assert_eq!(planned.assignments[0].device, id("id"), "only the first line may be a heading");
-    }
-
-    #[test]
-    fn an_import_is_taken_whole_or_not_at_all_and_the_error_names_the_line() {
-        let mut registry = Registry::default();
-        registry.enrol(enrolment("known", 9));
-        let (key, class) = (hex_key(1), class());
-        let good = format!("m1,{key},{class},all");
-        for (bad, line, what) in [
-            (format!("known,{key},{class},all"), 2, "another key"),
-            (format!("m1,{key},{class},all"), 2, "line 1 too"),
-            (format!("m 2,{key},{class},all"), 2, "device id"),
-            (format!("m2,abc,{class},all"), 2, "COSE_Key"),
-            (format!("m2,{}00,{class},all", key), 2, "COSE_Key"),
-            (format!("m2,{key},1234,all"), 2, "32 hexadecimal digits"),
-            (format!("m2,{key},{class},all all"), 2, "twice"),
-            (format!("m2,{key},{class},a,b"), 2, "more than four fields"),
-            (format!("m2,{key}"), 2, "expected id,public key,class,groups"),
-        ] {
-            let error = plan(&registry, &format!("{good}\n{bad}\n")).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("line {line}: ")) && error.contains(what), "{bad}: {error}");
-        }
-        assert!(read_import(&[0xff, 0xfe]).is_err());
-        assert_eq!(registry.accepted(), 0);
-    }
-}
+mod import;
+mod rekeyed;
 
 mod access {
     use core::net::{Ipv4Addr, SocketAddr};
@@ -429,7 +333,7 @@ mod access {
         let mut registry = Registry::default();
         let membership = Membership::default();
         let member = |name: &str| membership.is_member(&id(name), &group("all"));
-        registry.enrol(enrolment("m1", 1));
+        registry.enrol(enrolment("m1", 1), NOW);
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "pending");
         accept(&mut registry, "m1", 1);
@@ -440,7 +344,7 @@ mod access {
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(!member("m1"), "reset");
         // The front door asks for the same.
-        registry.enrol(enrolment("m1", 1));
+        registry.enrol(enrolment("m1", 1), NOW);
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
         let door = FleetAccess { membership: membership.clone(), passwords: None };

@@ -8,7 +8,6 @@ use crate::fleet::campaign::tests::{TODAY, enter, new_campaign};
 use crate::fleet::campaign::{Campaigns, Command, Identity, Input, NewCampaign};
 use crate::fleet::catalog::{Catalog, Release};
 use crate::serving::admission::{Rate, Rates};
-use crate::serving::view::NO_RELEASE;
 use crate::store::{self, Device, Facts, PayloadRow};
 
 fn id(name: &str) -> DeviceId {
@@ -58,6 +57,7 @@ impl World {
             class: self.fixture.class,
             standing: store::Standing::Accepted { key, groups, assignment: Bytes::new() },
             reported: store::Reported::default(),
+            rekeyed: None,
             assignment_version: 7,
             facts: Facts::default(),
         }
@@ -74,11 +74,11 @@ impl World {
         documents.map(|known| (known.group.to_string(), known.document.version)).collect()
     }
 
-    /// The release that a device of these groups is served, and how many payloads of it.
-    fn served(&self, groups: &[&str]) -> (Digest, usize) {
+    /// The release that a device of these groups is served, and how many payloads of it; `None` if there is none.
+    fn served(&self, groups: &[&str]) -> Option<(Digest, usize)> {
         let view = self.view(&self.accepted(groups));
-        let live = view.borrow().live.unwrap();
-        (live.release, live.payloads.len())
+        let live = view.borrow().live;
+        live.map(|live| (live.release, live.payloads.len()))
     }
 }
 
@@ -100,10 +100,10 @@ fn a_device_is_served_the_release_of_its_own_groups_and_nothing_of_another_group
     let mut world = World::new();
     let all = world.campaign(1, "all", 0);
     let north = world.campaign(2, "north", 9);
-    assert_eq!(world.served(&["all"]), (all, 1));
-    assert_eq!(world.served(&["all", "north"]), (north, 1));
-    assert_eq!(world.served(&["east"]), (NO_RELEASE, 0));
-    assert_eq!(world.served(&[]), (NO_RELEASE, 0));
+    assert_eq!(world.served(&["all"]), Some((all, 1)));
+    assert_eq!(world.served(&["all", "north"]), Some((north, 1)));
+    assert_eq!(world.served(&["east"]), None);
+    assert_eq!(world.served(&[]), None);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn an_aborted_campaign_is_told_of_and_nothing_of_it_is_served() {
     let document = Box::new(campaign.next_document(Command::Abort, 2, TODAY).unwrap());
     campaign.handle_input(TODAY, Input::InForce { document, signed: Bytes::new() });
     assert_eq!(world.told(&["all"]), [("all".to_owned(), 2)]);
-    assert_eq!(world.served(&["all"]), (NO_RELEASE, 0));
+    assert_eq!(world.served(&["all"]), None);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_device_that_is_not_accepted_is_told_of_nothing_and_served_nothing() {
     let mut world = World::new();
     world.campaign(1, "all", 0);
     let key = SigningKey::ed25519(&[1; 32]).public();
-    let waits = store::Standing::Pending { key, order: 0 };
+    let waits = store::Standing::Pending { key, order: 0, groups: Vec::new() };
     for (standing, pending) in [(Some(waits), true), (Some(store::Standing::Forgotten), false), (None, false)]
     {
         let device = standing.map(|standing| Device { standing, ..world.accepted(&["all"]) });
@@ -345,7 +345,6 @@ fn what_waited_for_a_segment_is_taken_out_and_the_rest_waits_on() {
 fn waits_for_a_report(house: &mut House, name: &str, at_ms: u64) {
     let hello = whimbrel_protocol::message::Hello {
         version_max: 1,
-        codecs: 1,
         class: ClassId([3; 16]).tag(),
         running: whimbrel_protocol::ids::ShortDigest([1; 8]),
         sequence: 4,

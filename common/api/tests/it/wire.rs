@@ -47,6 +47,7 @@ fn a_campaign_is_an_object_of_these_fields_in_this_order() {
         failures: [("no-room".to_owned(), 1)].into(),
         payloads: Vec::from([PayloadShare { payload: patch(), devices: 3, bytes_received: 12_000 }]),
         without_patch: None,
+        rekeyed: None,
         device_list: None,
         warnings: Vec::new(),
     };
@@ -64,6 +65,7 @@ fn a_campaign_is_an_object_of_these_fields_in_this_order() {
     is_on_the_wire(&campaign, &text);
     campaign.without_patch =
         Some(WithoutPatch { devices: 1, images: 1, total_saved_bytes: None, estimated: false });
+    campaign.rekeyed = Some(RekeyedDevices { devices: 1, ids: Vec::from(["m1".into()]) });
     campaign.device_list = Some(Vec::from([CampaignDevice {
         id: "m1".into(),
         state: DeviceState::Waiting,
@@ -78,6 +80,7 @@ fn a_campaign_is_an_object_of_these_fields_in_this_order() {
     let more = format!(
         concat!(
             r#","without_patch":{{"devices":1,"images":1,"total_saved_bytes":null,"estimated":false}},"#,
+            r#""rekeyed":{{"devices":1,"ids":["m1"]}},"#,
             r#""device_list":[{{"id":"m1","state":"waiting","reason":null,"percent":0,"bytes_received":0,"#,
             r#""bytes_twice":0,"payload":{},"given_up":null,"seen":null}}]}}"#,
         ),
@@ -90,8 +93,9 @@ fn a_campaign_is_an_object_of_these_fields_in_this_order() {
 fn a_device_is_an_object_of_these_fields_in_this_order() {
     let device = Device {
         id: "m1".into(),
-        state: Standing::Accepted,
+        state: Standing::Rekeyed,
         fingerprint: Some("9f1c-02aa-7d3e-51b0".into()),
+        rekeyed: Some(Rekeyed { fingerprint: "1a2b-02aa-7d3e-51b0".into(), class: "60f6".into(), seen: 9 }),
         class: "60f6".into(),
         groups: Vec::from(["all".into()]),
         running: None,
@@ -112,7 +116,8 @@ fn a_device_is_an_object_of_these_fields_in_this_order() {
     };
     let text = format!(
         concat!(
-            r#"{{"devices":[{{"id":"m1","state":"accepted","fingerprint":"9f1c-02aa-7d3e-51b0","class":"60f6","#,
+            r#"{{"devices":[{{"id":"m1","state":"rekeyed","fingerprint":"9f1c-02aa-7d3e-51b0","#,
+            r#""rekeyed":{{"fingerprint":"1a2b-02aa-7d3e-51b0","class":"60f6","seen":9}},"class":"60f6","#,
             r#""groups":["all"],"running":null,"version":"1.4.2","sequence":17,"seen":1790000000,"online_hint":true,"#,
             r#""deployment":{{"campaign":"3b9c","state":"downloading","reason":null,"bytes_received":4000,"bytes_twice":0,"#,
             r#""payload":{},"given_up":null}}}}],"next":null}}"#,
