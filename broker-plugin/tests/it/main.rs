@@ -23,6 +23,7 @@ mod front_router;
 mod front_support;
 mod halves;
 mod halves_support;
+mod imports;
 mod logs;
 mod patches;
 mod payload_rules;

@@ -41,7 +41,9 @@ mod words;
 
 pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
 pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState};
-pub use devices::{Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, Imported, Standing};
+pub use devices::{
+    Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, ImportQuery, Imported, Standing,
+};
 pub use error::ErrorBody;
 pub use payloads::{Payload, PayloadKind, PayloadShare};
 pub use releases::{MissingPayload, Release, ReleaseState, StoredPayload};

@@ -5,7 +5,7 @@
 //! - a device introduces itself; it is *pending* until an operator accepts it by the fingerprint of its key;
 //! - at most [`PENDING_MAX`] are pending, and the oldest makes room;
 //! - an id is never given another key unless it is reset; the same key again changes nothing;
-//! - an import is taken whole or not at all.
+//! - what is imported at once is taken whole or not at all.
 //!
 //! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
 //! they take effect by [`Registry::enter`] once they are signed and stored.
@@ -25,7 +25,7 @@ use whimbrel_protocol::message::Enrolment;
 
 pub use crowds::Running;
 pub use error::{ImportError, RegistryError};
-pub use import::{ImportLine, read_import};
+pub use import::{IMPORT_LINE_BYTES_MAX, IMPORT_LINES_MAX, ImportLine, ImportReader, read_import};
 
 use crate::store::{Device, Facts, Standing};
 use crowds::Crowds;
@@ -86,6 +86,14 @@ pub struct ImportPlan {
     pub assignments: Vec<NewAssignment>,
     /// Lines that say what is already so.
     pub unchanged: usize,
+}
+
+impl ImportPlan {
+    /// The same in numbers.
+    #[must_use]
+    pub fn counts(&self) -> whimbrel_api::Imported {
+        whimbrel_api::Imported { imported: self.assignments.len() as u64, unchanged: self.unchanged as u64 }
+    }
 }
 
 impl NewAssignment {
