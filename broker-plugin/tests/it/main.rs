@@ -35,6 +35,7 @@ mod service_update;
 mod service_wire;
 mod store_crash;
 mod store_durable;
+mod store_lost;
 mod store_rules;
 mod store_sqlite;
 mod views;
