@@ -27,7 +27,8 @@ use crate::service::{Parts, Service};
 use crate::serving;
 use crate::signing::{Authority, SigningError};
 use crate::store::{
-    DataLock, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError, StoreHandle,
+    DataLock, DatabaseFile, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError,
+    StoreHandle,
 };
 
 /// The service serves.
@@ -118,7 +119,9 @@ pub async fn run(
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
     let payloads: Arc<dyn Payloads> = Arc::new(PayloadFolder::open(&config.data)?);
-    let mut store = SqliteStore::open(&config.data.join("whimbrel.sqlite")).await?;
+    let database = config.data.join("whimbrel.sqlite");
+    let mut store = SqliteStore::open(&database).await?;
+    let database = DatabaseFile::opened(&database)?;
     let prepared = match prepare(&config, &mut store).await {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -172,8 +175,14 @@ pub async fn run(
     tracing::info!(%admin, mqtt = mqtt.map(|address| address.to_string()), "service ready");
     ready(Ready { mqtt, admin });
 
+    let mut gone = None;
     let ended = tokio::select! {
         () = shutdown => None,
+        error = database.until_gone() => {
+            tracing::error!(reason = %error, "database gone");
+            gone = Some(error);
+            None
+        }
         ended = &mut service_ended => Some(ended),
     };
     tracing::info!("service stopping");
@@ -196,7 +205,10 @@ pub async fn run(
         tracing::error!("store did not finish in time");
     }
     tracing::info!("service stopped");
-    ended
+    match gone {
+        Some(error) => Err(error.into()),
+        None => ended,
+    }
 }
 
 /// What can fail while others use the service's ports, or the disk.

@@ -10,16 +10,13 @@ use whimbrel_api as api;
 use whimbrel_protocol::cose::Fingerprint;
 use whimbrel_protocol::ids::{DeviceId, GroupName};
 
-use super::body::{read, read_json};
+use super::body::read_json;
 use super::{ApiError, Context};
-use crate::fleet::registry::read_import;
-use crate::fleet::{Command, Denied, DevicesPage, Listed, Question};
+use crate::fleet::{Command, DevicesPage, Listed, Question};
 
 /// Devices listed if the request says nothing, and at most.
 const DEVICES_DEFAULT: u64 = 100;
 const DEVICES_MAX: u64 = 1000;
-/// Largest list to import: room for about 30,000 devices.
-const IMPORT_BYTES_MAX: usize = 8 << 20;
 
 /// A device id from a path or a query.
 pub(super) fn device_id(text: &str) -> Result<DeviceId, ApiError> {
@@ -105,12 +102,4 @@ pub(super) async fn set_groups(
     let wanted: api::Groups = read_json(body, "the groups").await?;
     let groups = groups(&wanted.groups)?;
     Ok(Json(context.change(|reply| Command::SetGroups { id, groups, reply }).await?).into_response())
-}
-
-pub(super) async fn import(State(context): State<Context>, body: Body) -> Result<Response, ApiError> {
-    let list = read(body, "the list", IMPORT_BYTES_MAX).await?;
-    // Thousands of keys are looked at.
-    let read = tokio::task::spawn_blocking(move || read_import(&list)).await;
-    let lines = read.map_err(|_| ApiError::too_slow())?.map_err(Denied::Import)?;
-    Ok(Json(context.change(|reply| Command::Import { lines, reply }).await?).into_response())
 }

@@ -34,6 +34,11 @@ impl ApiError {
         Self { status, error }
     }
 
+    /// The line.
+    pub(super) fn reason(&self) -> &str {
+        &self.error
+    }
+
     pub(super) fn bad_request(error: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
@@ -85,6 +90,7 @@ impl From<Denied> for ApiError {
             Denied::Plan(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::Registry(error) => of_registry(error),
             Denied::Import(ImportError::OtherKey { .. } | ImportError::Full { .. }) => StatusCode::CONFLICT,
+            Denied::Import(ImportError::Lines { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Denied::Import(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::Store(error) => of_store(error),
             Denied::Random { .. } => StatusCode::INTERNAL_SERVER_ERROR,

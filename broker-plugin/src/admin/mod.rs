@@ -9,6 +9,7 @@ mod body;
 mod campaigns;
 mod devices;
 mod error;
+mod import;
 mod releases;
 
 use alloc::sync::Arc;
@@ -115,7 +116,7 @@ fn router(context: Context) -> Router {
         (routes::CAMPAIGN_ABORT, post(campaigns::abort)),
         (routes::CAMPAIGN_RETRY, post(campaigns::retry)),
         (routes::DEVICES, get(devices::list)),
-        (routes::DEVICES_IMPORT, post(devices::import)),
+        (routes::DEVICES_IMPORT, post(import::import)),
         (routes::DEVICE, get(devices::one)),
         (routes::DEVICE_ACCEPT, post(devices::accept)),
         (routes::DEVICE_RESET, post(devices::reset)),

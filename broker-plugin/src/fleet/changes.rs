@@ -169,10 +169,7 @@ impl Fleet {
             },
             Command::Import { lines, reply } => match self.registry.plan_import(lines) {
                 Ok(plan) => {
-                    let imported = api::Imported {
-                        imported: plan.assignments.len() as u64,
-                        unchanged: plan.unchanged as u64,
-                    };
+                    let imported = plan.counts();
                     if plan.assignments.is_empty() {
                         return self.answer_with(reply, Ok(imported));
                     }
@@ -301,7 +298,9 @@ impl Fleet {
         let Some(Stage::Storing(signed, waiter)) = self.changes.under_way.take() else { return };
         match applied {
             Ok(_) => {
-                self.in_force(*signed);
+                // Whoever imports many says so once.
+                let each = !matches!(waiter, Waiter::Import(..));
+                self.in_force(*signed, each);
                 self.confirm(waiter);
             }
             Err(error) => self.disappoint(waiter, &error),
@@ -309,7 +308,8 @@ impl Fleet {
         self.go_on();
     }
 
-    fn in_force(&mut self, signed: Signed) {
+    /// What was stored counts from now on. `each` says whether each device of many is told of.
+    fn in_force(&mut self, signed: Signed, each: bool) {
         match signed {
             Signed::Release(release) => {
                 let version = release.version.clone();
@@ -330,7 +330,9 @@ impl Fleet {
             Signed::Devices(devices) => {
                 for device in devices {
                     let version = device.assignment_version;
-                    self.tell(Event::DeviceAccepted { device: device.id.clone(), version });
+                    if each {
+                        self.tell(Event::DeviceAccepted { device: device.id.clone(), version });
+                    }
                     self.enter_device(device);
                 }
             }

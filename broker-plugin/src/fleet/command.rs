@@ -137,6 +137,13 @@ pub enum Question {
         /// Where the answer goes.
         reply: Reply<CampaignView>,
     },
+    /// Whether the lines of a list could be imported.
+    Import {
+        /// The lines.
+        lines: Vec<ImportLine>,
+        /// Where the answer goes: what the import would do.
+        reply: Reply<api::Imported>,
+    },
     /// Some devices.
     Devices {
         /// Those in this state; `None` for all.

@@ -85,6 +85,10 @@ impl Fleet {
                 let shown = known.map(|known| self.device_entry(known, &mut Names::default(), moment));
                 reply.with(shown.ok_or(Denied::Registry(RegistryError::Unknown { id })))
             }
+            Question::Import { lines, reply } => {
+                let planned = self.registry.plan_import(lines).map_err(Denied::Import);
+                reply.with(planned.map(|plan| plan.counts()))
+            }
             Question::Devices { state, page, reply } => reply.with(Ok(self.devices(state, &page, moment))),
         }
     }

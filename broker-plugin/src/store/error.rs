@@ -60,6 +60,12 @@ pub enum StoreError {
         /// The data folder.
         path: PathBuf,
     },
+    /// The database's file was deleted or replaced while it was open.
+    #[error("database {path} was deleted or replaced while the service used it: the service stops, because it would forget what it signs; put a copy of the database back before it starts again", path = .path.display())]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

@@ -12,6 +12,7 @@
 //! | `rows` | what is stored, as plain types |
 //! | `sqlite`, `sqlite_rows`, `sqlite_writes` | the database as a file |
 //! | `worker` | one task that owns a database and commits in batches |
+//! | `watch` | whether the database is still where it was opened |
 //! | `payloads`, `upload` | what is read of a payload is checked; a new one is indexed as it comes |
 //! | `folder` | payloads as files |
 //! | `memory` | both in memory, for tests (feature `testing`) |
@@ -26,6 +27,7 @@ mod sqlite;
 mod sqlite_rows;
 mod sqlite_writes;
 mod upload;
+mod watch;
 mod worker;
 
 use core::future::Future;
@@ -45,6 +47,7 @@ pub use rows::{
 };
 pub use sqlite::SqliteStore;
 pub use upload::{PayloadSpec, Upload, UploadError};
+pub use watch::DatabaseFile;
 pub use worker::{Applied, StoreHandle};
 
 /// One change. Each is whole: none needs another to make sense.

@@ -106,7 +106,9 @@ fn a_body_that_is_too_large_is_not_taken() {
     let error = service.refused(413, "POST", "/v1/releases", &vec![0; 4097]);
     assert!(error.contains("4096"), "{error}");
     service.refused(413, "POST", "/v1/campaigns", &vec![b' '; 16 * 1024 + 1]);
-    service.refused(413, "POST", "/v1/devices/import", &vec![b'\n'; (8 << 20) + 1]);
+    service.refused(413, "POST", "/v1/devices/import", &vec![b'\n'; 1_000_001]);
+    let error = service.refused(422, "POST", "/v1/devices/import", &vec![b'x'; 5000]);
+    assert!(error.starts_with("line 1 ") && error.contains("4096"), "{error}");
     assert_eq!(service.get("/v1/status")["devices"]["accepted"], json!(0), "and it serves on");
 }
 

@@ -206,6 +206,19 @@ impl Service {
         running.child.wait().unwrap()
     }
 
+    /// Waits until it has ended by itself; what it has said on standard error.
+    pub(crate) fn ends(&mut self) -> (ExitStatus, String) {
+        let mut running = self.running.take().unwrap();
+        let status = running.child.wait().unwrap();
+        let deadline = deadline();
+        // The last line is on its way through a pipe.
+        while Arc::strong_count(&running.log) > 1 && !is_over(deadline) {
+            std::thread::yield_now();
+        }
+        let log = running.log.lock().unwrap().clone();
+        (status, log)
+    }
+
     /// Runs a program that must not start to its end; what it says on standard error.
     pub(crate) fn run_to_end(&self) -> (ExitStatus, String) {
         let mut command = self.command();

@@ -30,6 +30,21 @@ impl DevicesQuery {
     }
 }
 
+/// What is to be done with a list of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportQuery {
+    /// `1` to look whether every line could be taken, and to take none; `0` or absent to take them.
+    pub check: Option<String>,
+}
+
+impl ImportQuery {
+    pub(crate) fn pairs(&self) -> [(&'static str, Option<String>); 1] {
+        [("check", self.check.clone())]
+    }
+}
+
 /// Devices, in the order of their ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Devices {

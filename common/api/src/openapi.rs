@@ -14,7 +14,7 @@ use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr};
 
 use crate::{
     Acceptance, Bases, BasesQuery, Campaign, CampaignOrder, CampaignQuery, ClockAccepted, Device, Devices,
-    DevicesQuery, ErrorBody, Groups, Imported, Release, Status, StoredPayload, routes,
+    DevicesQuery, ErrorBody, Groups, ImportQuery, Imported, Release, Status, StoredPayload, routes,
 };
 
 const DESCRIPTION: &str = "\
@@ -160,9 +160,11 @@ fn of_devices() -> Vec<(&'static str, HttpMethod, Described)> {
         .asks::<DevicesQuery>()
         .answers(one::<Devices>())
         .refused(&[400]);
-    let import = Described::new("import_devices", "Accepts every device of a list, or none of them.")
+    let import = Described::new("import_devices", "Accepts the devices of a list, a thousand lines after the other: each thousand whole or not at all.")
+        .asks::<ImportQuery>()
         .takes(bytes("text/csv", "A line `id,public key,class,groups` for each device: the key as a COSE_Key in hexadecimal, groups separated by \
-             spaces. At most 8 MiB."))
+             spaces. At most 1,000,000 lines of at most 4,096 bytes. They are taken as they come, so that whoever \
+             sends sees how far it is."))
         .answers(one::<Imported>())
         .refused(&[400, 408, 409, 413, 422, 507]);
     let of_one = |id, summary| Described::new(id, summary).named("id", ID).answers(one::<Device>());

@@ -7,7 +7,7 @@ use core::fmt::{Display, Write as _};
 
 use whimbrel_protocol::ids::DeviceId;
 
-use crate::{BasesQuery, CampaignQuery, DevicesQuery};
+use crate::{BasesQuery, CampaignQuery, DevicesQuery, ImportQuery};
 
 /// What there is, and what was counted.
 pub const STATUS: &str = "/v1/status";
@@ -102,6 +102,12 @@ pub fn campaign_retry(digits: &str) -> String {
 #[must_use]
 pub fn devices(query: &DevicesQuery) -> String {
     ask(DEVICES.to_string(), query.pairs())
+}
+
+/// [`DEVICES_IMPORT`] with this query.
+#[must_use]
+pub fn devices_import(query: &ImportQuery) -> String {
+    ask(DEVICES_IMPORT.to_string(), query.pairs())
 }
 
 /// [`DEVICE`] with this id.

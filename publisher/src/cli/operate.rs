@@ -173,7 +173,8 @@ Example:
   whimbrel device import devices.csv
 
 One device a line: `id,public key,class id,groups`, key and class id in hexadecimal, groups with spaces
-between them. `whimbrel key show` prints a key in this form. All lines are taken or none.")]
+between them. `whimbrel key show` prints a key in this form. All lines are looked at first: if one of them
+cannot be taken, none is. The same list again changes nothing.")]
     Import {
         /// The file
         csv: PathBuf,

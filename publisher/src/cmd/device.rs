@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use whimbrel_api::{Acceptance, Device, Devices, DevicesQuery, Groups, Imported, Standing, routes};
+use whimbrel_api::{Acceptance, Device, Devices, DevicesQuery, Groups, Standing, routes};
 use whimbrel_protocol::ids::{DeviceId, GroupName};
 use whimbrel_protocol::time::UnixTime;
 
@@ -11,13 +11,10 @@ use super::rekeyed;
 use super::table::{short, table};
 use super::{Context, Progress, Screen, warn_of};
 use crate::cli::DeviceCommand;
-use crate::files;
 use crate::output::{Fields, Value};
 use crate::service::Client;
 use crate::units::{self, grouped};
 
-/// Most bytes of a list of devices to import.
-const CSV_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most devices that are listed.
 const DEVICES_MAX: usize = 2_000_000;
 /// Devices that one page of the list holds.
@@ -50,8 +47,7 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
             Ok(Screen::of(fields.human(), &device))
         }
         DeviceCommand::Import { csv } => {
-            let bytes = files::read(&csv, "a list of devices", CSV_BYTES_MAX)?;
-            let imported: Imported = client.post_bytes(routes::DEVICES_IMPORT, "text/csv", &bytes)?;
+            let imported = super::import::run(&client, &csv)?;
             let fields = Fields::new()
                 .with("imported", Value::Count(imported.imported))
                 .with("unchanged", Value::Count(imported.unchanged));

@@ -4,6 +4,7 @@ mod bases;
 mod build;
 mod campaign;
 mod device;
+mod import;
 mod init;
 mod inspect;
 mod key;

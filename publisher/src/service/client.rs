@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
-use whimbrel_api::{ErrorBody, Release, StoredPayload, routes};
+use whimbrel_api::{ErrorBody, ImportQuery, Imported, Release, StoredPayload, routes};
 use zeroize::Zeroizing;
 
 use super::ServiceError;
@@ -121,6 +121,26 @@ impl Client {
     ) -> Result<T, ServiceError> {
         let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
         self.answer(request.header("Content-Type", content_type).send(bytes))
+    }
+
+    /// Sends a list of devices, telling `progress` as it goes: the service takes it as fast as it carries it out.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub fn post_devices(
+        &self,
+        query: &ImportQuery,
+        list: &[u8],
+        progress: UploadProgress<'_>,
+    ) -> Result<Imported, ServiceError> {
+        let request = self
+            .agent
+            .post(self.url(&routes::devices_import(query)))
+            .header("Authorization", self.authorization())
+            .header("Content-Type", "text/csv")
+            .header("Content-Length", list.len().to_string());
+        let mut body = Metered { bytes: list, progress };
+        self.answer(request.send(SendBody::from_reader(&mut body)))
     }
 
     /// Puts JSON.

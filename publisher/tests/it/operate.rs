@@ -294,6 +294,21 @@ fn a_list_of_devices_is_imported_as_it_is() {
 }
 
 #[test]
+fn a_list_is_looked_at_before_any_of_it_is_imported() {
+    let desk = Desk::new(Server::always(200, json!({ "imported": 1, "unchanged": 0 })));
+    desk.place.write("devices.csv", "meter-1,a4,60f6,all\n");
+    desk.request(&["device", "import", "devices.csv"]);
+    assert_eq!(desk.server.lines(), ["POST /v1/devices/import?check=1", "POST /v1/devices/import"]);
+    let desk = Desk::new(Server::always(422, json!({ "error": "line 1: no key" })));
+    desk.place.write("devices.csv", "meter-1,a4,60f6,all\n");
+    assert_eq!(
+        desk.run(&["device", "import", "devices.csv"]).line(),
+        "service refused (422): line 1: no key"
+    );
+    assert_eq!(desk.server.lines(), ["POST /v1/devices/import?check=1"]);
+}
+
+#[test]
 fn a_device_is_reset_and_put_into_groups() {
     let desk = Desk::new(Server::always(200, device("meter-17")));
     let request = desk.request(&["device", "reset", "meter-17"]);

@@ -68,6 +68,20 @@ pub enum ImportError {
         /// What is wrong, and what would be right.
         what: String,
     },
+    /// A line is longer than any can be.
+    #[error("line {line} is longer than {limit} bytes; a line is id,public key,class,groups")]
+    Long {
+        /// Which line, from 1.
+        line: usize,
+        /// Allowed.
+        limit: usize,
+    },
+    /// The list has more lines than devices can be accepted.
+    #[error("the list has more than {limit} lines, which is the most that is taken")]
+    Lines {
+        /// Allowed.
+        limit: usize,
+    },
     /// A device stands twice.
     #[error("line {line}: device {id} stands in line {first} too")]
     Twice {

@@ -9,13 +9,13 @@
 //! a line without any puts its device into `all`. The first line may be a heading. There is no quoting, because
 //! no field can hold a comma.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use whimbrel_protocol::codec::Reader;
 use whimbrel_protocol::cose::PublicKey;
 use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName};
 
-use super::{ImportError, check_groups, default_groups};
+use super::{ACCEPTED_MAX, ImportError, check_groups, default_groups};
 
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +35,103 @@ pub struct ImportLine {
 /// How the heading starts, if there is one.
 const HEADING: &str = "id,";
 
+/// Most lines of a list: as many as devices can be accepted.
+pub const IMPORT_LINES_MAX: usize = ACCEPTED_MAX;
+/// Most bytes of a line.
+pub const IMPORT_LINE_BYTES_MAX: usize = 4096;
+
+/// Reads a list as it comes, in pieces that end anywhere.
+#[derive(Debug, Default)]
+pub struct ImportReader {
+    /// Bytes of the line that has not ended yet.
+    rest: Vec<u8>,
+    /// Lines that have ended.
+    ended: usize,
+    /// In which line each device stands.
+    seen: BTreeMap<DeviceId, usize>,
+    read: VecDeque<ImportLine>,
+}
+
+impl ImportReader {
+    /// Reads the next bytes.
+    ///
+    /// # Errors
+    /// [`ImportError`] names the first line that is wrong.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), ImportError> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = bytes.split_at(end);
+            bytes = after.get(1..).unwrap_or_default();
+            self.add(line)?;
+            self.end_line()?;
+        }
+        self.add(bytes)
+    }
+
+    /// Says that the list has ended. Its last line need not end with a newline.
+    ///
+    /// # Errors
+    /// [`ImportError`] names the first line that is wrong.
+    pub fn end(&mut self) -> Result<(), ImportError> {
+        if self.rest.is_empty() { Ok(()) } else { self.end_line() }
+    }
+
+    /// How many lines were read and not taken.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+
+    /// Takes up to `most` of the lines that were read.
+    pub fn take(&mut self, most: usize) -> Vec<ImportLine> {
+        let count = most.min(self.read.len());
+        self.read.drain(..count).collect()
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        if self.rest.len() + bytes.len() > IMPORT_LINE_BYTES_MAX {
+            return Err(ImportError::Long { line: self.ended + 1, limit: IMPORT_LINE_BYTES_MAX });
+        }
+        self.rest.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn end_line(&mut self) -> Result<(), ImportError> {
+        self.ended += 1;
+        let number = self.ended;
+        if number > IMPORT_LINES_MAX {
+            return Err(ImportError::Lines { limit: IMPORT_LINES_MAX });
+        }
+        let bytes = core::mem::take(&mut self.rest);
+        let text = core::str::from_utf8(&bytes).map_err(|_| ImportError::Text)?;
+        let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
+        let line = text.trim();
+        if line.is_empty() || (number == 1 && line.to_ascii_lowercase().starts_with(HEADING)) {
+            return Ok(());
+        }
+        let line = read_line(number, line).map_err(|what| ImportError::Line { line: number, what })?;
+        if let Some(first) = self.seen.insert(line.device.clone(), number) {
+            return Err(ImportError::Twice { line: number, first, id: line.device });
+        }
+        self.read.push_back(line);
+        Ok(())
+    }
+}
+
 /// Reads a list whole.
 ///
 /// # Errors
 /// [`ImportError`] names the first line that is wrong.
 pub fn read_import(bytes: &[u8]) -> Result<Vec<ImportLine>, ImportError> {
-    let text = core::str::from_utf8(bytes).map_err(|_| ImportError::Text)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lines = Vec::new();
-    let mut seen = BTreeMap::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || (number == 1 && line.to_ascii_lowercase().starts_with(HEADING)) {
-            continue;
-        }
-        let line = read_line(number, line).map_err(|what| ImportError::Line { line: number, what })?;
-        if let Some(first) = seen.insert(line.device.clone(), number) {
-            return Err(ImportError::Twice { line: number, first, id: line.device });
-        }
-        lines.push(line);
-    }
-    Ok(lines)
+    let mut reader = ImportReader::default();
+    reader.push(bytes)?;
+    reader.end()?;
+    Ok(reader.take(usize::MAX))
 }
 
 fn read_line(number: usize, line: &str) -> Result<ImportLine, String> {
@@ -87,3 +163,6 @@ fn read_key(bytes: &[u8]) -> Option<PublicKey> {
     let key = PublicKey::decode(&mut reader).ok()?;
     reader.finish().ok().map(|()| key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! - a device introduces itself; it is *pending* until an operator accepts it by the fingerprint of its key;
 //! - at most [`PENDING_MAX`] are pending, and the oldest makes room;
 //! - an accepted device is never given another key unless it is reset; the same key again changes nothing;
-//! - an import takes the place of a key that waits, whoever enrolled it;
+//! - what is imported at once takes the place of a key that waits, whoever enrolled it;
 //! - an import is taken whole or not at all.
 //!
 //! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
@@ -27,7 +27,7 @@ use whimbrel_protocol::time::UnixTime;
 
 pub use crowds::Running;
 pub use error::{ImportError, RegistryError};
-pub use import::{ImportLine, read_import};
+pub use import::{IMPORT_LINE_BYTES_MAX, IMPORT_LINES_MAX, ImportLine, ImportReader, read_import};
 
 use crate::store::{Device, Facts, Rekeyed, Reported, Standing};
 use crowds::Crowds;
@@ -90,6 +90,14 @@ pub struct ImportPlan {
     pub assignments: Vec<NewAssignment>,
     /// Lines that say what is already so.
     pub unchanged: usize,
+}
+
+impl ImportPlan {
+    /// The same in numbers.
+    #[must_use]
+    pub fn counts(&self) -> whimbrel_api::Imported {
+        whimbrel_api::Imported { imported: self.assignments.len() as u64, unchanged: self.unchanged as u64 }
+    }
 }
 
 impl NewAssignment {
