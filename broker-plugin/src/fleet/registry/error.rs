@@ -78,8 +78,8 @@ pub enum ImportError {
         /// Which device.
         id: DeviceId,
     },
-    /// A device has another key already.
-    #[error("line {line}: device {id} is known with another key; reset it first if this one is right")]
+    /// A device is accepted with another key.
+    #[error("line {line}: device {id} is accepted with another key; reset it first if this one is right")]
     OtherKey {
         /// Which line, from 1.
         line: usize,
