@@ -20,7 +20,7 @@ const LONG_BYTES: usize = 1024;
 /// Finds the pieces, in the order of the new image. They do not overlap there. `progress` counts the bytes of that.
 pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Progress<'_>) -> Vec<Entry> {
     let mut found = Vec::new();
-    let (mut told, mut covered) = (0, Covered { until: 0, end: 0, shift: 0 });
+    let (mut told, mut covered) = (0, Covered::default());
     let same = |from_old: i64, at: usize| {
         usize::try_from(from_old).ok().and_then(|from| old.get(from)) == new.get(at)
     };
@@ -48,14 +48,14 @@ pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Pr
             // Neither is what the first half of a long piece covers that began before.
             let known = at < covered.until;
             if known {
-                (place, len) = ((at as i64 + covered.shift) as usize, covered.end - at);
+                (place, len) = (covered.place + (at - covered.at), covered.end - at);
             } else {
                 (place, len) = suffixes.longest(reach);
                 if len == REACH_BYTES {
                     len += common(&old[place + len..], &new[at + len..]);
                 }
                 let until = if len < LONG_BYTES { at } else { at + len / 2 };
-                covered = Covered { until, end: at + len, shift: place as i64 - at as i64 };
+                covered = Covered { until, end: at + len, at, place };
             }
             while scored < at + len {
                 score += usize::from(same(scored as i64 + last_shift, scored));
@@ -115,12 +115,14 @@ pub(super) fn scan(old: &[u8], new: &[u8], suffixes: &Suffixes<'_>, progress: Pr
 }
 
 /// The longest piece that was found last.
+#[derive(Default)]
 struct Covered {
+    /// Where it begins in the new image, and where in the old one.
+    at: usize,
+    place: usize,
     /// The place up to which nothing else is searched for.
     until: usize,
     end: usize,
-    /// Its place in the old image minus that in the new one.
-    shift: i64,
 }
 
 /// Progress is told after so many bytes.

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 
 /// Bytes of a block; file systems have blocks of this size.
 pub(super) const BLOCK: usize = 4096;
+const BLOCK_U32: u32 = 4096;
 /// If fewer than one block in this many repeats, all are sorted: a copy of the others would take more memory than is
 /// saved.
 const REPEATS_MIN: usize = 8;
@@ -43,7 +44,7 @@ impl<'o> Suffixes<'o> {
                 next[last as usize] = *block;
             }
         }
-        let in_old = |at: u32| kept[at as usize / BLOCK] * BLOCK as u32 + at % BLOCK as u32;
+        let in_old = |at: u32| kept[(at / BLOCK_U32) as usize] * BLOCK_U32 + at % BLOCK_U32;
         Self { old, sorted: sort(&text, in_old), next }
     }
 
