@@ -5,6 +5,7 @@
 //! | `whimbrel.toml` | the configuration, fully commented |
 //! | `root.cbor` | version 1, signed by the root key: which key may sign what |
 //! | `keys/root.cose`, `keys/release.cose`, `keys/campaign.cose`, `keys/beacon.cose` | private keys, mode 0600 |
+//! | `devices.passwd` | what is kept of the devices' passwords: none yet, mode 0600 |
 //! | `admin.token` | what the command line shows to the service, mode 0600 |
 //!
 //! All keys lie in one folder, which is right for a first try on one machine. In production, keep root and
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::config;
 use crate::files::{Existing, FileError, NewFolder, Secrecy, Staging};
 use crate::keys::{self, KeyError};
+use crate::passwords;
 
 /// Seconds until a new root should be made: ten years.
 const ROOT_LIFE_S: u64 = 10 * 365 * 24 * 3600;
@@ -29,6 +31,8 @@ const ROOT_LIFE_S: u64 = 10 * 365 * 24 * 3600;
 pub const ROOT_FILE: &str = "root.cbor";
 /// The name of the service's token in the folder.
 pub const TOKEN_FILE: &str = "admin.token";
+/// The name of the file of the devices' passwords in the folder.
+pub const PASSWORDS_FILE: &str = "devices.passwd";
 /// The name of the folder of keys in the folder.
 pub const KEYS_FOLDER: &str = "keys";
 
@@ -95,6 +99,8 @@ pub fn create(folder: &Path, algorithm: Algorithm, now: UnixTime) -> Result<Made
     };
     public(&mut staging, ROOT_FILE, &root.sign(&[root_key]))?;
     staging.add(&folder.join(TOKEN_FILE), token()?.as_bytes(), Secrecy::Secret, Existing::Refuse)?;
+    let head = passwords::HEAD.as_bytes();
+    staging.add(&folder.join(PASSWORDS_FILE), head, Secrecy::Secret, Existing::Refuse)?;
     // The configuration comes last, because a folder that has it counts as complete.
     public(&mut staging, config::FILE_NAME, config::DEFAULT_FILE.as_bytes())?;
     staging.commit()?;

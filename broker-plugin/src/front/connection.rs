@@ -15,6 +15,7 @@ use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
+use whimbrel_protocol::ids::DeviceId;
 
 use super::Shared;
 use super::codec::{Codec, Fault, Frame};
@@ -22,10 +23,10 @@ use super::config::{CONNECT_BYTES_MAX, WRITE_BATCH_BYTES};
 use super::conversation::{Conversation, Delivered};
 use super::counters::Counters;
 use super::end::End;
-use super::handshake::{self, Guest, Refused};
+use super::handshake::{self, Applicant, Guest, Refused};
 use super::link::{Held, Link};
 use super::output::Output;
-use super::seats::Claim;
+use super::seats::{Claim, GivenUp};
 use super::waiting::Ticket;
 use crate::clock;
 
@@ -51,6 +52,9 @@ pub(crate) async fn serve<S>(
     Counters::count(&shared.counters.connected);
     let device = guest.device.clone();
     let end = converse(&shared, socket, input, guest, claim, link, rx, shutdown).await;
+    if end == End::MadeRoom {
+        shared.notices.stranger_made_room(&device, peer);
+    }
     tracing::debug!(%device, %peer, reason = ?end, "connection ended");
 }
 
@@ -62,7 +66,8 @@ struct Seated {
     rx: LinkRx,
 }
 
-/// Reads CONNECT and makes the link; counts and answers whoever is not let in.
+/// Reads CONNECT and makes the link; counts and answers whoever is not let in. As long as that takes, the socket's place
+/// in the waiting room may be needed by a newer one.
 async fn let_in<S>(
     shared: &Arc<Shared>,
     socket: &mut S,
@@ -73,15 +78,27 @@ async fn let_in<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let counters = &shared.counters;
-    let connect = tokio::select! {
-        connect = timeout(shared.config.connect_limit, read_connect(socket, input)) => connect,
+    tokio::select! {
+        seated = introduce(shared, socket, input, peer) => seated,
         () = ticket.evicted() => {
-            Counters::count(&counters.connect_evicted);
-            return None;
+            Counters::count(&shared.counters.connect_evicted);
+            shared.notices.made_room_before_connack(peer);
+            None
         }
-    };
-    let frame = match connect {
+    }
+}
+
+async fn introduce<S>(
+    shared: &Arc<Shared>,
+    socket: &mut S,
+    input: &mut BytesMut,
+    peer: SocketAddr,
+) -> Option<Seated>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let counters = &shared.counters;
+    let frame = match timeout(shared.config.connect_limit, read_connect(socket, input)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(End::PeerClosed)) => return None,
         Ok(Err(_)) => {
@@ -93,11 +110,13 @@ where
             return None;
         }
     };
-    let (refused, mut answer) = match handshake::examine(shared, frame, peer) {
-        Ok(guest) => match timeout(shared.config.setup_limit, set_up(shared, guest)).await {
+    let (refused, mut answer) = match handshake::read(frame, peer) {
+        Ok(applicant) => match timeout(shared.config.setup_limit, set_up(shared, applicant, peer)).await {
             Ok(Ok(seated)) => return Some(seated),
-            Ok(Err(SetupFailed::Superseded)) => {
-                Counters::count(&counters.takeovers);
+            Ok(Err(SetupFailed::GivenUp(why))) => {
+                if let Some(counter) = End::from(why).counter(counters) {
+                    Counters::count(counter);
+                }
                 return None;
             }
             Ok(Err(SetupFailed::Refused(refused, answer))) => (refused, answer),
@@ -128,24 +147,28 @@ async fn read_connect<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut
 }
 
 enum SetupFailed {
-    /// The same client has connected again meanwhile.
-    Superseded,
+    /// The seat was given up before it was sat on.
+    GivenUp(GivenUp),
     Refused(Refused, BytesMut),
 }
 
-/// Takes the client's seat, a place in the house, and a link, in this order: who takes over an old connection
-/// gets its place.
-async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFailed> {
+/// Asks whether the client may come in, then takes its seat, a place in the house, and a link, in this order: who takes
+/// over an old connection gets its place.
+async fn set_up(shared: &Arc<Shared>, applicant: Applicant, peer: SocketAddr) -> Result<Seated, SetupFailed> {
+    let admitted = applicant.admit(shared).await;
+    let guest = admitted.map_err(|(refused, answer)| SetupFailed::Refused(refused, answer))?;
     let refuse = |refused: Refused, codec: &Codec| {
         let mut answer = BytesMut::new();
         refused.write_connack(codec, &mut answer);
         SetupFailed::Refused(refused, answer)
     };
-    let Some(mut claim) = shared.seats.claim(&guest.device, guest.role) else {
+    let Some(mut claim) = shared.seats.claim(&guest.device, guest.role, peer, &*shared.access) else {
+        shared.notices.no_seat(&guest.device, shared.config.devices_max);
         return Err(refuse(Refused::DevicesMax, &guest.codec));
     };
-    let seat = claim.take().await.ok_or(SetupFailed::Superseded)?;
+    let seat = claim.take().await.map_err(SetupFailed::GivenUp)?;
     let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        shared.notices.no_place(&guest.device, shared.config.connections_max);
         return Err(refuse(Refused::Full, &guest.codec));
     };
     let builder = Arc::clone(&shared.builders).acquire_owned().await.expect("the semaphore is never closed");
@@ -183,6 +206,7 @@ where
     let mut output = Output::default();
     handshake::write_welcome(shared, &codec, silence_max, output.packets());
     let mut connection = Connection {
+        stranger: claim.is_stranger.then(|| device.clone()),
         conversation: Conversation::new(Arc::clone(shared), device, codec, terms),
         shared: Arc::clone(shared),
         socket,
@@ -194,7 +218,7 @@ where
     };
     let end = tokio::select! {
         end = connection.run(rx) => end,
-        () = claim.superseded() => End::TakenOver,
+        why = claim.given_up() => why.into(),
         _ = shutdown.changed() => End::ShuttingDown,
     };
     Counters::lower(&shared.counters.connected);
@@ -228,6 +252,8 @@ struct Connection<S> {
     to_router: Vec<Packet>,
     link: Link,
     silence_max: Duration,
+    /// The device, if the operator did not know it when it came.
+    stranger: Option<DeviceId>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -251,6 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let count = read?;
                     Counters::add_len(&self.shared.counters.bytes_in, count);
                     heard = clock::timer_now();
+                    if let Some(device) = &self.stranger {
+                        self.shared.seats.heard(device);
+                    }
                     self.receive().await?;
                 }
                 notification = rx.next() => {

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `config` | settings, and whether the router's logs fit the memory |
 //! | `waiting`, `connection`, `handshake` | a socket until CONNACK; one connection's bytes |
+//! | `shares` | whose place is given up where clients share a number of them |
+//! | `slow_logins` | passwords that are slow to check, one after the other |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
 //! | `output` | what is to be written to a client, payloads uncopied |
-//! | `seats` | takeover; what the router never forgets |
+//! | `seats` | takeover; places of devices that the operator knows, and of strangers |
 //! | `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
-//! | `counters`, `end` | everything that happens has a number |
+//! | `counters`, `end`, `notices` | everything that happens has a number; what the operator has to know is logged |
 //!
 //! What this door does not do: TLS, persistent sessions (`session present` is always 0), QoS 2, wildcards,
 //! `$` topics, shared subscriptions, topic aliases, and other version 5 properties of messages. A filter that is
@@ -32,8 +34,11 @@ mod error;
 mod handshake;
 mod heartbeat;
 mod link;
+mod notices;
 mod output;
 mod seats;
+mod shares;
+mod slow_logins;
 mod waiting;
 
 use alloc::sync::Arc;
@@ -57,7 +62,9 @@ pub use link::{Link, RouterHandle};
 
 use access::TopicRules;
 use heartbeat::Heartbeat;
+use notices::Notices;
 use seats::Seats;
+use slow_logins::SlowLogins;
 use waiting::WaitingRoom;
 
 /// What all connections share.
@@ -67,6 +74,8 @@ pub(crate) struct Shared {
     access: Arc<dyn Access>,
     router: RouterHandle,
     seats: Seats,
+    slow_logins: SlowLogins,
+    notices: Notices,
     /// One permit for each client that may be connected.
     places: Arc<Semaphore>,
     /// Building a link blocks a thread; few at once are as fast as many.
@@ -123,7 +132,9 @@ impl FrontDoor {
             rules,
             access,
             router: router.clone(),
-            seats: Seats::new(config.devices_max, config.groups_max),
+            seats: Seats::new(config.devices_max, config.strangers_max, config.groups_max),
+            slow_logins: SlowLogins::default(),
+            notices: Notices::default(),
             places: Arc::new(Semaphore::new(config.connections_max)),
             builders: Arc::new(Semaphore::new(BUILDERS)),
             counters: Arc::clone(&counters),
@@ -191,8 +202,8 @@ impl Drop for FrontDoor {
 fn start_runtime(worker_threads: usize) -> Result<Runtime, FrontError> {
     Builder::new_multi_thread()
         .worker_threads(worker_threads)
-        // For building links only.
-        .max_blocking_threads(2 * BUILDERS)
+        // For building links, and for passwords that are slow to check.
+        .max_blocking_threads(2 * BUILDERS + slow_logins::AT_ONCE)
         .thread_name("mqtt-worker")
         .enable_all()
         .build()
@@ -225,7 +236,7 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: wa
                     Arc::clone(shared),
                     prepare(socket),
                     peer,
-                    room.enter(),
+                    room.enter(peer),
                     closed.clone(),
                 );
                 let alive = alive.clone();

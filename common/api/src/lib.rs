@@ -32,6 +32,7 @@ mod campaigns;
 mod devices;
 mod error;
 pub mod openapi;
+pub mod passwords;
 mod payloads;
 mod releases;
 pub mod routes;

@@ -6,7 +6,9 @@ mod patch;
 mod release;
 
 pub use bases::BasesFlags;
-pub use operate::{CampaignCommand, CreateFlags, DeviceCommand, HexId, PolicyFlag, StatusFlags};
+pub use operate::{
+    CampaignCommand, CreateFlags, DeviceCommand, HexId, PasswordFlags, PolicyFlag, StatusFlags,
+};
 pub use patch::{ApplyFlags, ArchitectureFlag, DiffFlags, Jobs};
 pub use release::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags, Version};
 

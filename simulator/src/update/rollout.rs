@@ -257,7 +257,7 @@ fn sign(home: &Path, release: &UnsignedRelease) -> anyhow::Result<Vec<u8>> {
 fn configure(home: &Path, broker: Option<&BrokerAddress>) -> anyhow::Result<()> {
     let path = home.join("whimbrel.toml");
     let listen = match broker {
-        None => "listen = \"127.0.0.1:0\"\n".to_owned(),
+        None => "listen = \"127.0.0.1:0\"\nopen = true\n".to_owned(),
         Some(broker) => {
             let mut lines = format!("connect = \"mqtt://{}:{}\"\n", broker.host, broker.port);
             if let Some((user, password)) = &broker.login {
