@@ -74,3 +74,51 @@ impl Access for FleetAccess {
         self.membership.is_member(device, group)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, SocketAddr};
+
+    use whimbrel_api::passwords::Kept;
+
+    use super::*;
+
+    fn login(access: &FleetAccess, name: &str, password: Option<&str>) -> Result<(), Refusal> {
+        let device = DeviceId::new(name).unwrap();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        access.login(&Login { device: &device, user_name: Some(name), password, peer })
+    }
+
+    /// A door whose file of passwords names `m1`, with `secret`.
+    fn door(open: bool) -> FleetAccess {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.passwd");
+        std::fs::write(&path, format!("m1:{}\n", Kept::of_random("secret", [1; 16]))).unwrap();
+        let passwords = Some(Arc::new(PasswordFile::open(&path).unwrap()));
+        FleetAccess { membership: Membership::default(), passwords, open }
+    }
+
+    #[test]
+    fn with_a_list_of_passwords_only_its_devices_come_in_and_with_the_right_one() {
+        let closed = door(false);
+        assert_eq!(login(&closed, "m1", Some("secret")), Ok(()));
+        for (name, password) in
+            [("m1", Some("Secret")), ("m1", None), ("m2", Some("secret")), ("m2", None), ("m1", Some(""))]
+        {
+            assert_eq!(login(&closed, name, password), Err(Refusal::BadPassword), "{name} {password:?}");
+        }
+        let known = |name| closed.is_known(&DeviceId::new(name).unwrap());
+        assert!(known("m1") && !known("m2"));
+    }
+
+    #[test]
+    fn without_a_password_a_device_comes_in_only_if_the_broker_is_open_and_it_has_none() {
+        let open = door(true);
+        assert_eq!(login(&open, "m1", None), Err(Refusal::BadPassword), "nobody takes its place");
+        assert_eq!(login(&open, "m1", Some("secret")), Ok(()));
+        assert_eq!(login(&open, "m2", None), Ok(()));
+        let none = |open| FleetAccess { membership: Membership::default(), passwords: None, open };
+        assert_eq!(login(&none(true), "m2", None), Ok(()));
+        assert_eq!(login(&none(false), "m2", None), Err(Refusal::BadPassword));
+    }
+}

@@ -1,6 +1,7 @@
 //! Passwords of devices at the embedded broker: makes them, and keeps in a file what the service needs to check them.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -104,12 +105,12 @@ pub fn import(file: &Path, list: &[u8], output: &Path) -> Result<Imported, Passw
         let device = DeviceId::new(id).map_err(|error| wrong(error.to_string()))?;
         if before.contains_key(&device) {
             kept += 1;
-        } else if !new.contains_key(&device) {
+        } else if let Entry::Vacant(place) = new.entry(device) {
             let password = random_password()?;
-            for part in [device.as_str(), ",", &password, "\n"] {
+            for part in [place.key().as_str(), ",", &password, "\n"] {
                 table.push_str(part);
             }
-            new.insert(device, Kept::of_random(&password, random()?));
+            place.insert(Kept::of_random(&password, random()?));
         }
     }
     let made = new.len() as u64;

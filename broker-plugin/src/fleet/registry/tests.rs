@@ -379,68 +379,9 @@ mod import {
 }
 
 mod access {
-    use alloc::sync::Arc;
-    use core::net::{Ipv4Addr, SocketAddr};
-
-    use whimbrel_api::passwords::Kept;
-
     use super::*;
     use crate::access::{FleetAccess, Membership};
-    use crate::front::{Access as _, Login, Refusal};
-    use crate::passwords::PasswordFile;
-
-    fn login(access: &FleetAccess, name: &str, password: Option<&str>) -> Result<(), Refusal> {
-        let device = id(name);
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        access.login(&Login { device: &device, user_name: Some(name), password, peer })
-    }
-
-    fn access(list: &str, open: bool) -> FleetAccess {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("devices.passwd");
-        std::fs::write(&path, list).unwrap();
-        let passwords = Some(Arc::new(PasswordFile::open(&path).unwrap()));
-        FleetAccess { membership: Membership::default(), passwords, open }
-    }
-
-    #[test]
-    fn with_a_list_of_passwords_only_its_devices_come_in_and_with_the_right_one() {
-        let list = format!("# devices\n\nm1:{}\n", Kept::of_random("secret", [1; 16]));
-        let closed = access(&list, false);
-        assert_eq!(login(&closed, "m1", Some("secret")), Ok(()));
-        for (name, password) in
-            [("m1", Some("Secret")), ("m1", None), ("m2", Some("secret")), ("m2", None), ("m1", Some(""))]
-        {
-            assert_eq!(login(&closed, name, password), Err(Refusal::BadPassword), "{name} {password:?}");
-        }
-    }
-
-    #[test]
-    fn without_a_password_a_device_comes_in_only_if_the_broker_is_open_and_it_has_none() {
-        let list = format!("m1:{}\n", Kept::of_random("secret", [1; 16]));
-        let open = access(&list, true);
-        assert_eq!(login(&open, "m1", None), Err(Refusal::BadPassword), "nobody takes its place");
-        assert_eq!(login(&open, "m1", Some("secret")), Ok(()));
-        assert_eq!(login(&open, "m2", None), Ok(()));
-        let none = |open| FleetAccess { membership: Membership::default(), passwords: None, open };
-        assert_eq!(login(&none(true), "m2", None), Ok(()));
-        assert_eq!(login(&none(false), "m2", None), Err(Refusal::BadPassword));
-    }
-
-    #[test]
-    fn the_operator_knows_who_is_accepted_and_who_has_a_password() {
-        let door = access(&format!("m1:{}\n", Kept::of_random("secret", [1; 16])), true);
-        let mut registry = Registry::default();
-        for name in ["m2", "m3"] {
-            registry.enrol(enrolment(name, 1));
-        }
-        accept(&mut registry, "m2", 1);
-        for name in ["m2", "m3"] {
-            door.membership.enter(registry.device(&id(name)).unwrap());
-        }
-        let known = |name| door.is_known(&id(name));
-        assert_eq!((known("m1"), known("m2"), known("m3"), known("m4")), (true, true, false, false));
-    }
+    use crate::front::Access as _;
 
     #[test]
     fn only_accepted_members_read_the_campaign_of_a_group() {
@@ -449,19 +390,20 @@ mod access {
         let member = |name: &str| membership.is_member(&id(name), &group("all"));
         registry.enrol(enrolment("m1", 1));
         membership.enter(registry.device(&id("m1")).unwrap());
-        assert!(!member("m1"), "pending");
+        let door = FleetAccess { membership: membership.clone(), passwords: None, open: true };
+        assert!(!member("m1") && !door.is_known(&id("m1")), "pending");
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(member("m1") && !member("m2"));
+        assert!(door.is_known(&id("m1")) && !door.is_known(&id("m2")));
         assert!(!membership.is_member(&id("m1"), &group("north")));
         reset(&mut registry, "m1");
         membership.enter(registry.device(&id("m1")).unwrap());
-        assert!(!member("m1"), "reset");
+        assert!(!member("m1") && !door.is_known(&id("m1")), "reset");
         // The front door asks for the same.
         registry.enrol(enrolment("m1", 1));
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
-        let door = FleetAccess { membership: membership.clone(), passwords: None, open: true };
         assert!(door.in_group(&id("m1"), &group("all")));
         assert!(!door.in_group(&id("m1"), &group("north")) && !door.in_group(&id("m2"), &group("all")));
     }
