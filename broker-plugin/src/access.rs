@@ -6,9 +6,10 @@ use alloc::sync::Arc;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use whimbrel_protocol::ids::{DeviceId, Digest, GroupName};
+use whimbrel_protocol::ids::{DeviceId, GroupName};
 
 use crate::front::{Access, Login, Refusal};
+use crate::passwords::PasswordFile;
 use crate::store::Device;
 
 /// Which groups each accepted device is in. Clones share it.
@@ -34,50 +35,11 @@ impl Membership {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.get(device).is_some_and(|groups| groups.contains(group))
     }
-}
 
-/// The passwords of devices: SHA-256 digests by device.
-///
-/// A device's password is a random key that nobody types, so that a plain digest is as good as a slow one.
-#[derive(Clone, Default)]
-pub struct Passwords {
-    digests: HashMap<DeviceId, Digest>,
-}
-
-impl core::fmt::Debug for Passwords {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Passwords of {} devices", self.digests.len())
-    }
-}
-
-impl Passwords {
-    /// Reads lines `device:SHA-256 of the password in hexadecimal`; empty lines and lines that start with # are
-    /// left out.
-    ///
-    /// # Errors
-    /// The number of the first line that is wrong, from 1, and what would be right.
-    pub fn read(text: &str) -> Result<Self, (usize, String)> {
-        let mut digests = HashMap::new();
-        for (number, line) in (1..).zip(text.lines()) {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let wrong = || (number, "expected device:SHA-256 of the password in hexadecimal".to_owned());
-            let (id, digest) = line.split_once(':').ok_or_else(wrong)?;
-            let id = DeviceId::new(id).map_err(|error| (number, error.to_string()))?;
-            let mut bytes = [0; 32];
-            hex::decode_to_slice(digest.trim(), &mut bytes).map_err(|_| wrong())?;
-            if digests.insert(id.clone(), Digest(bytes)).is_some() {
-                return Err((number, format!("device {id} stands twice")));
-            }
-        }
-        Ok(Self { digests })
-    }
-
-    /// Digests are compared, so that the time it takes says nothing about the password.
-    fn accepts(&self, device: &DeviceId, password: &str) -> bool {
-        self.digests.get(device) == Some(&Digest::of(password.as_bytes()))
+    /// Whether the device is accepted.
+    #[must_use]
+    pub fn is_accepted(&self, device: &DeviceId) -> bool {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).contains_key(device)
     }
 }
 
@@ -86,21 +48,77 @@ impl Passwords {
 pub struct FleetAccess {
     /// Who is in which group.
     pub membership: Membership,
-    /// If there are none, anybody may connect as any device that is not connected: identity is then proved
-    /// by enrolment and signatures alone.
-    pub passwords: Option<Passwords>,
+    /// The devices' passwords. A device that is named there needs its password.
+    pub passwords: Option<Arc<PasswordFile>>,
+    /// Whether a device without a password in that file may connect. Then anybody may take its place, and identity is
+    /// proved by enrolment and signatures alone.
+    pub open: bool,
 }
 
 impl Access for FleetAccess {
     fn login(&self, login: &Login<'_>) -> Result<(), Refusal> {
-        match (&self.passwords, login.password) {
-            (None, _) => Ok(()),
-            (Some(passwords), Some(password)) if passwords.accepts(login.device, password) => Ok(()),
-            (Some(_), _) => Err(Refusal::BadPassword),
-        }
+        let accepted = self.passwords.as_ref().and_then(|file| file.accepts(login.device, login.password));
+        if accepted.unwrap_or(self.open) { Ok(()) } else { Err(Refusal::BadPassword) }
+    }
+
+    fn is_slow(&self, login: &Login<'_>) -> bool {
+        let password = login.password.unwrap_or_default();
+        self.passwords.as_ref().is_some_and(|file| file.is_slow(login.device, password))
+    }
+
+    fn is_known(&self, device: &DeviceId) -> bool {
+        self.membership.is_accepted(device) || self.passwords.as_ref().is_some_and(|file| file.names(device))
     }
 
     fn in_group(&self, device: &DeviceId, group: &GroupName) -> bool {
         self.membership.is_member(device, group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, SocketAddr};
+
+    use whimbrel_api::passwords::Kept;
+
+    use super::*;
+
+    fn login(access: &FleetAccess, name: &str, password: Option<&str>) -> Result<(), Refusal> {
+        let device = DeviceId::new(name).unwrap();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        access.login(&Login { device: &device, user_name: Some(name), password, peer })
+    }
+
+    /// A door whose file of passwords names `m1`, with `secret`.
+    fn door(open: bool) -> FleetAccess {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.passwd");
+        std::fs::write(&path, format!("m1:{}\n", Kept::of_random("secret", [1; 16]))).unwrap();
+        let passwords = Some(Arc::new(PasswordFile::open(&path).unwrap()));
+        FleetAccess { membership: Membership::default(), passwords, open }
+    }
+
+    #[test]
+    fn with_a_list_of_passwords_only_its_devices_come_in_and_with_the_right_one() {
+        let closed = door(false);
+        assert_eq!(login(&closed, "m1", Some("secret")), Ok(()));
+        for (name, password) in
+            [("m1", Some("Secret")), ("m1", None), ("m2", Some("secret")), ("m2", None), ("m1", Some(""))]
+        {
+            assert_eq!(login(&closed, name, password), Err(Refusal::BadPassword), "{name} {password:?}");
+        }
+        let known = |name| closed.is_known(&DeviceId::new(name).unwrap());
+        assert!(known("m1") && !known("m2"));
+    }
+
+    #[test]
+    fn without_a_password_a_device_comes_in_only_if_the_broker_is_open_and_it_has_none() {
+        let open = door(true);
+        assert_eq!(login(&open, "m1", None), Err(Refusal::BadPassword), "nobody takes its place");
+        assert_eq!(login(&open, "m1", Some("secret")), Ok(()));
+        assert_eq!(login(&open, "m2", None), Ok(()));
+        let none = |open| FleetAccess { membership: Membership::default(), passwords: None, open };
+        assert_eq!(login(&none(true), "m2", None), Ok(()));
+        assert_eq!(login(&none(false), "m2", None), Err(Refusal::BadPassword));
     }
 }

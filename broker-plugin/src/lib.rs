@@ -36,7 +36,7 @@
 //! | [`serving`] | one protocol session for each device, admission, payload bytes that are framed once and shared |
 //! | `service`, `run` | the task around them; everything put together |
 //! | [`front`] | the embedded broker: a door that carries our own topics, and rumqttd's router for the application's |
-//! | [`access`] | what that door asks about devices |
+//! | [`access`], [`passwords`] | what that door asks about devices |
 //! | [`attach`] | the link to the embedded broker, or to any other |
 //! | [`store`] | what must not be lost |
 //! | [`signing`] | the keys that the service signs with |
@@ -59,6 +59,7 @@ pub mod fleet;
 pub mod front;
 pub mod metrics;
 mod offline_keys;
+pub mod passwords;
 mod program;
 mod run;
 mod service;

@@ -21,7 +21,7 @@ use crate::config::{BrokerConfig, Config};
 use crate::fleet;
 use crate::front::{FrontDoor, FrontError, end_process};
 use crate::metrics::Counters;
-
+use crate::passwords;
 use crate::offline_keys;
 use crate::service::{Parts, Service};
 use crate::serving;
@@ -63,6 +63,11 @@ pub enum ServiceError {
         /// What it may have.
         budget: u64,
     },
+    /// No device could log in.
+    #[error(
+        "no device could log in: set broker.passwords to the file that `whimbrel device password` writes, or          broker.open = true, with which anybody may connect as any device"
+    )]
+    NoLogin,
     /// The embedded broker did not start.
     #[error("{error}{}", cause(error))]
     Front {
@@ -246,6 +251,7 @@ pub(crate) fn check(config: &Config) -> Result<(Authority, AdminToken), ServiceE
 /// What the broker, or the link to it, would refuse whatever else happens.
 fn check_broker(config: &Config) -> Result<(), ServiceError> {
     match &config.broker {
+        BrokerConfig::Embedded { passwords: None, open: false, .. } => Err(ServiceError::NoLogin),
         BrokerConfig::Embedded { front, .. } => front.check().map_err(front_error),
         BrokerConfig::Client { url, client_id, login, retain } => {
             client_config(config, url, client_id, login.as_ref(), *retain).check().map_err(ServiceError::Link)
@@ -314,11 +320,17 @@ enum Broker {
 impl Broker {
     async fn start(config: &Config, membership: &Membership) -> Result<Self, ServiceError> {
         match &config.broker {
-            BrokerConfig::Embedded { front, passwords } => {
-                if passwords.is_none() {
-                    tracing::warn!("anybody may connect as any device: broker.passwords is not set");
+            BrokerConfig::Embedded { front, passwords, open } => {
+                if *open {
+                    tracing::warn!(
+                        "broker.open is true: anybody may connect as any device that has no password"
+                    );
                 }
-                let access = FleetAccess { membership: membership.clone(), passwords: passwords.clone() };
+                if let Some(file) = passwords {
+                    tokio::spawn(passwords::watch(Arc::downgrade(file)));
+                }
+                let (membership, passwords) = (membership.clone(), passwords.clone());
+                let access = FleetAccess { membership, passwords, open: *open };
                 let front = (**front).clone();
                 // Opening the door waits for threads.
                 let opening = tokio::task::spawn_blocking(move || {

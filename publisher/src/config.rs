@@ -26,6 +26,12 @@ settings! {
         root: Option<PathBuf>, such as "root.cbor" => read::optional(read::path());
     }
 
+    /// The broker.
+    ["broker"] struct Broker {
+        /// File of the devices' passwords at the embedded broker.
+        passwords: Option<PathBuf>, such as "devices.passwd" => read::optional(read::path());
+    }
+
     /// What the command line uses where a flag does not say otherwise.
     ["publisher"] struct Publisher {
         /// Keys for `whimbrel release sign`.
@@ -41,8 +47,8 @@ const PROGRAM: Program = Program {
     name: "whimbrel",
     variables: "WHIMBREL_PUBLISHER__",
     set: "publisher.vendor=example.com",
-    tables: &[Service::TABLE.shared(), Publisher::TABLE],
-    others: &["broker", "limits", "agent"],
+    tables: &[Service::TABLE.shared(), Broker::TABLE.shared(), Publisher::TABLE],
+    others: &["limits", "agent"],
 };
 
 /// The settings that the command line uses.
@@ -54,6 +60,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// `[service] root`.
     pub root: Option<PathBuf>,
+    /// `[broker] passwords`.
+    pub passwords: Option<PathBuf>,
     /// `[publisher] release-keys`.
     pub release_keys: Vec<PathBuf>,
     /// `[publisher] vendor`.
@@ -70,8 +78,9 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let values = values(sources)?;
         let Service { admin, token_file, root } = Service::read(&values)?;
+        let Broker { passwords } = Broker::read(&values)?;
         let Publisher { release_keys, vendor, class } = Publisher::read(&values)?;
-        Ok(Self { admin, token_file, root, release_keys, vendor, class })
+        Ok(Self { admin, token_file, root, passwords, release_keys, vendor, class })
     }
 }
 
@@ -96,6 +105,7 @@ mod tests {
         let strip = |path: PathBuf| path.strip_prefix(folder.path()).unwrap().to_path_buf();
         config.token_file = config.token_file.map(strip);
         config.root = config.root.map(strip);
+        config.passwords = config.passwords.map(strip);
         config.release_keys = config.release_keys.into_iter().map(strip).collect();
         Ok(config)
     }
@@ -106,6 +116,7 @@ mod tests {
             admin: Some("127.0.0.1:7878".into()),
             token_file: Some("admin.token".into()),
             root: Some("root.cbor".into()),
+            passwords: Some("devices.passwd".into()),
             release_keys: vec!["offline-keys/release.cose".into()],
             vendor: Some("example.com".into()),
             class: Some("gateway".into()),

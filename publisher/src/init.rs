@@ -7,6 +7,7 @@
 //! | `keys/campaign.cose`, `keys/beacon.cose` | private keys of the service, mode 0600 |
 //! | `offline-keys/root.cose`, `offline-keys/release.cose` | private keys that the service must not have, mode 0600 |
 //! | `offline-keys/README` | where these belong |
+//! | `devices.passwd` | what is kept of the devices' passwords: none yet, mode 0600 |
 //! | `admin.token` | what the command line shows to the service, mode 0600 |
 //!
 //! For a first try everything may stay on one machine. The service warns at each start while it can read a key of
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 use crate::config;
 use crate::files::{Existing, FileError, NewFolder, Secrecy, Staging};
 use crate::keys::{self, KeyError};
+use crate::passwords;
 
 /// Seconds until a new root should be made: ten years.
 const ROOT_LIFE_S: u64 = 10 * 365 * 24 * 3600;
@@ -31,6 +33,8 @@ const ROOT_LIFE_S: u64 = 10 * 365 * 24 * 3600;
 pub const ROOT_FILE: &str = "root.cbor";
 /// The name of the service's token in the folder.
 pub const TOKEN_FILE: &str = "admin.token";
+/// The name of the file of the devices' passwords in the folder.
+pub const PASSWORDS_FILE: &str = "devices.passwd";
 /// The folder of the keys that the service signs with.
 pub const KEYS_FOLDER: &str = "keys";
 /// The folder of the keys that no service needs.
@@ -121,6 +125,8 @@ pub fn create(folder: &Path, algorithm: Algorithm, now: UnixTime) -> Result<Made
     public(&mut staging, &format!("{OFFLINE_FOLDER}/README"), OFFLINE_README.as_bytes())?;
     public(&mut staging, ROOT_FILE, &root.sign(&[root_key]))?;
     staging.add(&folder.join(TOKEN_FILE), token()?.as_bytes(), Secrecy::Secret, Existing::Refuse)?;
+    let head = passwords::HEAD.as_bytes();
+    staging.add(&folder.join(PASSWORDS_FILE), head, Secrecy::Secret, Existing::Refuse)?;
     // The configuration comes last, because a folder that has it counts as complete.
     public(&mut staging, config::FILE_NAME, config::DEFAULT_FILE.as_bytes())?;
     staging.commit()?;

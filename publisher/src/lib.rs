@@ -20,6 +20,7 @@ pub mod init;
 pub mod inspect;
 pub mod keys;
 pub mod output;
+pub mod passwords;
 pub mod patch;
 pub mod release;
 pub mod service;

@@ -5,6 +5,7 @@
 
 mod tables;
 
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ pub use whimbrel_settings::{ConfigError, Sources, Values};
 
 pub use tables::Limits;
 
-use crate::access::Passwords;
 use crate::admin::is_private;
 use crate::attach::{BrokerUrl, Retain};
 use crate::front::FrontConfig;
+use crate::passwords::PasswordFile;
 use crate::serving::admission::{Rate, Rates};
 use crate::signing::AuthorityFiles;
 use tables::{Broker, PROGRAM, Service};
@@ -54,7 +55,9 @@ pub enum BrokerConfig {
         /// The front door.
         front: Box<FrontConfig>,
         /// The devices' passwords.
-        passwords: Option<Passwords>,
+        passwords: Option<Arc<PasswordFile>>,
+        /// Whether devices without a password may connect.
+        open: bool,
     },
     /// It is a client.
     Client {
@@ -95,6 +98,7 @@ impl Config {
             Some(ref url) => client(&values, url.clone(), &broker)?,
             None => BrokerConfig::Embedded {
                 passwords: broker.passwords.as_deref().map(|path| passwords(&values, path)).transpose()?,
+                open: broker.open,
                 front: Box::new(front(broker, &service.prefix, &limits)),
             },
         };
@@ -152,6 +156,7 @@ fn front(broker: Broker, prefix: &Prefix, limits: &Limits) -> FrontConfig {
         prefix: prefix.clone(),
         connections_max: limits.connections,
         devices_max: limits.devices,
+        strangers_max: limits.strangers,
         groups_max: limits.groups,
         packet_bytes_max: limits.packet_bytes,
         memory_budget: limits.broker_memory_bytes,
@@ -182,8 +187,7 @@ fn client(values: &Values, url: BrokerUrl, broker: &Broker) -> Result<BrokerConf
     Ok(BrokerConfig::Client { url, client_id: broker.client_id.clone(), login, retain: broker.retain })
 }
 
-fn passwords(values: &Values, path: &Path) -> Result<Passwords, ConfigError> {
-    let wrong = |what: String| values.refuse_file("broker.passwords", path, what);
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    Passwords::read(&text).map_err(|(line, what)| wrong(format!("line {line}: {what}")))
+fn passwords(values: &Values, path: &Path) -> Result<Arc<PasswordFile>, ConfigError> {
+    let file = PasswordFile::open(path);
+    file.map(Arc::new).map_err(|what| values.refuse_file("broker.passwords", path, what.to_string()))
 }

@@ -49,9 +49,12 @@ settings! {
         /// Embedded broker: where devices connect, address and port; port 0 picks one. Plain TCP, no TLS yet:
         /// behind a tunnel or a TLS proxy where others can listen.
         pub(super) listen: SocketAddr = "127.0.0.1:1883" => read::address();
-        /// Embedded broker: lines `device:SHA-256 of its password in hex`. Where nothing is said anybody may connect
-        /// as any device, and identity is proved by enrolment and signatures alone.
+        /// Embedded broker: file of the devices' passwords, as `whimbrel device password` writes it. A device that is
+        /// named there needs its password. The file is read again when it changes.
         pub(super) passwords: Option<PathBuf>, such as "devices.passwd" => read::optional(read::path());
+        /// Embedded broker: true: a device without a password in that file may connect. Then anybody can take its place at
+        /// the broker, and what it is is proved by enrolment and signatures alone.
+        pub(super) open: bool = "false" => read::switch();
         /// Embedded broker: threads that serve the sockets, 1 to 64.
         pub(super) threads: usize = "2" => read::number(1..=64);
         /// Embedded broker: topics of the application, outside the prefix, that a device may publish to; %d stands for
@@ -78,8 +81,11 @@ settings! {
     ["limits"] pub struct Limits {
         /// Embedded broker: clients connected at once, 1 to 1000000. About 20 % above the fleet.
         pub connections: usize = "2500" => read::number(1..=1_000_000);
-        /// Embedded broker: different devices ever seen before it is started again, 1 to 1000000.
+        /// Embedded broker: different devices that are accepted or have a password, 1 to 1000000.
         pub devices: usize = "2048" => read::number(1..=1_000_000);
+        /// Embedded broker: other devices that are connected, 1 to 100000. If there are more, the longest idle one of the
+        /// address with most of them is closed.
+        pub strangers: usize = "128" => read::number(1..=100_000);
         /// Embedded broker: different groups subscribed to at once, 1 to 10000.
         pub groups: usize = "256" => read::number(1..=10_000);
         /// Embedded broker: most memory that it may ever take. Start is refused where the numbers above could exceed it.

@@ -18,6 +18,15 @@ pub trait Access: Send + Sync + 'static {
     /// The refusal becomes the return code of CONNACK.
     fn login(&self, login: &Login<'_>) -> Result<(), Refusal>;
 
+    /// May [`Access::login`] take tens of milliseconds for this client? Then it is called on a thread that may wait, for
+    /// one client after the other.
+    fn is_slow(&self, _login: &Login<'_>) -> bool {
+        false
+    }
+
+    /// Does the operator know this device? Others share a small pool of places.
+    fn is_known(&self, device: &DeviceId) -> bool;
+
     /// May this device read the campaign of this group? Asked at each SUBSCRIBE, and
     /// for what it has subscribed to whenever the service says that the device has changed.
     fn in_group(&self, device: &DeviceId, group: &GroupName) -> bool;

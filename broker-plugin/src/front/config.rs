@@ -22,11 +22,15 @@ pub struct FrontConfig {
     pub prefix: Prefix,
     /// Clients connected at once, 1 to 1,000,000. About 20 % above the fleet. Default 2,500.
     pub connections_max: usize,
-    /// Different devices ever seen, 1 to 1,000,000; of as many the assignment is kept. Default 2,048.
+    /// Devices that the operator knows, 1 to 1,000,000; of as many the assignment is kept. Default 2,048.
     pub devices_max: usize,
+    /// Devices that the operator does not know and that are connected, 1 to 100,000. If there are more, the longest idle
+    /// one of the address with most of them goes. Default 128.
+    pub strangers_max: usize,
     /// Different groups subscribed to at once, up to 10,000. Default 256.
     pub groups_max: usize,
-    /// Sockets that are not let in yet, 1 to 100,000; more push out the oldest. Default 1,024.
+    /// Sockets that are not let in yet, 1 to 100,000. If there are more, the oldest of the address with most of them
+    /// goes. Default 1,024.
     pub waiting_max: usize,
     /// Largest packet taken from a client, 1 KiB to 1 MiB. Default 65 KiB.
     pub packet_bytes_max: usize,
@@ -64,6 +68,7 @@ impl Default for FrontConfig {
             prefix: Prefix::default(),
             connections_max: 2_500,
             devices_max: 2_048,
+            strangers_max: 128,
             groups_max: 256,
             waiting_max: 1_024,
             packet_bytes_max: 65 * 1024,
@@ -90,6 +95,7 @@ impl FrontConfig {
     pub fn check(&self) -> Result<(), FrontError> {
         within("connections_max", self.connections_max, 1, 1_000_000)?;
         within("devices_max", self.devices_max, 1, 1_000_000)?;
+        within("strangers_max", self.strangers_max, 1, 100_000)?;
         within("groups_max", self.groups_max, 0, 10_000)?;
         within("waiting_max", self.waiting_max, 1, 100_000)?;
         within("packet_bytes_max", self.packet_bytes_max, 1024, 1 << 20)?;
@@ -129,7 +135,8 @@ impl FrontConfig {
     #[must_use]
     pub fn memory_worst_case(&self) -> u64 {
         let document = wide(SIGNED_BYTES_MAX + KEPT_BYTES);
-        let (devices, connections) = (wide(self.devices_max), wide(self.connections_max));
+        let devices = wide(self.devices_max).saturating_add(wide(self.strangers_max));
+        let connections = wide(self.connections_max);
         let router = self.application_topics() > 0;
         let link = if router { ROUTER_LINK_BYTES } else { 0 };
         let connection = wide(CONNECTION_BYTES + link + SHARE_BYTES + READ_BYTES + self.packet_bytes_max);

@@ -15,6 +15,7 @@ use rumqttd::protocol::{Packet, Publish};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
+use whimbrel_protocol::ids::DeviceId;
 
 use super::Shared;
 use super::access::Publishing;
@@ -23,12 +24,12 @@ use super::config::{CONNECT_BYTES_MAX, READ_BYTES, WRITE_BATCH_BYTES};
 use super::conversation::{Conversation, Noticed, Step};
 use super::counters::Counters;
 use super::end::End;
-use super::handshake::{self, Guest, Refused, Will};
+use super::handshake::{self, Applicant, Guest, Refused, Will};
 use super::inbox::FromDevice;
 use super::link::Held;
 use super::output::Output;
 use super::router_link::RouterLink;
-use super::seats::Claim;
+use super::seats::{Claim, GivenUp};
 use super::waiting::Ticket;
 use crate::clock;
 
@@ -53,6 +54,9 @@ pub(crate) async fn serve<S>(
     Counters::count(&shared.counters.connected);
     let device = seated.guest.device.clone();
     let end = converse(&shared, socket, input, seated, shutdown).await;
+    if end == End::MadeRoom {
+        shared.notices.stranger_made_room(&device, peer);
+    }
     tracing::debug!(%device, %peer, reason = ?end, "connection ended");
 }
 
@@ -63,7 +67,8 @@ struct Seated {
     router: RouterLink,
 }
 
-/// Reads CONNECT and takes the seat; counts and answers whoever is not let in.
+/// Reads CONNECT and takes the seat; counts and answers whoever is not let in. As long as that takes, the socket's place
+/// in the waiting room may be needed by a newer one.
 async fn let_in<S>(
     shared: &Arc<Shared>,
     socket: &mut S,
@@ -74,15 +79,27 @@ async fn let_in<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let counters = &shared.counters;
-    let connect = tokio::select! {
-        connect = timeout(shared.config.connect_limit, read_connect(socket, input)) => connect,
+    tokio::select! {
+        seated = introduce(shared, socket, input, peer) => seated,
         () = ticket.evicted() => {
-            Counters::count(&counters.connect_evicted);
-            return None;
+            Counters::count(&shared.counters.connect_evicted);
+            shared.notices.made_room_before_connack(peer);
+            None
         }
-    };
-    let frame = match connect {
+    }
+}
+
+async fn introduce<S>(
+    shared: &Arc<Shared>,
+    socket: &mut S,
+    input: &mut BytesMut,
+    peer: SocketAddr,
+) -> Option<Seated>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let counters = &shared.counters;
+    let frame = match timeout(shared.config.connect_limit, read_connect(socket, input)).await {
         Ok(Ok(frame)) => frame,
         Ok(Err(End::PeerClosed)) => return None,
         Ok(Err(_)) => {
@@ -94,11 +111,13 @@ where
             return None;
         }
     };
-    let (refused, mut answer) = match handshake::examine(shared, frame, peer) {
-        Ok(guest) => match timeout(shared.config.setup_limit, set_up(shared, guest)).await {
+    let (refused, mut answer) = match handshake::read(frame, peer) {
+        Ok(applicant) => match timeout(shared.config.setup_limit, set_up(shared, applicant, peer)).await {
             Ok(Ok(seated)) => return Some(seated),
-            Ok(Err(SetupFailed::Superseded)) => {
-                Counters::count(&counters.takeovers);
+            Ok(Err(SetupFailed::GivenUp(why))) => {
+                if let Some(counter) = End::from(why).counter(counters) {
+                    Counters::count(counter);
+                }
                 return None;
             }
             Ok(Err(SetupFailed::Refused(refused, answer))) => (refused, answer),
@@ -129,24 +148,29 @@ async fn read_connect<S: AsyncRead + Unpin>(socket: &mut S, input: &mut BytesMut
 }
 
 enum SetupFailed {
-    /// The same client has connected again meanwhile.
-    Superseded,
+    /// The seat was given up before it was sat on.
+    GivenUp(GivenUp),
     Refused(Refused, BytesMut),
 }
 
-/// Takes the client's seat and a place in the house, in this order: who takes over an old connection gets its place. A
+/// Asks whether the client may come in, then takes its seat and a place in the house, in this order: who takes
+/// over an old connection gets its place. A
 /// will on a topic of the application needs a link on the router before it can be left.
-async fn set_up(shared: &Arc<Shared>, guest: Guest) -> Result<Seated, SetupFailed> {
+async fn set_up(shared: &Arc<Shared>, applicant: Applicant, peer: SocketAddr) -> Result<Seated, SetupFailed> {
+    let admitted = applicant.admit(shared).await;
+    let guest = admitted.map_err(|(refused, answer)| SetupFailed::Refused(refused, answer))?;
     let refuse = |refused: Refused, codec: &Codec| {
         let mut answer = BytesMut::new();
         refused.write_connack(codec, &mut answer);
         SetupFailed::Refused(refused, answer)
     };
-    let Some(mut claim) = shared.seats.claim(&guest.device, guest.role) else {
+    let Some(mut claim) = shared.seats.claim(&guest.device, guest.role, peer, &*shared.access) else {
+        shared.notices.no_seat(&guest.device, shared.config.devices_max);
         return Err(refuse(Refused::DevicesMax, &guest.codec));
     };
-    let seat = claim.take().await.ok_or(SetupFailed::Superseded)?;
+    let seat = claim.take().await.map_err(SetupFailed::GivenUp)?;
     let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+        shared.notices.no_place(&guest.device, shared.config.connections_max);
         return Err(refuse(Refused::Full, &guest.codec));
     };
     // In this order: whoever waits for the seat must find the place free.
@@ -176,6 +200,7 @@ where
     handshake::write_welcome(shared, &codec, silence_max, output.packets());
     let client = shared.exchange.enter(&device, role);
     let mut connection = Connection {
+        stranger: claim.is_stranger.then(|| device.clone()),
         conversation: Conversation::new(Arc::clone(shared), device, codec, terms, client),
         shared: Arc::clone(shared),
         socket,
@@ -186,7 +211,7 @@ where
     };
     let end = tokio::select! {
         end = connection.run() => end,
-        () = claim.superseded() => End::TakenOver,
+        why = claim.given_up() => why.into(),
         _ = shutdown.changed() => End::ShuttingDown,
     };
     Counters::lower(&shared.counters.connected);
@@ -239,6 +264,8 @@ struct Connection<S> {
     output: Output,
     router: RouterLink,
     silence_max: Duration,
+    /// The device, if the operator did not know it when it came.
+    stranger: Option<DeviceId>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -263,6 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 read = read_some(&mut self.socket, &mut self.input) => {
                     let count = read?;
                     Counters::add_len(&self.shared.counters.bytes_in, count);
+                    if let Some(device) = &self.stranger {
+                        self.shared.seats.heard(device);
+                    }
                     self.receive().await?;
                     // Now, and not before the message waited for its place: nothing was read meanwhile.
                     heard = clock::timer_now();

@@ -18,7 +18,7 @@ pub struct Counters {
 
     /// Sockets closed because CONNECT was not complete in time.
     pub connect_timeouts: AtomicU64,
-    /// Sockets closed before CONNECT to make room for newer ones.
+    /// Sockets closed before CONNACK to make room for newer ones.
     pub connect_evicted: AtomicU64,
     /// Refused: the protocol is not MQTT 3.1.1 or 5, or the CONNECT is malformed.
     pub refused_protocol: AtomicU64,
@@ -32,7 +32,7 @@ pub struct Counters {
     pub refused_will: AtomicU64,
     /// Refused: `connections_max` clients are connected.
     pub refused_full: AtomicU64,
-    /// Refused: `devices_max` other devices have been seen.
+    /// Refused: `devices_max` other devices that the operator knows have connected.
     pub refused_devices_max: AtomicU64,
     /// Refused: the access rules could not be asked now.
     pub refused_busy: AtomicU64,
@@ -41,6 +41,8 @@ pub struct Counters {
 
     /// Connections replaced by a newer one of the same client.
     pub takeovers: AtomicU64,
+    /// Connections of devices that the operator does not know, closed to make room for others of their kind.
+    pub strangers_evicted: AtomicU64,
     /// Connections that the client ended with DISCONNECT.
     pub ended_by_client: AtomicU64,
     /// Connections that the peer or the network closed without DISCONNECT.

@@ -6,6 +6,7 @@ use super::codec::Fault;
 use super::counters::Counters;
 use super::error::FrontError;
 use super::inbox::ServiceGone;
+use super::seats::GivenUp;
 
 /// Why a connection that was let in has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum End {
     WriteStalled,
     /// The same client has connected again.
     TakenOver,
+    /// A device that the operator does not know was idle for longest, and others needed its place.
+    MadeRoom,
     /// The service is ending.
     ShuttingDown,
     /// The router has dropped the link or stopped.
@@ -49,6 +52,7 @@ impl End {
             Self::KeepAlive => &counters.keepalive_timeouts,
             Self::WriteStalled => &counters.write_timeouts,
             Self::TakenOver => &counters.takeovers,
+            Self::MadeRoom => &counters.strangers_evicted,
             Self::ShuttingDown | Self::ServiceGone => return None,
             Self::RouterGone => &counters.router_gone,
             Self::Malformed => &counters.protocol_errors,
@@ -76,6 +80,7 @@ impl End {
             Self::Disconnected { .. } | Self::PeerClosed | Self::WriteStalled => return None,
             Self::KeepAlive => 0x8D,
             Self::TakenOver => 0x8E,
+            Self::MadeRoom => 0x97,
             Self::ShuttingDown | Self::ServiceGone => 0x8B,
             Self::RouterGone => 0x80,
             Self::Malformed => 0x82,
@@ -85,6 +90,15 @@ impl End {
             Self::PublishQos2 => 0x9B,
             Self::PublishAlias => 0x94,
         })
+    }
+}
+
+impl From<GivenUp> for End {
+    fn from(why: GivenUp) -> Self {
+        match why {
+            GivenUp::ToNewer => Self::TakenOver,
+            GivenUp::ToStranger => Self::MadeRoom,
+        }
     }
 }
 

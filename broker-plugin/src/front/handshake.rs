@@ -1,5 +1,6 @@
 //! CONNECT: who it is, on what terms, and what a refusal is called in each version.
 
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
@@ -59,9 +60,21 @@ pub(crate) enum Refused {
     Access(access::Refusal),
 }
 
-/// Reads and checks a CONNECT. A refusal comes with the CONNACK to send before closing, empty where there is
-/// nothing to say.
-pub(crate) fn examine(shared: &Shared, frame: Frame, peer: SocketAddr) -> Result<Guest, (Refused, BytesMut)> {
+/// A client that has said who it is, and has not been believed yet.
+pub(crate) struct Applicant {
+    pub(crate) codec: Codec,
+    device: DeviceId,
+    role: Role,
+    peer: SocketAddr,
+    user_name: Option<String>,
+    password: Option<String>,
+    terms: Terms,
+    silence_max: Duration,
+    will: Option<LastWill>,
+}
+
+/// Reads a CONNECT. A refusal comes with the CONNACK to send before closing, empty where there is nothing to say.
+pub(crate) fn read(frame: Frame, peer: SocketAddr) -> Result<Applicant, (Refused, BytesMut)> {
     let mut answer = BytesMut::new();
     let level = frame.level().filter(|_| frame.kind() == Kind::Connect);
     let Some(level) = level else { return Err((Refused::Malformed, answer)) };
@@ -72,31 +85,58 @@ pub(crate) fn examine(shared: &Shared, frame: Frame, peer: SocketAddr) -> Result
     let Ok(Packet::Connect(connect, properties, will, _, login)) = codec.read(frame) else {
         return Err((Refused::Malformed, answer));
     };
-    let refuse = |refused: Refused, codec: &Codec| {
-        let mut answer = BytesMut::new();
-        refused.write_connack(codec, &mut answer);
-        Err((refused, answer))
-    };
     if properties.as_ref().is_some_and(|it| it.authentication_method.is_some()) {
-        return refuse(Refused::AuthMethod, &codec);
+        return Err(Refused::AuthMethod.with_connack(&codec));
     }
-    let Some(terms) = terms_of(properties.as_ref()) else { return refuse(Refused::Malformed, &codec) };
-    let name = login.as_ref().map(|login| login.username.as_str()).filter(|name| !name.is_empty());
-    let password = login.as_ref().map(|login| login.password.as_str()).filter(|it| !it.is_empty());
-    let Some((device, role)) = access::identify(&connect.client_id, name) else {
-        return refuse(Refused::Identity, &codec);
+    let Some(terms) = terms_of(properties.as_ref()) else {
+        return Err(Refused::Malformed.with_connack(&codec));
     };
-    if let Err(refusal) = shared.access.login(&Login { device: &device, user_name: name, password, peer }) {
-        return refuse(Refused::Access(refusal), &codec);
-    }
-    let will = match will.map(|will| check_will(shared, &device, will)).transpose() {
-        Ok(will) => will,
-        Err(refused) => return refuse(refused, &codec),
+    let (user_name, password) = login.map(|login| (login.username, login.password)).unzip();
+    let user_name = user_name.filter(|name| !name.is_empty());
+    let Some((device, role)) = access::identify(&connect.client_id, user_name.as_deref()) else {
+        return Err(Refused::Identity.with_connack(&codec));
     };
     // A keep alive of 0 asks never to be given up: the longest that can be said must do.
     let keep_alive = if connect.keep_alive == 0 { u16::MAX } else { connect.keep_alive };
     let silence_max = Duration::from_millis(u64::from(keep_alive) * 1500);
-    Ok(Guest { device, role, codec, terms, silence_max, will })
+    let password = password.filter(|it| !it.is_empty());
+    Ok(Applicant { codec, device, role, peer, user_name, password, terms, silence_max, will })
+}
+
+impl Applicant {
+    /// Asks whether the client may come in, and checks its will. If the password is slow to check, it waits its turn.
+    pub(crate) async fn admit(self, shared: &Arc<Shared>) -> Result<Guest, (Refused, BytesMut)> {
+        let (applicant, allowed) = if shared.access.is_slow(&self.login()) {
+            let busy = Refused::Access(access::Refusal::Busy).with_connack(&self.codec);
+            let access = Arc::clone(&shared.access);
+            let checked = shared.slow_logins.check(self.peer.into(), move || {
+                let allowed = access.login(&self.login());
+                (self, allowed)
+            });
+            checked.await.ok_or(busy)?
+        } else {
+            let allowed = shared.access.login(&self.login());
+            (self, allowed)
+        };
+        let Self { codec, device, role, peer, terms, silence_max, will, .. } = applicant;
+        if let Err(refusal) = allowed {
+            shared.notices.login_refused(&device, peer, refusal);
+            return Err(Refused::Access(refusal).with_connack(&codec));
+        }
+        match will.map(|will| check_will(shared, &device, will)).transpose() {
+            Ok(will) => Ok(Guest { device, role, codec, terms, silence_max, will }),
+            Err(refused) => Err(refused.with_connack(&codec)),
+        }
+    }
+
+    fn login(&self) -> Login<'_> {
+        Login {
+            device: &self.device,
+            user_name: self.user_name.as_deref(),
+            password: self.password.as_deref(),
+            peer: self.peer,
+        }
+    }
 }
 
 /// `None` where a property has a value that the protocol forbids.
@@ -150,6 +190,13 @@ impl Refused {
             Self::Access(access::Refusal::NotAuthorized) => &counters.refused_not_authorized,
             Self::Access(access::Refusal::Busy) => &counters.refused_busy,
         }
+    }
+
+    /// With the CONNACK that says so.
+    fn with_connack(self, codec: &Codec) -> (Self, BytesMut) {
+        let mut answer = BytesMut::new();
+        self.write_connack(codec, &mut answer);
+        (self, answer)
     }
 
     /// Appends the CONNACK that says so.

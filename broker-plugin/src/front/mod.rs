@@ -21,13 +21,15 @@
 //! |---|---|
 //! | `config` | settings, and whether all that may be held fits the memory |
 //! | `waiting`, `connection`, `handshake` | a socket until CONNACK; one connection's bytes |
+//! | `shares` | whose place is given up where clients share a number of them |
+//! | `slow_logins` | passwords that are slow to check, one after the other |
 //! | `access` | identity, topics, the [`Access`] trait |
 //! | `conversation`, `codec`, `acks` | packets after CONNACK |
 //! | `exchange`, `inbox`, `outbox` | the service's own topics |
 //! | `output` | what is to be written to a client, payloads uncopied |
-//! | `seats` | takeover |
+//! | `seats` | takeover; places of devices that the operator knows, and of strangers |
 //! | `router_link`, `link`, `heartbeat` | links that can't kill the router; a dead router ends the process |
-//! | `counters`, `end` | everything that happens has a number |
+//! | `counters`, `end`, `notices` | everything that happens has a number; what the operator has to know is logged |
 //!
 //! What this door does not do: TLS, persistent sessions (`session present` is always 0), QoS 2, wildcards,
 //! `$` topics, shared subscriptions, topic aliases, and other version 5 properties of messages. A filter that is
@@ -47,10 +49,13 @@ mod handshake;
 mod heartbeat;
 mod inbox;
 mod link;
+mod notices;
 mod outbox;
 mod output;
 mod router_link;
 mod seats;
+mod shares;
+mod slow_logins;
 mod waiting;
 
 use alloc::sync::Arc;
@@ -78,8 +83,10 @@ pub(crate) use inbox::FromDevice;
 
 use access::TopicRules;
 use heartbeat::Heartbeat;
+use notices::Notices;
 use outbox::Pool;
 use seats::Seats;
+use slow_logins::SlowLogins;
 use waiting::WaitingRoom;
 
 /// What all connections share.
@@ -90,6 +97,8 @@ pub(crate) struct Shared {
     exchange: Arc<Exchange>,
     router: RouterHandle,
     seats: Seats,
+    slow_logins: SlowLogins,
+    notices: Notices,
     /// One permit for each client that may be connected.
     places: Arc<Semaphore>,
     /// Building a link blocks a thread; few at once are as fast as many.
@@ -158,7 +167,9 @@ impl FrontDoor {
             access,
             exchange: Arc::clone(&exchange),
             router: router.clone(),
-            seats: Seats::new(config.devices_max),
+            seats: Seats::new(config.devices_max, config.strangers_max),
+            slow_logins: SlowLogins::default(),
+            notices: Notices::default(),
             places: Arc::new(Semaphore::new(config.connections_max)),
             builders: Arc::new(Semaphore::new(BUILDERS)),
             counters: Arc::clone(&counters),
@@ -231,8 +242,8 @@ impl Drop for FrontDoor {
 fn start_runtime(worker_threads: usize) -> Result<Runtime, FrontError> {
     Builder::new_multi_thread()
         .worker_threads(worker_threads)
-        // For building links only.
-        .max_blocking_threads(2 * BUILDERS)
+        // For building links, and for passwords that are slow to check.
+        .max_blocking_threads(2 * BUILDERS + slow_logins::AT_ONCE)
         .thread_name("mqtt-worker")
         .enable_all()
         .build()
@@ -265,7 +276,7 @@ async fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, mut closed: wa
                     Arc::clone(shared),
                     prepare(socket),
                     peer,
-                    room.enter(),
+                    room.enter(peer),
                     closed.clone(),
                 );
                 let alive = alive.clone();

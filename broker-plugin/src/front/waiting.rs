@@ -1,27 +1,22 @@
-//! Sockets that have not been let in yet: a bounded number, in which the oldest makes room for the newest.
+//! Sockets that have not been let in yet: a bounded number, shared by address.
 //!
 //! A client that connects and says nothing costs a descriptor until its time is up. To turn newcomers away
-//! when the room is full would hand the door to whoever fills it; the one that has been silent for longest is
-//! the least likely to be a device.
+//! when the room is full would hand the door to whoever fills it. So the address that has most sockets here gives up the
+//! one that has waited for longest: a host that fills the room pushes out its own sockets.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use core::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::shares::Shares;
+
 /// The waiting room.
 #[derive(Debug)]
 pub(crate) struct WaitingRoom {
-    places: usize,
-    inside: Mutex<Inside>,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    next_number: u64,
-    /// By order of arrival; to drop the sender is to tell the socket to leave.
-    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    /// To drop the sender is to tell the socket to leave.
+    waiting: Mutex<Shares<oneshot::Sender<()>>>,
 }
 
 /// A place in the room; dropping it frees it.
@@ -34,17 +29,14 @@ pub(crate) struct Ticket {
 
 impl WaitingRoom {
     pub(crate) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { places, inside: Mutex::default() })
+        Arc::new(Self { waiting: Mutex::new(Shares::new(places)) })
     }
 
-    /// Takes a place; where the room is full, the oldest has to leave.
-    pub(crate) fn enter(self: &Arc<Self>) -> Ticket {
+    /// Takes a place; where the room is full, somebody of the address with most of them has to leave.
+    pub(crate) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Ticket {
         let (stay, evicted) = oneshot::channel();
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        while inside.waiting.len() >= self.places && inside.waiting.pop_first().is_some() {}
-        let number = inside.next_number;
-        inside.next_number += 1;
-        inside.waiting.insert(number, stay);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, _told_to_leave) = waiting.enter(peer.into(), stay);
         Ticket { number, evicted, room: Arc::clone(self) }
     }
 }
@@ -58,8 +50,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut inside = self.room.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.waiting.remove(&self.number);
+        let mut waiting = self.room.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _told_before = waiting.leave(self.number);
     }
 }
 
@@ -67,20 +59,41 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn from(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 1883)
+    }
+
+    async fn is_told_to_leave(ticket: &mut Ticket) -> bool {
+        tokio::select! {
+            biased;
+            () = ticket.evicted() => true,
+            () = core::future::ready(()) => false,
+        }
+    }
+
     #[tokio::test]
     async fn the_longest_silent_socket_makes_room() {
         let room = WaitingRoom::new(2);
-        let mut first = room.enter();
-        let second = room.enter();
-        let _third = room.enter();
+        let peer = from("192.0.2.1");
+        let mut first = room.enter(peer);
+        let second = room.enter(peer);
+        let _third = room.enter(peer);
         first.evicted().await;
         drop(second);
-        let mut fourth = room.enter();
-        assert_eq!(room.inside.lock().unwrap().waiting.len(), 2);
-        tokio::select! {
-            biased;
-            () = fourth.evicted() => panic!("there was room"),
-            () = core::future::ready(()) => {}
-        }
+        let mut fourth = room.enter(peer);
+        assert_eq!(room.waiting.lock().unwrap().len(), 2);
+        assert!(!is_told_to_leave(&mut fourth).await, "there was room");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_fills_the_waiting_room_pushes_out_nobody_but_itself() {
+        let room = WaitingRoom::new(8);
+        let mut slow = room.enter(from("192.0.2.1"));
+        let mut flood: Vec<Ticket> = (0..3500).map(|_| room.enter(from("198.51.100.7"))).collect();
+        assert!(!is_told_to_leave(&mut slow).await);
+        let mut late = room.enter(from("192.0.2.2"));
+        let _more: Vec<Ticket> = (0..3500).map(|_| room.enter(from("198.51.100.7"))).collect();
+        assert!(!is_told_to_leave(&mut slow).await && !is_told_to_leave(&mut late).await);
+        assert!(is_told_to_leave(flood.last_mut().unwrap()).await);
     }
 }

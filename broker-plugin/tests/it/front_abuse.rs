@@ -302,6 +302,32 @@ fn devices_and_groups_have_a_limit() {
 }
 
 #[test]
+fn invented_ids_lock_out_neither_devices_that_the_operator_knows_nor_new_ones() {
+    let house = House::open_with(|config| {
+        config.devices_max = 16;
+        config.strangers_max = 8;
+    });
+    let mut connected = Client::let_in(house.addr(), 5, "m1");
+    let mut invented: Vec<Client> =
+        (0..2048).map(|number| Client::let_in(house.addr(), 5, &format!("stranger-{number}"))).collect();
+    // Those that were idle for longest are told why they have to go.
+    for client in &mut invented[..2040] {
+        assert_eq!(client.expect_closed(), Some(0x97));
+    }
+    for client in &mut invented[2040..] {
+        client.ping();
+    }
+    connected.ping();
+    house.prove_serving();
+    house.prove_that_it_serves(Client::let_in(house.addr(), 4, "stranger-new"), "stranger-new");
+    // A known device that has never been here.
+    house.prove_that_it_serves(Client::let_in(house.addr(), 4, "m2"), "m2");
+    assert_eq!(house.count(|it| &it.strangers_evicted), 2041);
+    assert_eq!(house.count(|it| &it.refused_devices_max), 0);
+    assert_eq!(house.count(|it| &it.router_gone), 0);
+}
+
+#[test]
 fn malformed_packets_close_the_connection_and_nothing_else() {
     let house = House::open();
     let too_many: Vec<String> = (0..65).map(|number| format!("ota/g/many{number}")).collect();

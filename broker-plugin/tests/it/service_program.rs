@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use whimbrel_protocol::ids::Digest;
+use whimbrel_api::passwords::Kept;
 
 use crate::front_support::{Client, Hello};
 use crate::service_support::{On, Service, device_key};
@@ -113,10 +113,16 @@ fn a_wrong_configuration_is_one_line_that_says_what_where_and_what_would_be_righ
         ),
         ("[broker]\npasswords = \"none\"\n", "none: cannot be read"),
         ("[broker]\napplication-publish = [1]\n", "a list of texts"),
-        ("[broker]\napplication-publish = [\"ota/x\"]\n", "a topic outside the update service's own prefix"),
+        (
+            "[broker]\nopen = true\napplication-publish = [\"ota/x\"]\n",
+            "a topic outside the update service's own prefix",
+        ),
         ("[limits]\npayload-cache = \"1MiB\"\n", "limits.payload-cache"),
         ("[limits]\ndevice-burst = \"1KiB\"\n", "limits.device-burst"),
-        ("[limits]\ndevices = 900000\nbroker-memory = \"1GiB\"\n", "lower limits.devices"),
+        (
+            "[broker]\nopen = true\n[limits]\ndevices = 900000\nbroker-memory = \"1GiB\"\n",
+            "lower limits.devices",
+        ),
         ("[service]\nroot = \"\"\n", "must be a path"),
         ("[service]\nroot = \"none.cbor\"\n", "none.cbor"),
         ("[service]\ntoken-file = \"root.cbor\"\n", "admin token"),
@@ -211,10 +217,11 @@ fn in_words_the_ready_line_says_where_everything_is() {
 #[test]
 fn with_a_list_of_passwords_only_its_devices_connect() {
     let mut service = Service::prepare(On::Itself);
-    let list = format!("m1:{}\n", Digest::of(b"key one").to_hex());
+    let list = format!("m1:{}\n", Kept::of_random("key one", [1; 16]));
     fs::write(service.path("devices.passwd"), list).unwrap();
     let file = service.path("devices.passwd");
     service.set(&format!("broker.passwords={}", file.display()));
+    service.set("broker.open=false");
     service.launch();
     let knock = |name, password| {
         let hello =
@@ -225,6 +232,21 @@ fn with_a_list_of_passwords_only_its_devices_connect() {
     for (name, password) in [("m1", Some("key two")), ("m1", None), ("m2", Some("key one"))] {
         assert_eq!(knock(name, password), Some(4), "{name} {password:?}");
     }
+    // What is added while the service runs counts without a restart.
+    let chosen = Kept::of_chosen("correct horse", [2; 16]);
+    fs::write(&file, format!("m2:{chosen}\n")).unwrap();
+    service.await_that("m2 has a password", |_| knock("m2", Some("correct horse")) == Some(0));
+    assert_eq!(knock("m2", Some("battery staple")), Some(4));
+    assert_eq!(knock("m1", Some("key one")), Some(4));
+    service.await_that("refused logins are logged", |service| service.log().contains("logins refused"));
+}
+
+#[test]
+fn a_broker_that_nobody_could_log_in_to_does_not_start() {
+    let mut service = Service::prepare(On::Itself);
+    service.set("broker.open=false");
+    let said = complaint(&service);
+    assert!(said.contains("set broker.passwords") && said.contains("broker.open = true"), "{said}");
 }
 
 #[test]

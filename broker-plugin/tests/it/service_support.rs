@@ -73,7 +73,7 @@ impl Service {
         let mosquitto = (on == On::Mosquitto).then(Mosquitto::start);
         let broker = match &mosquitto {
             Some(mosquitto) => format!("connect = \"mqtt://{}\"", mosquitto.addr()),
-            None => "listen = \"127.0.0.1:0\"".to_owned(),
+            None => "listen = \"127.0.0.1:0\"\nopen = true".to_owned(),
         };
         let config = format!(
             "[service]\nadmin = \"127.0.0.1:0\"\n[broker]\n{broker}\n[publisher]\nvendor = \"example.com\"\n"

@@ -33,6 +33,7 @@ mod clock;
 mod devices;
 mod error;
 pub mod openapi;
+pub mod passwords;
 mod payloads;
 mod releases;
 pub mod routes;

@@ -7,7 +7,9 @@ mod release;
 mod told;
 
 pub use bases::BasesFlags;
-pub use operate::{CampaignCommand, CreateFlags, DeviceCommand, HexId, PolicyFlag, StatusFlags};
+pub use operate::{
+    CampaignCommand, CreateFlags, DeviceCommand, HexId, PasswordFlags, PolicyFlag, StatusFlags,
+};
 pub use patch::{ApplyFlags, ArchitectureFlag, DiffFlags, Jobs};
 pub use release::{AttachFlags, BuildFlags, CodecFlag, ReleaseCommand, TbsFlags, Version};
 pub use told::Told;

@@ -179,6 +179,17 @@ cannot be taken, none is. The same list again changes nothing.")]
         /// The file
         csv: PathBuf,
     },
+    /// Give a device a new password at the embedded broker, or many devices their first one
+    #[command(after_help = "\
+Examples:
+  whimbrel device password meter-17
+  whimbrel device password meter-17 --chosen secret.txt
+  whimbrel device password --import devices.csv --output passwords.csv
+
+Passwords have 128 random bits and are shown this once; the file of passwords keeps a salted digest of each. The list
+to import has an id at the start of each line, as for `device import`; devices that have a password keep it. The
+service takes the change within seconds. At the device, set broker.user to its id, and broker.password-file.")]
+    Password(PasswordFlags),
     /// Forget a device's key, so that it can enrol anew
     #[command(after_help = "Example:\n  whimbrel device reset meter-17")]
     Reset {
@@ -194,4 +205,24 @@ cannot be taken, none is. The same list again changes nothing.")]
         #[arg(required = true)]
         groups: Vec<GroupName>,
     },
+}
+
+/// Whose passwords to make, and where they go.
+#[derive(Debug, Args)]
+pub struct PasswordFlags {
+    /// The device
+    #[arg(required_unless_present = "import", conflicts_with = "import")]
+    pub id: Option<DeviceId>,
+    /// File with a password that you have chosen, alone on one line; it is kept as argon2id
+    #[arg(long, value_name = "FILE", conflicts_with = "import")]
+    pub chosen: Option<PathBuf>,
+    /// List of devices, an id at the start of each line
+    #[arg(long, value_name = "CSV", requires = "output")]
+    pub import: Option<PathBuf>,
+    /// New file for the passwords of the list: `id,password`
+    #[arg(long, short, value_name = "CSV", requires = "import")]
+    pub output: Option<PathBuf>,
+    /// The file of passwords [default: broker.passwords of the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! `whimbrel device`
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use whimbrel_api::{Acceptance, Device, Devices, DevicesQuery, Groups, Standing, routes};
 use whimbrel_protocol::ids::{DeviceId, GroupName};
@@ -10,8 +10,9 @@ use super::payloads;
 use super::rekeyed;
 use super::table::{short, table};
 use super::{Context, Progress, Screen, warn_of};
-use crate::cli::DeviceCommand;
+use crate::cli::{DeviceCommand, PasswordFlags};
 use crate::output::{Fields, Value};
+use crate::passwords;
 use crate::service::Client;
 use crate::units::{self, grouped};
 
@@ -21,9 +22,13 @@ const DEVICES_MAX: usize = 2_000_000;
 const PAGE_DEVICES: u64 = 1000;
 
 pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
+    if let DeviceCommand::Password(flags) = command {
+        return password(context, flags); // Needs no service, which reads the file again by itself.
+    }
     let client = context.client()?;
     let waiting = Progress::open_ended("waiting for the service");
     match command {
+        DeviceCommand::Password(_) => unreachable!("done above"),
         DeviceCommand::List { pending } => {
             drop(waiting);
             list(&client, pending)
@@ -70,6 +75,35 @@ pub(super) fn run(context: &Context, command: DeviceCommand) -> Result<Screen> {
             Ok(Screen::of(fields.human(), &device))
         }
     }
+}
+
+fn password(context: &Context, flags: PasswordFlags) -> Result<Screen> {
+    let file = match flags.file {
+        Some(file) => file,
+        None => context.config()?.passwords.context(
+            "no file of passwords is named: give --file FILE, or --config FILE with `passwords` in [broker]",
+        )?,
+    };
+    if let (Some(list), Some(output)) = (flags.import, flags.output) {
+        let list = files::read(&list, "a list of devices", CSV_BYTES_MAX)?;
+        let made = passwords::import(&file, &list, &output)?;
+        let fields = Fields::new()
+            .with("made", Value::Count(made.made))
+            .with("kept", Value::Count(made.kept))
+            .with("passwords", output.display().to_string())
+            .with("file", file.display().to_string());
+        return Ok(Screen::from(fields));
+    }
+    let id = flags.id.context("no device is named")?;
+    let fields = Fields::new().with("device", id.as_str());
+    let fields = match flags.chosen {
+        Some(chosen) => {
+            passwords::choose(&file, &id, &chosen)?;
+            fields
+        }
+        None => fields.with("password", passwords::renew(&file, &id)?.as_str()),
+    };
+    Ok(Screen::from(fields.with("file", file.display().to_string())))
 }
 
 fn names(groups: &[GroupName]) -> Vec<String> {

@@ -294,7 +294,7 @@ fn configure(home: &Path, options: &RolloutOptions) -> anyhow::Result<()> {
     let guest = options.guest.as_deref();
     let prefix = guest.map(|guest| format!("prefix = \"{}\"\n", guest.prefix)).unwrap_or_default();
     let listen = match guest {
-        None => "listen = \"127.0.0.1:0\"\n".to_owned(),
+        None => "listen = \"127.0.0.1:0\"\nopen = true\n".to_owned(),
         Some(Guest { broker, service_id, .. }) => {
             let mut lines = format!("connect = \"{broker}\"\nclient-id = {service_id:?}\n");
             if let Some((user, password)) = &broker.login {

@@ -283,50 +283,9 @@ mod import;
 mod rekeyed;
 
 mod access {
-    use core::net::{Ipv4Addr, SocketAddr};
-
     use super::*;
-    use crate::access::{FleetAccess, Membership, Passwords};
-    use crate::front::{Access as _, Login, Refusal};
-
-    fn login(access: &FleetAccess, name: &str, password: Option<&str>) -> Result<(), Refusal> {
-        let device = id(name);
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        access.login(&Login { device: &device, user_name: Some(name), password, peer })
-    }
-
-    #[test]
-    fn with_a_list_of_passwords_only_its_devices_come_in_and_with_the_right_one() {
-        let digest = whimbrel_protocol::ids::Digest::of(b"secret").to_hex();
-        let passwords = Passwords::read(&format!("# devices\n\nm1:{digest}\n")).unwrap();
-        let access = FleetAccess { membership: Membership::default(), passwords: Some(passwords) };
-        assert_eq!(login(&access, "m1", Some("secret")), Ok(()));
-        for (name, password) in
-            [("m1", Some("Secret")), ("m1", None), ("m2", Some("secret")), ("m1", Some(""))]
-        {
-            assert_eq!(login(&access, name, password), Err(Refusal::BadPassword), "{name} {password:?}");
-        }
-        let open = FleetAccess { membership: Membership::default(), passwords: None };
-        assert_eq!(login(&open, "m2", None), Ok(()));
-    }
-
-    #[test]
-    fn a_bad_line_in_the_list_of_passwords_is_named() {
-        let digest = "0".repeat(64);
-        for (bad, at) in [
-            ("m1", 2),
-            ("m1:abc", 2),
-            (&format!("m:{digest}"), 2),
-            (&format!("m1:{digest}\nm1:{digest}"), 3),
-            (&format!("m1:{digest}\n\n#\nm2:"), 5),
-        ] {
-            let (line, what) = Passwords::read(&format!("# head\n{bad}")).unwrap_err();
-            assert_eq!(line, at, "{bad}: {what}");
-            assert!(!what.is_empty());
-        }
-        let passwords = Passwords::read(&format!("m1:{digest}")).unwrap();
-        assert_eq!(format!("{passwords:?}"), "Passwords of 1 devices", "nothing of them is printed");
-    }
+    use crate::access::{FleetAccess, Membership};
+    use crate::front::Access as _;
 
     #[test]
     fn only_accepted_members_read_the_campaign_of_a_group() {
@@ -335,19 +294,20 @@ mod access {
         let member = |name: &str| membership.is_member(&id(name), &group("all"));
         registry.enrol(enrolment("m1", 1), NOW);
         membership.enter(registry.device(&id("m1")).unwrap());
-        assert!(!member("m1"), "pending");
+        let door = FleetAccess { membership: membership.clone(), passwords: None, open: true };
+        assert!(!member("m1") && !door.is_known(&id("m1")), "pending");
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
         assert!(member("m1") && !member("m2"));
+        assert!(door.is_known(&id("m1")) && !door.is_known(&id("m2")));
         assert!(!membership.is_member(&id("m1"), &group("north")));
         reset(&mut registry, "m1");
         membership.enter(registry.device(&id("m1")).unwrap());
-        assert!(!member("m1"), "reset");
+        assert!(!member("m1") && !door.is_known(&id("m1")), "reset");
         // The front door asks for the same.
         registry.enrol(enrolment("m1", 1), NOW);
         accept(&mut registry, "m1", 1);
         membership.enter(registry.device(&id("m1")).unwrap());
-        let door = FleetAccess { membership: membership.clone(), passwords: None };
         assert!(door.in_group(&id("m1"), &group("all")));
         assert!(!door.in_group(&id("m1"), &group("north")) && !door.in_group(&id("m2"), &group("all")));
     }
