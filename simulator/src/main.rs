@@ -1,8 +1,5 @@
 //! `whimbrel-sim`: flags, and what they start.
 
-extern crate alloc;
-
-use alloc::sync::Arc;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;

@@ -9,7 +9,7 @@ use whimbrel_protocol::ids::GroupName;
 use whimbrel_protocol::message::State;
 
 use super::Fleet;
-use super::campaign::{Campaign};
+use super::campaign::Campaign;
 use super::catalog::Release;
 use super::command::Denied;
 use crate::store::{Device, Phase};

@@ -6,7 +6,7 @@ use whimbrel_protocol::ids::{CampaignId, Digest, ShortDigest};
 use whimbrel_protocol::message::{FailureCode, Outcome, Report, State, Status};
 use whimbrel_service::fleet::campaign::{self, Ask, Tally};
 use whimbrel_service::fleet::{Command, DevicesPage, Fleet, Input, Listed, Question, Reply};
-use whimbrel_service::store::{Change, Device, Facts, MemoryStore, Standing};
+use whimbrel_service::store::{Change, Device, Facts, MemoryStore, Reported, Standing};
 
 use crate::halves_support::{Host, TODAY, group, id, key, new_campaign, reply};
 
@@ -99,7 +99,7 @@ fn happen(host: &mut Host, dice: &mut Dice, of: CampaignId, number: u64) {
                 sequence: dice.below(3),
                 seen: TODAY,
             };
-            host.decide(Input::Hello { device, class: host.fixture.class.tag(), facts });
+            host.decide(Input::Hello { device, class: host.fixture.class.tag(), facts, assignment: 0 });
         }
         _ => {
             let status = status(dice, of);
@@ -166,13 +166,21 @@ fn stored(host: &Host, devices: usize) -> MemoryStore {
         }
         let key = key(1).public();
         let standing = if number.is_multiple_of(1000) {
-            Standing::Pending { key, order: number as u64 }
+            Standing::Pending { key, order: number as u64, groups: Vec::new() }
         } else {
             Standing::Accepted { key, groups, assignment: Bytes::from_static(b"signed") }
         };
         let facts = Facts { running: ShortDigest([(number % 3) as u8; 8]), sequence: 3, seen: TODAY };
         let id = id(&format!("m{number:06}"));
-        Change::Device(Device { id, class: host.fixture.class, standing, assignment_version: 1, facts })
+        Change::Device(Device {
+            id,
+            class: host.fixture.class,
+            standing,
+            assignment_version: 1,
+            facts,
+            reported: Reported::default(),
+            rekeyed: None,
+        })
     };
     let changes: Vec<Change> = (1..=devices).map(device).collect();
     host.store.apply_now(&changes);

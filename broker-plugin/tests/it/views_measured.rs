@@ -14,7 +14,8 @@ use whimbrel_protocol::ids::{CampaignId, ClassId, DeviceId, GroupName, Nonce, Sh
 use whimbrel_protocol::message::{Hello, State};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
-    CameBy, Change, Deployment, DeploymentRow, Device, Facts, SqliteStore, Standing, Store as _, Why,
+    CameBy, Change, Deployment, DeploymentRow, Device, Facts, Reported, SqliteStore, Standing, Store as _,
+    Why,
 };
 
 use crate::front_support::Client;
@@ -49,6 +50,8 @@ fn register(service: &Service, class: ClassId, campaign: CampaignId) {
         },
         assignment_version: 1,
         facts: Facts { running: ShortDigest([1; 8]), sequence: 1, seen: UnixTime::from_secs(1_700_000_000) },
+        reported: Reported::default(),
+        rekeyed: None,
     };
     let deployment = |number: usize| DeploymentRow {
         campaign,
@@ -78,7 +81,6 @@ fn register(service: &Service, class: ClassId, campaign: CampaignId) {
 fn hello(service: &Service, nonce: u64) -> Vec<u8> {
     Hello {
         version_max: 1,
-        codecs: 1,
         class: service.fixture.class.tag(),
         running: ShortDigest([1; 8]),
         sequence: 1,

@@ -46,8 +46,8 @@ pub use bases::{Base, Bases, BasesQuery, Patch, WithoutPatch};
 pub use campaigns::{Campaign, CampaignDevice, CampaignOrder, CampaignQuery, CampaignState, RekeyedDevices};
 pub use clock::{ClockAccepted, ClockDoubt};
 pub use devices::{
-    Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, ImportQuery, Imported,
-    Rekeyed, Standing,
+    Acceptance, Device, DeviceDeployment, Devices, DevicesQuery, Groups, ImportQuery, Imported, Rekeyed,
+    Standing,
 };
 pub use error::ErrorBody;
 pub use payloads::{Payload, PayloadKind, PayloadShare};

@@ -11,6 +11,7 @@ use super::rekeyed;
 use super::table::{short, table};
 use super::{Context, Progress, Screen, warn_of};
 use crate::cli::{DeviceCommand, PasswordFlags};
+use crate::files;
 use crate::output::{Fields, Value};
 use crate::passwords;
 use crate::service::Client;
@@ -85,7 +86,7 @@ fn password(context: &Context, flags: PasswordFlags) -> Result<Screen> {
         )?,
     };
     if let (Some(list), Some(output)) = (flags.import, flags.output) {
-        let list = files::read(&list, "a list of devices", CSV_BYTES_MAX)?;
+        let list = files::read(&list, "a list of devices", super::import::CSV_BYTES_MAX)?;
         let made = passwords::import(&file, &list, &output)?;
         let fields = Fields::new()
             .with("made", Value::Count(made.made))

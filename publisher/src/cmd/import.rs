@@ -1,20 +1,16 @@
 //! `whimbrel device import`: a list of devices of any length.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::Result;
 use whimbrel_api::{ImportQuery, Imported};
 
 use super::bar;
-use crate::clock::Stopwatch;
 use crate::files;
 use crate::service::Client;
 
 /// Most bytes of a list of devices to import.
-const CSV_BYTES_MAX: u64 = 512 * 1024 * 1024;
-/// Without a terminal, a line says this often how far it is.
-const LINE_EVERY_S: f64 = 5.0;
+pub(super) const CSV_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Has the service look at every line, and then take them.
 pub(super) fn run(client: &Client, csv: &Path) -> Result<Imported> {
@@ -24,19 +20,8 @@ pub(super) fn run(client: &Client, csv: &Path) -> Result<Imported> {
 }
 
 fn send(client: &Client, what: &'static str, query: &ImportQuery, list: &[u8]) -> Result<Imported> {
-    let bar = bar(what, list.len() as u64);
-    let silent = !std::io::stderr().is_terminal();
-    let mut said = Stopwatch::start();
-    let mut progress = |sent: u64| {
-        bar.inc(sent);
-        if silent && said.seconds() >= LINE_EVERY_S {
-            said = Stopwatch::start();
-            let percent = bar.position().saturating_mul(100) / (list.len() as u64).max(1);
-            // Whoever does not listen need not know.
-            let _unheard = writeln!(std::io::stderr(), "whimbrel: {what}: {percent} %");
-        }
-    };
-    let imported = client.post_devices(query, list, &mut progress);
-    bar.finish_and_clear();
+    let progress = bar(what, list.len() as u64);
+    let imported = client.post_devices(query, list, &mut |sent| progress.inc(sent));
+    drop(progress);
     Ok(imported?)
 }

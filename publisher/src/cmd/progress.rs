@@ -5,11 +5,11 @@ use core::time::Duration;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Told;
+use crate::clock::Stopwatch;
 use crate::units::grouped;
 
 /// After this time people want to know that something goes on.
@@ -80,10 +80,10 @@ impl Lines {
     fn start(bar: ProgressBar, what: &'static str) -> Self {
         let (end, ended) = mpsc::channel::<()>();
         let work = move || {
-            let begun = Instant::now();
+            let begun = Stopwatch::start();
             let mut wait = FIRST_LINE_AFTER;
             while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                let line = line(what, bar.position(), bar.length(), begun.elapsed());
+                let line = line(what, bar.position(), bar.length(), Duration::from_secs_f64(begun.seconds()));
                 // It is no error if nobody reads it.
                 drop(writeln!(std::io::stderr(), "whimbrel: {line}"));
                 wait = LINE_EVERY;

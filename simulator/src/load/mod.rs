@@ -12,10 +12,11 @@ mod tally;
 mod watched;
 
 use alloc::sync::Arc;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 pub use args::UpdatesArgs;
 pub use figures::Figures;
@@ -23,6 +24,7 @@ pub use tally::{Seen, Tally, percentile};
 pub use watched::Watched;
 
 use crate::bench::random_image;
+use crate::clock::Clock;
 use crate::process::own_usage;
 use crate::seed::Seed;
 use crate::update::{Guest, Rollout, RolloutOptions, until_interrupted};
@@ -63,7 +65,7 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
     let commits_before = rollout.status().await?.counters.get(COMMITS).copied();
     let beside = Beside::start(args, &rollout, seed).await?;
     let before = (rollout.service.usage()?.cpu, own_usage()?.cpu);
-    let began = Instant::now();
+    let clock = Clock::start(NonZeroU32::MIN);
     let fleet = Connected::start(args, &rollout, seed)?;
     let mut figures = Figures::new(args, seed);
     loop {
@@ -74,13 +76,13 @@ async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Fi
             error = rollout.service.ended() => return Err(error.into()),
         };
         figures.service_rss_bytes.push(rollout.service.usage()?.rss_bytes);
-        if !all || began.elapsed() >= Duration::from_secs(args.seconds.into()) {
+        if !all || clock.real_elapsed() >= Duration::from_secs(args.seconds.into()) {
             break;
         }
         let next = figures.releases + 1;
         rollout.next_release(random_image(args.image_bytes, next), next).await?;
     }
-    let elapsed = began.elapsed();
+    let elapsed = clock.real_elapsed();
     let usage = rollout.service.usage()?;
     let simulator = own_usage()?.cpu.saturating_sub(before.1);
     // The devices go before the service is asked, so that it has time to answer.

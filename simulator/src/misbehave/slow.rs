@@ -32,7 +32,6 @@ pub(super) async fn connection(client: &Client) -> io::Result<()> {
 pub(super) fn hello(client: &Client) -> Vec<u8> {
     let hello = Hello {
         version_max: 1,
-        codecs: 1,
         class: client.class.tag(),
         running: ShortDigest([0; 8]),
         sequence: 0,

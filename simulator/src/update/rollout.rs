@@ -28,8 +28,8 @@ use super::start::{StartOptions, Starting};
 use crate::child::{Child, ChildOptions, own_command};
 use crate::disk::Originals;
 use crate::report::PayloadKind;
-use crate::swarm::Identity;
 use crate::seed::Seed;
+use crate::swarm::Identity;
 
 /// What to roll out, to whom.
 #[derive(Clone, Debug)]
