@@ -37,6 +37,7 @@ pub(crate) enum Command {
         what: ConfigCommand,
     },
     /// The clock by which the service signs
+    #[command(after_help = "Example:\n  whimbreld clock accept --config fleet/whimbrel.toml")]
     Clock {
         #[command(subcommand)]
         what: ClockCommand,

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // One line: each cause says what its effect does not.
-            log::say(&complaint::last_line("whimbrel-agent", &format!("{error:#}"), json));
+            log::say(&complaint::last_line("whimbrel-agent", &complaint::of_error(&*error), json));
             ExitCode::from(Exit::Error.code())
         }
     }

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| carry_out(cli));
     outcome.unwrap_or_else(|error| {
         let json = complaint::asks_for_json(std::env::args_os());
-        eprintln!("{}", complaint::last_line("whimbrel-sim", &format!("{error:#}"), json));
+        eprintln!("{}", complaint::last_line("whimbrel-sim", &complaint::of_error(&*error), json));
         ExitCode::FAILURE
     })
 }

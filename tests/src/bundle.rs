@@ -118,7 +118,8 @@ impl Bundle {
     /// If there is none.
     #[must_use]
     pub fn key(&self, role: &str) -> SigningKey {
-        read_key(&self.path(&format!("keys/{role}.cose")))
+        let folder = if matches!(role, "root" | "release") { "offline-keys" } else { "keys" };
+        read_key(&self.path(&format!("{folder}/{role}.cose")))
     }
 
     /// Makes a new key file in the folder.
@@ -157,7 +158,10 @@ impl Bundle {
         build.extend(["--json"].iter().chain(flags));
         let built = self.whimbrel(&build).json();
         let key = key.unwrap_or_else(|| self.path("offline-keys/release.cose"));
-        self.whimbrel(["release", "sign", &name, "--key", key.to_str().expect("UTF-8")]).good();
+        // In the release's own folder no root is known, so that any key signs.
+        let mut sign = program("whimbrel");
+        sign.current_dir(self.path(&name)).args(["release", "sign", ".", "--key"]).arg(key);
+        run(sign).good();
         let number = |name: &str| {
             let value = &built["images"][0][name];
             value.as_u64().unwrap_or_else(|| panic!("{name}: {built}"))

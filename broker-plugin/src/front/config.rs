@@ -135,8 +135,7 @@ impl FrontConfig {
     #[must_use]
     pub fn memory_worst_case(&self) -> u64 {
         let document = wide(SIGNED_BYTES_MAX + KEPT_BYTES);
-        let devices = wide(self.devices_max).saturating_add(wide(self.strangers_max));
-        let connections = wide(self.connections_max);
+        let (devices, connections) = (wide(self.devices_max), wide(self.connections_max));
         let router = self.application_topics() > 0;
         let link = if router { ROUTER_LINK_BYTES } else { 0 };
         let connection = wide(CONNECTION_BYTES + link + SHARE_BYTES + READ_BYTES + self.packet_bytes_max);

@@ -1,5 +1,6 @@
 //! The line on standard error with which a program ends that cannot do what it was told.
 
+use core::error::Error;
 use std::ffi::OsStr;
 
 /// The line: `program: what`, or under `--json` one JSON object, `{"error":"what"}`.
@@ -14,6 +15,22 @@ pub fn last_line(program: &str, what: &str, json: bool) -> String {
 #[must_use]
 pub fn asks_for_json<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> bool {
     args.into_iter().take_while(|arg| arg.as_ref() != "--").any(|arg| arg.as_ref() == "--json")
+}
+
+/// An error with its causes, as one line. A cause that the error before it says already is left out.
+#[must_use]
+pub fn of_error(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !line.ends_with(&said) {
+            line.push_str(": ");
+            line.push_str(&said);
+        }
+        next = cause.source();
+    }
+    line
 }
 
 /// What clap says of a wrong command line, on one line and without the usage.
@@ -39,6 +56,22 @@ mod tests {
     fn json_is_asked_for_by_a_word_before_two_hyphens() {
         assert!(asks_for_json(["prog", "status", "--json"]));
         assert!(!asks_for_json(["prog", "--jsonx", "--", "--json"]));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    enum Sample {
+        #[error("file: {0}")]
+        Repeats(#[source] std::num::ParseIntError),
+        #[error("file")]
+        Leaves(#[source] std::num::ParseIntError),
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || "x".parse::<u8>().unwrap_err();
+        for sample in [Sample::Repeats(cause()), Sample::Leaves(cause())] {
+            assert_eq!(of_error(&sample), "file: invalid digit found in string");
+        }
     }
 
     #[test]

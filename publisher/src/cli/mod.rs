@@ -219,7 +219,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cmd::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}"), json),
+        Err(error) => fail(&complaint::of_error(&*error), json),
     }
 }
 

@@ -86,6 +86,7 @@ Examples:
         bases: Vec<PathBuf>,
     },
     /// Explain a release in words (the same as `whimbrel inspect`)
+    #[command(after_help = "Example:\n  whimbrel release inspect r17")]
     Inspect(InspectFlags),
     /// List the releases that the service has
     #[command(after_help = "\

@@ -3,6 +3,8 @@
 use whimbrel_protocol::cose::{Algorithm, SigningKey};
 use whimbrel_protocol::trust::{Role, Root};
 
+use whimbrel_publisher::init::key_file;
+
 use crate::support::Place;
 
 #[test]
@@ -14,7 +16,7 @@ fn init_makes_a_folder_whose_root_binds_each_key_to_its_role() {
         assert_eq!(root.version, 1);
         assert!(root.expires > root.issued);
         for (number, role) in Role::ALL.into_iter().enumerate() {
-            let file = place.read(&format!("fleet/keys/{}.cose", role.name()));
+            let file = place.read(&format!("fleet/{}", key_file(role)));
             let key = SigningKey::decode_file(&file).unwrap().public();
             assert_eq!(key.algorithm(), algorithm);
             assert_eq!(root.role(role).keys, std::slice::from_ref(&key));

@@ -197,7 +197,7 @@ fn the_devices_of_a_campaign_are_listed_page_by_page() {
     let desk = Desk::new(server);
     let run = desk.run(&["campaign", "status", "3b9c", "--devices"]).quiet();
     assert_eq!(run.out.lines().filter(|line| line.starts_with("meter-")).count(), 1200);
-    assert!(run.out.contains("\nDEVICE      STATE   REASON   PERCENT  RECEIVED  TWICE  PAYLOAD\nmeter-0000  failed  no-room  40       5,000     0      -\n"), "{}", &run.out[..1000]);
+    assert!(run.out.contains("\nDEVICE      STATE   REASON   PERCENT  BYTES  BYTES TWICE  PAYLOAD\nmeter-0000  failed  no-room  40       5,000  0            -\n"), "{}", &run.out[..1000]);
     let list = desk.run(&["campaign", "status", "3b9c", "--devices", "--json"]).json()["device_list"].clone();
     assert_eq!(list.as_array().unwrap().len(), 1200);
 }
@@ -218,7 +218,7 @@ fn device(id: &str) -> Json {
     json!({
         "id": id, "state": "accepted", "fingerprint": "9f1c-02aa-7d3e-51b0", "class": "60f6c6d39b3758358d32c65568458f59",
         "groups": ["all", "pilots"], "running": "564de468d290b756", "sequence": 17, "seen": 1_790_000_000,
-        "online_hint": true, "deployment": null, "rekeyed": null,
+        "online_hint": true, "deployment": null, "rekeyed": null, "version": "1.4.2",
     })
 }
 
@@ -240,15 +240,15 @@ fn devices_are_listed_page_by_page() {
     });
     let desk = Desk::new(server);
     let want = "\
-DEVICE  STATE     FINGERPRINT          CLASS         GROUPS      SEQUENCE  RUNNING       SEEN                  UPDATE  RECEIVED  PAYLOAD
-a1      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  17        564de468d290  2026-09-21T14:13:20Z  -       -         -
-a2      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  17        564de468d290  2026-09-21T14:13:20Z  -       -         -
-a3      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  17        564de468d290  2026-09-21T14:13:20Z  -       -         -
+DEVICE  STATE     FINGERPRINT          CLASS         GROUPS      VERSION  SEQUENCE  SEEN                  UPDATE  REASON  BYTES  PAYLOAD
+a1      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  1.4.2    17        2026-09-21T14:13:20Z  -       -       -      -
+a2      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  1.4.2    17        2026-09-21T14:13:20Z  -       -       -      -
+a3      accepted  9f1c-02aa-7d3e-51b0  60f6c6d39b37  all pilots  1.4.2    17        2026-09-21T14:13:20Z  -       -       -      -
 ";
     assert_eq!(desk.run(&["device", "list"]).quiet().out, want);
     let want = "\
-DEVICE  STATE    FINGERPRINT          CLASS         GROUPS  SEQUENCE  RUNNING  SEEN  UPDATE  RECEIVED  PAYLOAD
-p1      pending  0000-1111-2222-3333  60f6c6d39b37  -       0         -        -     -       -         -
+DEVICE  STATE    FINGERPRINT          CLASS         GROUPS  VERSION  SEQUENCE  SEEN  UPDATE  REASON  BYTES  PAYLOAD
+p1      pending  0000-1111-2222-3333  60f6c6d39b37  -       -        0         -     -       -       -      -
 ";
     assert_eq!(desk.run(&["device", "list", "--pending"]).quiet().out, want);
     let told = desk.run(&["device", "list", "--json"]).json();

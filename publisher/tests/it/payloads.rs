@@ -120,10 +120,10 @@ fn a_campaigns_status_tells_by_which_payload_each_device_got_its_image() {
         "payloads       1 by patch 1.4.2: 4,000 bytes; 2 by full: 84,000 bytes\n",
         "without patch  1 device runs an image that no patch starts from; patches would save ~36,000 bytes \
          (whimbrel release bases 4f3a4f3a4f3a)\n",
-        "m1      confirmed  -       100      4,000     0      patch 1.4.2\n",
-        "m2      confirmed  -       100      40,000    0      full\n",
-        "m3      confirmed  -       100      44,000    0      full, not patch 1.4.2\n",
-        "m4      confirmed  -       100      0         0      -\n",
+        "m1      confirmed  -       100      4,000   0            patch 1.4.2\n",
+        "m2      confirmed  -       100      40,000  0            full\n",
+        "m3      confirmed  -       100      44,000  0            full, not patch 1.4.2\n",
+        "m4      confirmed  -       100      0       0            -\n",
     ] {
         assert!(out.contains(line), "{line}\n{out}");
     }
@@ -139,7 +139,10 @@ fn a_list_of_devices_tells_by_which_payload_each_got_its_last_image() {
     device["deployment"]["campaign"] = json!("3b9c");
     let (run, _) = ask(json!({ "devices": [device.clone()], "next": null }), &["device", "list"]);
     let out = run.quiet().out;
-    assert!(out.ends_with("18        -        -     confirmed  44,000    full, not patch 1.4.2\n"), "{out}");
+    assert!(
+        out.ends_with("-        18        -     confirmed  -       44,000  full, not patch 1.4.2\n"),
+        "{out}"
+    );
     let (run, requests) = ask(device, &["device", "show", "m3"]);
     let want = "\
 device       m3
@@ -147,11 +150,13 @@ state        accepted
 fingerprint  9f1c-02aa-7d3e-51b0
 class        60f660f660f660f660f660f660f660f6
 groups       all
+version      -
 running      -
 sequence     18
 seen         -
 campaign     3b9c
 update       confirmed
+reason       -
 received     44,000 bytes, 0 of them twice
 payload      full, not patch 1.4.2
 ";

@@ -25,10 +25,11 @@ fn no_command_shows_a_secret() {
     for alg in ["ed25519", "esp256"] {
         let place = Place::new();
         place.run(["init", ".", "--alg", alg]).good();
-        let mut secrets: Vec<Vec<u8>> = ["root", "release", "campaign", "beacon"]
-            .iter()
-            .map(|role| secret_of(&place.read(&format!("keys/{role}.cose"))))
-            .collect();
+        let mut secrets: Vec<Vec<u8>> =
+            ["offline-keys/root", "offline-keys/release", "keys/campaign", "keys/beacon"]
+                .iter()
+                .map(|role| secret_of(&place.read(&format!("{role}.cose"))))
+                .collect();
         let token = String::from_utf8(place.read("admin.token")).unwrap();
         secrets.push(hex::decode(token.trim()).unwrap());
         let mut secrets: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();

@@ -152,8 +152,12 @@ impl Run {
     pub(crate) fn line(self) -> String {
         assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{self:?}");
         let line = self.err.strip_suffix('\n').unwrap_or_else(|| panic!("no line: {self:?}"));
-        assert!(line.starts_with("whimbrel: ") && !line.contains('\n'), "{self:?}");
-        line.strip_prefix("whimbrel: ").unwrap().into()
+        assert!(!line.contains('\n'), "{self:?}");
+        if let Ok(told) = serde_json::from_str::<Json>(line) {
+            // With `--json` it is an object.
+            return told["error"].as_str().unwrap().into();
+        }
+        line.strip_prefix("whimbrel: ").unwrap_or_else(|| panic!("{self:?}")).into()
     }
 }
 

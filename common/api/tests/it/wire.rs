@@ -262,7 +262,7 @@ fn a_warning_is_an_object_of_a_word_a_count_and_a_line_and_none_takes_no_place()
     let warning = Warning { kind: WarningKind::EmptyGroup, devices: 0, text: "nobody".into() };
     let json = r#"{"kind":"empty-group","devices":0,"text":"nobody"}"#;
     assert_eq!(serde_json::to_string(&warning).unwrap(), json);
-    let device = r#"{"id":"m1","state":"accepted","fingerprint":null,"class":"00","groups":[],"running":null,"sequence":0,"seen":null,"online_hint":false,"deployment":null}"#;
+    let device = r#"{"id":"m1","state":"accepted","fingerprint":null,"rekeyed":null,"class":"00","groups":[],"running":null,"version":null,"sequence":0,"seen":null,"online_hint":false,"deployment":null}"#;
     let mut read: Device = serde_json::from_str(device).unwrap();
     assert_eq!(read.warnings, []);
     assert_eq!(serde_json::to_string(&read).unwrap(), device);
