@@ -19,6 +19,9 @@ use crate::words::{bytes_in_words, grouped};
 pub struct Figures {
     /// `embedded`, or the address of the broker beside the service.
     pub broker: String,
+    /// What another broker may still keep of the run; absent if that is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
     /// Devices that connected and updated.
     pub devices: u64,
     /// Devices that the service knew.
@@ -142,7 +145,7 @@ impl Figures {
     /// Why the run was not good; nothing if it was.
     #[must_use]
     pub fn objections(&self) -> Vec<String> {
-        let mut objections = Vec::new();
+        let mut objections = Vec::from_iter(self.left.clone());
         for (many, what) in [(self.failed, "failed"), (self.unfinished, "did not end in time")] {
             if many > 0 {
                 let of = self.devices * self.releases;

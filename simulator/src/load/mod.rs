@@ -42,7 +42,10 @@ const COMMITS: &str = "commits";
 /// What kept it from running. What became of the devices is in the figures.
 pub async fn updates(args: &UpdatesArgs) -> anyhow::Result<Figures> {
     let guest = args.broker.as_ref().map(|broker| Guest::drawn(broker, None)).transpose()?;
-    until_interrupted(run(args, guest.clone()), guest.as_deref(), args.registered()).await
+    let run = run(args, guest.clone());
+    let (mut figures, left) = until_interrupted(run, guest.as_deref(), args.registered()).await?;
+    figures.left = left.map(|left| left.to_string());
+    Ok(figures)
 }
 
 async fn run(args: &UpdatesArgs, guest: Option<Arc<Guest>>) -> anyhow::Result<Figures> {

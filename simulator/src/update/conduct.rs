@@ -58,7 +58,8 @@ const NO_LOSSES_S: u64 = 30 * 24 * 3600;
 /// What kept it from running, or what is left at the broker. What became of the devices is in the report.
 pub async fn conduct(conduct: Conduct<'_>) -> anyhow::Result<Report> {
     let (guest, devices) = (conduct.guest.clone(), conduct.devices);
-    until_interrupted(run(conduct), guest.as_deref(), devices).await
+    let (report, left) = until_interrupted(run(conduct), guest.as_deref(), devices).await?;
+    left.map_or(Ok(report), |left| Err(left.into()))
 }
 
 async fn run(conduct: Conduct<'_>) -> anyhow::Result<Report> {

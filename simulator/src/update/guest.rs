@@ -182,21 +182,21 @@ impl Guest {
 }
 
 /// Does `work` until it ends or is interrupted. After that a broker that `guest` was at keeps nothing of its so many
-/// devices, unless clearing is interrupted too.
+/// devices, unless clearing fails or is interrupted too: then what is left stands beside what came of the work.
 ///
 /// # Errors
-/// That of the work, what is left at the broker, or that it was interrupted.
+/// That of the work, or that it was interrupted; with what is left at the broker.
 pub async fn until_interrupted<T>(
     work: impl Future<Output = anyhow::Result<T>>,
     guest: Option<&Guest>,
     devices: u32,
-) -> anyhow::Result<T> {
+) -> anyhow::Result<(T, Option<Left>)> {
     let mut interrupts = Interrupts::catch().context("cannot wait for Ctrl-C")?;
     let outcome = tokio::select! {
         outcome = work => outcome.map(Some),
         () = interrupts.next() => Ok(None),
     };
-    let done = |outcome: Option<T>| outcome.context("interrupted; nothing is left behind");
+    let done = |outcome: Option<T>| Ok((outcome.context("interrupted; nothing is left behind")?, None));
     let Some(guest) = guest else { return outcome.and_then(done) };
     let forgotten = Forgotten::default();
     let left = tokio::select! {
@@ -205,7 +205,8 @@ pub async fn until_interrupted<T>(
     };
     match (outcome, left) {
         (outcome, Ok(())) => outcome.and_then(done),
-        (Ok(_), Err(left)) => Err(left.into()),
+        (Ok(Some(outcome)), Err(left)) => Ok((outcome, Some(left))),
+        (Ok(None), Err(left)) => Err(left.into()),
         (Err(error), Err(left)) => Err(error.context(left)),
     }
 }

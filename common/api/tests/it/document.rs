@@ -161,5 +161,6 @@ fn the_page_has_a_row_for_each_operation_with_what_it_does() {
     if std::env::var_os("WHIMBREL_BLESS").is_some() {
         std::fs::write(&path, &now).unwrap();
     }
+    let page = std::fs::read_to_string(&path).unwrap();
     assert!(page == now, "docs/api.md is not what the API is: run this test with WHIMBREL_BLESS=1");
 }
