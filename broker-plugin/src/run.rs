@@ -234,6 +234,10 @@ async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, S
     let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
     let admin = listener.local_addr().map_err(listen_error)?;
     let membership = Membership::default();
+    // Before the door opens: whoever is accepted is no stranger there from the first moment on.
+    for device in &snapshot.devices {
+        membership.enter(device);
+    }
     let broker = Broker::start(config, &membership).await?;
     Ok(Prepared { snapshot, clock, listener, admin, membership, broker })
 }

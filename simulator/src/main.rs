@@ -16,7 +16,7 @@ use whimbrel_sim::profile::{PROFILES_TOML, Profile, Profiles};
 use whimbrel_sim::update::{Conduct, Guest, StartOptions, conduct};
 
 fn main() -> ExitCode {
-    let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(|cli| carry_out(cli));
+    let outcome = Cli::read().map_err(anyhow::Error::msg).and_then(carry_out);
     outcome.unwrap_or_else(|error| {
         let json = complaint::asks_for_json(std::env::args_os());
         eprintln!("{}", complaint::last_line("whimbrel-sim", &complaint::of_error(&*error), json));

@@ -14,9 +14,6 @@ const REPORTS_MAX: usize = 4096;
 
 impl Fleet {
     pub(super) fn hello(&mut self, device: DeviceId, class: ClassTag, facts: Facts, assignment: u64) {
-        if self.registry.device(&device).is_some_and(|known| known.class.tag() != class) {
-            self.tell(Event::OtherClass { device: device.clone(), class });
-        }
         self.compare_hello(&device, class, assignment);
         self.note_facts(device, facts);
     }
@@ -85,7 +82,7 @@ impl Fleet {
             Enrolled::Pending { device, dropped } => {
                 let fingerprint = device.key().map(|key| key.fingerprint().to_string()).unwrap_or_default();
                 self.tell(Event::Pending { device: id.clone(), fingerprint });
-                let mut changes = Vec::from([Change::Device(device)]);
+                let mut changes = Vec::from([Change::Enrolled(device)]);
                 if let Some(dropped) = dropped {
                     self.tell(Event::PendingDropped { device: dropped.clone() });
                     self.outputs.push_back(Output::Changed(dropped.clone()));
@@ -157,9 +154,9 @@ impl Fleet {
         let (Some(report), Ok(changed)) = (report, applied) else { return };
         if changed.first() == Some(&true) {
             self.tell(Event::ReportNew);
-            self.has_its_key(&device);
-            // An old report that comes late, or again, says nothing about what the device runs now.
+            // An old report that comes late, or again, says nothing about what the device runs, or which key it has, now.
             if self.registry.reported(&device, says_of_device(&report)) {
+                self.has_its_key(&device);
                 let facts = Facts { running: report.running, sequence: report.sequence, seen: self.today };
                 self.note_facts(device.clone(), facts);
             }

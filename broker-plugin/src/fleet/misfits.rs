@@ -33,6 +33,9 @@ impl Fleet {
         } else {
             self.misfits.insert(id.clone(), misfit);
         }
+        if let Some(class) = misfit.class.filter(|_| misfit.class != before.class) {
+            self.tell(Event::OtherClass { device: id.clone(), class });
+        }
         if before.untaken < UNTAKEN_HELLOS && untaken == UNTAKEN_HELLOS {
             self.tell(Event::OtherRoot { device: id.clone() });
         }

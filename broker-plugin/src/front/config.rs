@@ -11,7 +11,7 @@ use super::access::TopicRules;
 use super::error::FrontError;
 use super::exchange::GROUPS_KEPT_MAX;
 use super::inbox::INBOX_MESSAGES;
-use super::outbox::{Bounds, SHARE_BYTES};
+use super::outbox::{Bounds, OUTBOXES_OVER, SHARE_BYTES};
 
 /// Settings of the front door. The defaults suit a fleet of up to 2,000 devices.
 #[derive(Clone, Debug)]
@@ -47,7 +47,8 @@ pub struct FrontConfig {
     pub answers_bytes_max: usize,
     /// Documents that may wait for one client, in bytes, 16 KiB to 1 GiB. Default 128 KiB.
     pub documents_bytes_max: usize,
-    /// What may wait for all clients together, beside a share of 8 KiB for each. Default 512 MiB.
+    /// What may wait for all clients together, beside a share of 8 KiB for each; up to twice as much where each has one
+    /// message only. Default 256 MiB.
     pub outstanding_bytes_max: usize,
     /// Bytes of each of the two segments of the router's log of one topic of the application, 1 KiB to 1 GiB. What
     /// rolls over before it is delivered is lost. Default 64 KiB.
@@ -78,7 +79,7 @@ impl Default for FrontConfig {
             worker_threads: 2,
             answers_bytes_max: 512 * 1024,
             documents_bytes_max: 128 * 1024,
-            outstanding_bytes_max: 512 << 20,
+            outstanding_bytes_max: 256 << 20,
             application_segment_bytes: 64 * 1024,
             memory_budget: 4 << 30,
             application_publish: Vec::new(),
@@ -147,7 +148,7 @@ impl FrontConfig {
         [
             devices.saturating_add(wide(GROUPS_KEPT_MAX)).saturating_mul(document),
             wide(INBOX_MESSAGES).saturating_mul(wide(self.packet_bytes_max)),
-            wide(self.outstanding_bytes_max),
+            wide(self.outstanding_bytes_max).saturating_mul(OUTBOXES_OVER),
             connections.saturating_mul(connection),
             log.saturating_mul(logs),
             wide(self.waiting_max).saturating_mul(wide(CONNECT_BYTES_MAX)),

@@ -168,7 +168,10 @@ impl Outbox {
         }
         if all > self.pool.bounds.all {
             for queue in [&mut state.answers, &mut state.documents] {
-                while queue.bytes + state.under_way > SHARE_BYTES && !queue.messages.is_empty() {
+                // A message may be larger than a share. The newest stays until twice as much waits as should, so that
+                // clients that take nothing keep no others from getting anything.
+                let stays = usize::from(all as u64 <= self.pool.bounds.all as u64 * OUTBOXES_OVER);
+                while queue.bytes + state.under_way > SHARE_BYTES && queue.messages.len() > stays {
                     lost += self.lose(queue);
                 }
             }
@@ -270,6 +273,8 @@ impl Message {
 const ENTRY_BYTES: usize = size_of::<(u64, Message)>();
 /// What may wait for each client even if too much waits for all.
 pub(crate) const SHARE_BYTES: usize = 8 * 1024;
+/// So many times the bound of all may wait, if each client has one message only.
+pub(crate) const OUTBOXES_OVER: u64 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +317,21 @@ mod tests {
         let left = all(&outbox);
         assert_eq!(left[0], &b"document"[..]);
         assert_eq!(left[1..].iter().map(|payload| payload[0]).collect::<Vec<_>>(), [7, 8, 9]);
+    }
+
+    #[test]
+    fn when_too_much_waits_for_all_a_client_with_nothing_waiting_still_gets_a_message_above_its_share() {
+        let pool = Pool::new(Bounds { all: 100_000, ..WIDE });
+        let [hoards, honest] = [1, 2].map(|number| {
+            let outbox = Outbox::new(number, Arc::clone(&pool));
+            outbox.grant(&Channel::Answers, QoS::AtMostOnce);
+            outbox
+        });
+        for _ in 0..5 {
+            push(&hoards, &Channel::Answers, &[0; 20_000]);
+        }
+        push(&honest, &Channel::Answers, &[0; 60_000]);
+        assert!(honest.pop(true).is_some());
     }
 
     #[test]

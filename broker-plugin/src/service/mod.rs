@@ -121,7 +121,6 @@ impl<L: BrokerLink> Service<L> {
         });
         let mut link = link;
         for device in &snapshot.devices {
-            parts.membership.enter(device);
             link.device_is(&device.id, device.assignment());
         }
         let (done, results) = mpsc::unbounded_channel();

@@ -171,7 +171,10 @@ impl Tables {
                 self.payloads.insert(row.index, *row);
                 true
             }
-            Change::Device(device) => {
+            Change::Enrolled(device) if self.devices.get(&device.id).is_some_and(Device::is_accepted) => {
+                false
+            }
+            Change::Device(device) | Change::Enrolled(device) => {
                 let mut device = device.clone();
                 device.facts.sequence = device.facts.sequence.min(COLUMN_MAX);
                 if let Some(known) = self.devices.get(&device.id) {

@@ -59,6 +59,9 @@ pub enum Change {
     Payload(PayloadRow),
     /// A device is as this says, but for its facts.
     Device(Device),
+    /// A device has enrolled. Does nothing if it is accepted: an enrolment may come while an acceptance is being stored, and
+    /// nobody but an operator undoes that.
+    Enrolled(Device),
     /// A pending device makes room. Does nothing if it has been accepted; a version of an assignment stays.
     DropPending(DeviceId),
     /// What a device last said. Does nothing if the device is not known.

@@ -22,7 +22,8 @@ pub(super) async fn write(db: &mut SqliteConnection, change: &Change) -> Result<
     match change {
         Change::Release(row) => write_release(db, row).await,
         Change::Payload(row) => write_payload(db, row).await,
-        Change::Device(device) => write_device(db, device).await,
+        Change::Device(device) => write_device(db, device, Over::Anything).await,
+        Change::Enrolled(device) => write_device(db, device, Over::NoAcceptance).await,
         Change::DropPending(id) => drop_pending(db, id).await,
         Change::Facts(id, facts) => write_facts(db, id, *facts).await,
         Change::Rekeyed(id, rekeyed) => write_rekeyed(db, id, rekeyed.as_deref()).await,
@@ -58,7 +59,14 @@ async fn write_payload(db: &mut SqliteConnection, row: &PayloadRow) -> Result<bo
     Ok(query.execute(db).await?.rows_affected() > 0)
 }
 
-async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool, sqlx::Error> {
+/// What a device may be written over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Anything,
+    NoAcceptance,
+}
+
+async fn write_device(db: &mut SqliteConnection, device: &Device, over: Over) -> Result<bool, sqlx::Error> {
     let columns = DeviceColumns::of(&device.standing);
     let query = sqlx::query(
         "INSERT INTO devices (id, standing, key, class, enrolled, groups, assignment, assignment_version,
@@ -70,7 +78,8 @@ async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool
             reported_running = CASE WHEN key IS ?3 THEN reported_running ELSE ?13 END,
             reported_sequence = CASE WHEN key IS ?3 THEN reported_sequence ELSE ?14 END,
             other_key = CASE WHEN key IS ?3 THEN other_key END,
-            other_class = CASE WHEN key IS ?3 THEN other_class END",
+            other_class = CASE WHEN key IS ?3 THEN other_class END
+         WHERE ?15 OR devices.standing <> 2",
     )
     .bind(device.id.as_str().to_owned())
     .bind(columns.standing)
@@ -85,7 +94,8 @@ async fn write_device(db: &mut SqliteConnection, device: &Device) -> Result<bool
     .bind(clamp(device.facts.seen.as_secs()))
     .bind(clamp(device.reported.next))
     .bind(device.reported.running.0.to_vec())
-    .bind(clamp(device.reported.sequence));
+    .bind(clamp(device.reported.sequence))
+    .bind(over == Over::Anything);
     Ok(query.execute(db).await?.rows_affected() > 0)
 }
 

@@ -67,6 +67,7 @@ rules! {
     a_report_of_a_campaign_that_is_not_ours_makes_no_row,
     of_each_device_only_the_newest_reports_are_kept,
     what_the_highest_report_said_is_kept_until_the_device_has_another_key,
+    an_enrolment_never_undoes_an_acceptance,
     a_pending_device_that_makes_room_leaves_the_version_of_its_assignment,
     facts_about_a_device_that_has_gone_do_not_bring_it_back,
     devices_of_a_replaced_campaign_are_counted_and_listed_in_the_store,
@@ -305,6 +306,17 @@ async fn what_the_highest_report_said_is_kept_until_the_device_has_another_key(p
     assert_eq!(store.load().await.unwrap().devices[0].reported, Reported::default());
     store.apply(&[Change::Device(accepted("m1", 3)), told(4, says(1, 2))]).await.unwrap();
     assert_eq!(reopen(store, &place).await.1.devices[0].reported, says(1, 2));
+}
+
+/// An enrolment may come while an acceptance is on its way into the store, and is then written after it.
+async fn an_enrolment_never_undoes_an_acceptance(place: impl Place) {
+    let mut store = place.open().await;
+    let enrolled = |name| Change::Enrolled(pending(name, 7));
+    assert_eq!(store.apply(&[enrolled("m1")]).await.unwrap(), [true]);
+    let changes = [Change::Device(accepted("m1", 1)), enrolled("m1")];
+    assert_eq!(store.apply(&changes).await.unwrap(), [true, false]);
+    let (_, snapshot) = reopen(store, &place).await;
+    assert_eq!(snapshot.devices, [accepted("m1", 1)]);
 }
 
 async fn a_pending_device_that_makes_room_leaves_the_version_of_its_assignment(place: impl Place) {

@@ -61,9 +61,9 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     enum Sample {
         #[error("file: {0}")]
-        Repeats(#[source] std::num::ParseIntError),
+        Repeats(#[source] core::num::ParseIntError),
         #[error("file")]
-        Leaves(#[source] std::num::ParseIntError),
+        Leaves(#[source] core::num::ParseIntError),
     }
 
     #[test]

@@ -342,7 +342,7 @@ fn a_device_without_a_release_is_refused_whatever_it_asks_for_of_one() {
     let not_yours = Refusal { code: RefusalCode::NotYours, retry_after_s: None, payload: Some(TAG) };
     for request in [chunks.encode(), page.encode()] {
         let outputs = desk.ask(&request);
-        assert_eq!(outputs, [rejected(Reason::NotLive), Output::Refuse(not_yours.clone())]);
+        assert_eq!(outputs, [rejected(Reason::NotLive), Output::Refuse(not_yours)]);
     }
     // No digest is the name of no release.
     let nothing = DocumentRequest::Manifest(Digest([0; 32]).short()).encode();

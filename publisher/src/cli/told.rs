@@ -40,7 +40,7 @@ impl Told {
     }
 
     /// Sets it for the rest of the process.
-    pub(crate) fn from_now_on(self) {
+    pub(crate) fn set(self) {
         TOLD.store(self as u8, Ordering::Relaxed);
     }
 }

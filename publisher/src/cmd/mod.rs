@@ -34,7 +34,7 @@ use crate::service::{Client, ServiceError};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<()> {
-    cli.global.log.unwrap_or(Told::Progress).from_now_on();
+    cli.global.log.unwrap_or(Told::Progress).set();
     let context = Context { flags: cli.global };
     let screen = match cli.command {
         Command::Init { folder, alg } => init::run(&folder, alg.into())?,
