@@ -2,7 +2,8 @@
 //!
 //! A password that a person chose takes tens of milliseconds and tens of MiB to check, on purpose. If each client could
 //! start such a check at once, logins would take the machine. So they wait in a line that has few places, and an address
-//! has only some of these: whoever guesses passwords keeps nobody else waiting for long.
+//! has only some of these. Whoever guesses passwords from one address keeps nobody else waiting for long; from four
+//! addresses it fills the line, and a device whose password was not checked before is told to come back.
 
 use alloc::sync::Arc;
 use std::collections::HashMap;

@@ -6,7 +6,7 @@
 //! - at most [`PENDING_MAX`] are pending, and the oldest makes room;
 //! - an accepted device is never given another key unless it is reset; the same key again changes nothing;
 //! - what is imported at once takes the place of a key that waits, whoever enrolled it;
-//! - an import is taken whole or not at all.
+//! - an import is taken a thousand lines at a time, each thousand whole or not at all.
 //!
 //! [`Registry`] holds every device in memory and decides. Changes that an operator asks for are only *planned* here;
 //! they take effect by [`Registry::enter`] once they are signed and stored.
