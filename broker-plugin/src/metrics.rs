@@ -67,7 +67,7 @@ counters! {
     manifests: Count,
     /// Hellos answered.
     answers: Count,
-    /// Hellos that were not answered because the clock cannot be believed.
+    /// Hellos that were not answered because the clock or the database cannot be believed.
     answers_withheld: Count,
     /// Refusals sent.
     refusals: Count,

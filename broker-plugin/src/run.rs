@@ -30,6 +30,7 @@ use crate::store::{
     DataLock, DatabaseFile, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError,
     StoreHandle,
 };
+use crate::store_guard::StoreDoubt;
 
 /// The service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,9 @@ pub async fn run(
     let (authority, token) = (Arc::new(authority), Arc::new(token));
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
-    let payloads: Arc<dyn Payloads> = Arc::new(PayloadFolder::open(&config.data)?);
+    let folder = PayloadFolder::open(&config.data)?;
+    let uploaded = folder.count()?;
+    let payloads: Arc<dyn Payloads> = Arc::new(folder);
     let database = config.data.join("whimbrel.sqlite");
     let mut store = SqliteStore::open(&database).await?;
     let database = DatabaseFile::opened(&database)?;
@@ -139,6 +142,7 @@ pub async fn run(
     if expires <= clock.today() {
         tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
     }
+    let store_doubt = StoreDoubt::of(snapshot.beacon_version, uploaded);
     let mqtt = broker.address();
     let (requests, to_do) = mpsc::channel(REQUESTS);
     let (stop_service, stopped) = oneshot::channel();
@@ -158,6 +162,7 @@ pub async fn run(
         elsewhere: Handle::current(),
         seed: random_seed(),
         clock: clock.clone(),
+        store_doubt,
     };
     let (door, service) = broker.start_service(parts)?;
     let mut service_ended = service;

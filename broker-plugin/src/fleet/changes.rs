@@ -104,7 +104,7 @@ impl Fleet {
     /// Has a new beacon made; this one is not due again before it is stored or has failed.
     pub(super) fn order_beacon(&mut self) {
         self.beacon_due = self.now.plus_millis(BEACON_RETRY_MS);
-        if self.clock_doubt.is_some() {
+        if self.may_sign().is_err() {
             return;
         }
         self.changes.waiting.push_back(Waiting::Beacon);
@@ -252,7 +252,7 @@ impl Fleet {
         let versions = versions.map(|versions| (versions.first().copied(), versions.get(1).copied()));
         self.changes.under_way = match (numbered, versions) {
             // The versions are lost, which does no harm.
-            (numbered, _) if self.clock_doubt.is_some() => match (numbered, self.may_sign()) {
+            (numbered, _) if self.may_sign().is_err() => match (numbered, self.may_sign()) {
                 (Numbered::Campaign(_, reply), Err(denied)) => self.answer_with(reply, Err(denied)),
                 _ => None,
             },

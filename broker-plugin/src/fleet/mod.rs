@@ -29,7 +29,7 @@
 //! | `io` | inputs, outputs, events |
 //! | `command` | what operators want changed, what they ask, how they are answered |
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
-//! | `doubt` | nothing is signed while the clock cannot be believed |
+//! | `doubt` | nothing is signed while the clock or the database cannot be believed |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `rekeyed` | devices that bring another key than the accepted one |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
@@ -66,6 +66,7 @@ use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::trust::Root;
 
 pub use crate::clock_guard::ClockDoubt;
+pub use crate::store_guard::StoreDoubt;
 pub use command::{Answer, Command, Denied, DevicesPage, Listed, Question, Reply};
 pub use io::{Document, Event, Input, Job, Output, Publication, Settings};
 pub use questions::{Counts, Heard};
@@ -96,6 +97,7 @@ pub struct Fleet {
     beacon_due: Instant,
     /// Why nothing is signed; `None` if all is well.
     clock_doubt: Option<ClockDoubt>,
+    store_doubt: Option<StoreDoubt>,
     /// Reports that are on their way into the store.
     reports: BTreeMap<(DeviceId, ShortDigest), Box<Report>>,
     /// What is worth storing and not urgent.
@@ -140,7 +142,8 @@ impl Fleet {
         for row in snapshot.deployments {
             by_campaign.entry(row.campaign).or_default().push(row);
         }
-        let registry = Registry::load(snapshot.devices);
+        let mut registry = Registry::load(snapshot.devices);
+        registry.number_above(snapshot.versions_above);
         let mut campaigns = Campaigns::default();
         for row in snapshot.campaigns {
             let document = Sign1::decode(&row.document).and_then(|object| {
@@ -177,6 +180,7 @@ impl Fleet {
             beacon: None,
             beacon_due: now,
             clock_doubt: None,
+            store_doubt: None,
             reports: BTreeMap::new(),
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
@@ -213,6 +217,8 @@ impl Fleet {
             Input::Stored { job, applied } => self.stored(job, applied),
             Input::NotTaken(job) => self.not_taken(job),
             Input::Clock(doubt) => self.doubt_clock(doubt),
+            Input::Store(doubt) => self.store_doubt = Some(doubt),
+            Input::StoreAccepted { versions_above } => self.store_accepted(versions_above),
             Input::Stop => self.save(),
             Input::Timeout => {
                 self.tell_rekeyed();

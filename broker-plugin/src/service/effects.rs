@@ -50,7 +50,7 @@ impl<L: BrokerLink> Service<L> {
         match output {
             serving::Output::Publish(message) => self.publish(message),
             // The answer would say what time it is, with a signature. Documents that were signed before go out.
-            serving::Output::Answer { .. } if self.doubt.is_some() => {
+            serving::Output::Answer { .. } if self.doubt.is_some() || self.store_doubt.is_some() => {
                 Counters::count(&self.counters.answers_withheld);
             }
             serving::Output::Answer { topic, answer } => {

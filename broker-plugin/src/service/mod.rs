@@ -10,7 +10,7 @@
 //! | `events` | what they tell, logged and counted |
 //! | `pace` | when messages are taken in again, so that many are taken in together |
 //! | `requests` | what operators want, and the status of the service |
-//! | `doubt` | what is done about a clock that cannot be believed |
+//! | `doubt` | what is done about a clock, or a database, that cannot be believed |
 
 mod doubt;
 mod effects;
@@ -42,6 +42,7 @@ use crate::metrics::Counters;
 use crate::serving::{self, Serving};
 use crate::signing::Authority;
 use crate::store::{Payloads, Snapshot, StoreHandle};
+use crate::store_guard::StoreDoubt;
 
 /// What the service is made of, but for its link.
 pub(crate) struct Parts {
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     /// Seed of jitter.
     pub(crate) seed: u64,
     pub(crate) clock: Clock,
+    /// Why the database is not believed.
+    pub(crate) store_doubt: Option<StoreDoubt>,
 }
 
 /// The service.
@@ -68,6 +71,8 @@ pub(crate) struct Service<L> {
     clock: Clock,
     /// Why the clock is not believed, as the fleet was told.
     doubt: Option<ClockDoubt>,
+    /// Why the database is not believed.
+    store_doubt: Option<StoreDoubt>,
     now: Instant,
     today: UnixTime,
     pace: Pace,
@@ -92,6 +97,8 @@ pub(crate) struct Service<L> {
 enum Done {
     Fleet(fleet::Input),
     Serving(serving::Input<'static>),
+    /// An operator's word about the database is stored, or is not.
+    StoreAccepted(doubt::Accepting),
 }
 
 enum Wake {
@@ -130,6 +137,7 @@ impl<L: BrokerLink> Service<L> {
             link,
             clock,
             doubt: None,
+            store_doubt: parts.store_doubt,
             now,
             today,
             pace: Pace::default(),
@@ -150,6 +158,7 @@ impl<L: BrokerLink> Service<L> {
         };
         service.settle();
         service.tell_of_clock();
+        service.tell_of_store();
         service
     }
 
@@ -232,6 +241,7 @@ impl<L: BrokerLink> Service<L> {
         match done {
             Done::Fleet(input) => self.decide(input),
             Done::Serving(input) => self.serve(input),
+            Done::StoreAccepted(accepting) => self.store_accepted(accepting),
         }
     }
 

@@ -73,6 +73,20 @@ impl PayloadFolder {
         &self.path
     }
 
+    /// How many payloads there are, whether or not the database knows of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn count(&self) -> Result<u64, StoreError> {
+        let fail = |error| StoreError::io("read", &self.path, error);
+        let mut payloads = 0;
+        for entry in fs::read_dir(&self.path).map_err(fail)? {
+            let file = entry.map_err(fail)?.path();
+            payloads += u64::from(file.extension().is_some_and(|extension| extension == "payload"));
+        }
+        Ok(payloads)
+    }
+
     fn object_path(&self, index: &Digest, part: PayloadPart) -> PathBuf {
         let extension = match part {
             PayloadPart::Bytes => "payload",

@@ -33,6 +33,7 @@ struct Tables {
     reports: BTreeMap<DeviceId, Vec<ShortDigest>>,
     beacon: (u64, UnixTime),
     campaign_version: u64,
+    versions_above: u64,
 }
 
 /// Reports kept of each device.
@@ -59,6 +60,7 @@ impl MemoryStore {
             campaigns,
             beacon_version: tables.beacon.0,
             beacon_issued: tables.beacon.1,
+            versions_above: tables.versions_above,
         }
     }
 
@@ -199,6 +201,12 @@ impl Tables {
             Change::ReportsAnew(id) => self.reports_anew(id),
             Change::Campaign(row) => {
                 self.campaigns.insert(row.id, row.clone());
+                true
+            }
+            Change::VersionsAbove(version) => {
+                for mark in [&mut self.beacon.0, &mut self.campaign_version, &mut self.versions_above] {
+                    *mark = (*mark).max(*version);
+                }
                 true
             }
             Change::Beacon { version, issued } => {

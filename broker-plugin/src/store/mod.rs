@@ -77,6 +77,8 @@ pub enum Change {
         /// When it was issued.
         issued: UnixTime,
     },
+    /// An operator accepted the database: every version that is handed out from now on is higher than this.
+    VersionsAbove(u64),
     /// A device is this far. Does nothing if more is known.
     Deployment(DeploymentRow),
     /// A report came. Does nothing if it is here already.
@@ -100,6 +102,8 @@ pub struct Snapshot {
     pub beacon_version: u64,
     /// When it was issued: the calendar was not before that.
     pub beacon_issued: UnixTime,
+    /// Versions of assignments that are signed from now on are higher than this; 0 if no operator had to say so.
+    pub versions_above: u64,
 }
 
 /// Devices of one campaign that are in one state for one reason, by one payload.

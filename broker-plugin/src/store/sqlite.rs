@@ -11,7 +11,7 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::rows::{DeploymentRow, Device};
 use super::sqlite_rows::Columns;
-use super::sqlite_writes::{BEACON_ISSUED, BEACON_VERSION, raise, write};
+use super::sqlite_writes::{BEACON_ISSUED, BEACON_VERSION, VERSIONS_ABOVE, raise, write};
 use super::{Change, Series, Snapshot, Store, StoreError, TallyRow};
 
 /// The SQLite database of a data folder.
@@ -184,6 +184,7 @@ impl Store for SqliteStore {
                 .await?,
             beacon_version: self.mark(BEACON_VERSION).await?,
             beacon_issued: UnixTime::from_secs(self.mark(BEACON_ISSUED).await?),
+            versions_above: self.mark(VERSIONS_ABOVE).await?,
         })
     }
 

@@ -13,6 +13,7 @@ use super::{Change, Series};
 /// Names of marks: numbers that only rise.
 pub(super) const BEACON_VERSION: &str = "beacon-version";
 pub(super) const BEACON_ISSUED: &str = "beacon-issued";
+pub(super) const VERSIONS_ABOVE: &str = "versions-above";
 const CAMPAIGN_VERSION: &str = "campaign-version";
 /// Reports kept of each device; older ones go. What they said stays counted.
 const REPORTS_KEPT: i64 = 64;
@@ -31,6 +32,11 @@ pub(super) async fn write(db: &mut SqliteConnection, change: &Change) -> Result<
         Change::Beacon { version, issued } => {
             write_mark(db, BEACON_VERSION, *version).await?;
             write_mark(db, BEACON_ISSUED, issued.as_secs()).await
+        }
+        Change::VersionsAbove(version) => {
+            write_mark(db, BEACON_VERSION, *version).await?;
+            write_mark(db, CAMPAIGN_VERSION, *version).await?;
+            write_mark(db, VERSIONS_ABOVE, *version).await
         }
         Change::Deployment(row) => write_deployment(db, row).await,
         Change::Report(row) => write_report(db, row).await,

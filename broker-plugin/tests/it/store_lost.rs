@@ -1,7 +1,12 @@
-//! A database that is lost is noticed.
+//! A database that is lost, or old, is noticed.
 
-use crate::service_support::{On, Service};
+use std::fs;
 
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection as _, Row as _};
+
+use crate::service_support::{On, Service, device_key};
+use crate::voice::serving;
 #[test]
 fn a_database_that_is_deleted_while_the_service_runs_ends_it_and_it_says_so() {
     let mut service = Service::start(On::Itself);
@@ -24,4 +29,73 @@ fn assert_says_that_it_is_gone(service: &mut Service) {
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("whimbrel.sqlite was deleted or replaced"), "{said}");
     assert!(last.contains("put a copy"), "it says what to do: {said}");
+}
+
+/// Takes the database away.
+fn lose_database(service: &Service) {
+    for name in ["whimbrel.sqlite", "whimbrel.sqlite-wal", "whimbrel.sqlite-shm"] {
+        let _not_there = fs::remove_file(service.path("data").join(name));
+    }
+}
+
+/// The version of the last beacon.
+fn beacon_version(service: &Service) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let path = service.path("data/whimbrel.sqlite");
+    runtime.block_on(async {
+        let options = SqliteConnectOptions::new().filename(path);
+        let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+        let read = sqlx::query("SELECT coalesce(max(value), 0) FROM marks WHERE name = 'beacon-version'");
+        let version = read.fetch_one(&mut database).await.unwrap().get(0);
+        database.close().await.unwrap();
+        version
+    })
+}
+
+fn accept(service: &Service) -> String {
+    let admin = service.url().replace("http://", "service.admin=");
+    let said = service.command().args(["--set", &admin, "store", "accept"]).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}
+
+/// The service has begun to doubt its database: it says so with these words, signs nothing, and goes on when the
+/// database is accepted, above all that was signed.
+fn assert_signs_nothing_until_accepted(service: &mut Service, because: &str) {
+    let before = beacon_version(service);
+    let told = service.get("/v1/status")["store"]["text"].as_str().unwrap_or_default().to_owned();
+    assert!(told.contains(because) && told.contains("`whimbreld store accept`"), "{told}");
+    service.await_that("the log says it", |service| service.log().contains("signing stopped"));
+    let line = format!(
+        "m9,{},{},all",
+        crate::service_support::hex_key(&device_key(9).public()),
+        service.fixture.class.to_hex()
+    );
+    let refused = service.refused(503, "POST", "/v1/devices/import", line.as_bytes());
+    assert!(refused.contains(because) && refused.contains("store accept"), "{refused}");
+    assert_eq!(beacon_version(service), before, "no beacon either");
+
+    assert!(accept(service).contains("signs again"));
+    assert!(accept(service).contains("had no doubt"));
+    assert!(service.get("/v1/status").get("store").is_none());
+    let log = service.log();
+    assert!(log.contains("database accepted by `whimbreld store accept`") && log.contains(because), "{log}");
+    service.ok("POST", "/v1/devices/import", line.as_bytes());
+    service
+        .await_that("a beacon is signed above all before", |service| beacon_version(service) > 1_700_000_000);
+    assert!(service.stop().success());
+    service.launch();
+    assert!(service.get("/v1/status").get("store").is_none(), "it stays accepted");
+}
+
+#[test]
+fn a_service_with_an_empty_database_beside_payloads_signs_nothing_until_that_is_accepted() {
+    let (mut service, _) = serving(&[], 5_000);
+    assert!(service.stop().success());
+    lose_database(&service);
+    service.launch();
+    assert_signs_nothing_until_accepted(
+        &mut service,
+        "the database is empty and the payload folder has 1 payload",
+    );
 }

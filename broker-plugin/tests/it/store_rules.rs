@@ -72,6 +72,7 @@ rules! {
     devices_of_a_replaced_campaign_are_counted_and_listed_in_the_store,
     versions_that_are_stored_never_fall,
     versions_are_handed_out_once_and_above_all_that_are_stored,
+    versions_go_on_above_what_an_operator_accepted,
 }
 
 /// What a store that is opened anew has.
@@ -192,6 +193,7 @@ async fn everything_that_was_applied_is_there_when_it_is_opened_again(place: imp
             deployments: vec![deployment(0, 1, State::Deferred)],
             beacon_version: 12,
             beacon_issued: NOW,
+            versions_above: 0,
         }
     );
 }
@@ -393,4 +395,14 @@ async fn versions_are_handed_out_once_and_above_all_that_are_stored(place: impl 
     assert_eq!(store.next_versions(&next).await.unwrap(), [10, 21]);
     store.apply(&[Change::Campaign(campaign(3, Phase::Active))]).await.unwrap();
     assert_eq!(store.next_versions(&next).await.unwrap(), [11, 22]);
+}
+
+async fn versions_go_on_above_what_an_operator_accepted(place: impl Place) {
+    let mut store = place.open().await;
+    store.next_versions(&[Series::Beacon]).await.unwrap();
+    store.apply(&[Change::VersionsAbove(1000)]).await.unwrap();
+    store.apply(&[Change::VersionsAbove(900)]).await.unwrap();
+    let (mut store, snapshot) = reopen(store, &place).await;
+    assert_eq!((snapshot.beacon_version, snapshot.versions_above), (1000, 1000));
+    assert_eq!(store.next_versions(&[Series::Campaign, Series::Beacon]).await.unwrap(), [1001, 1001]);
 }
