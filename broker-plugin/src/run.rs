@@ -27,8 +27,8 @@ use crate::service::{Parts, Service};
 use crate::serving;
 use crate::signing::{Authority, SigningError};
 use crate::store::{
-    DataLock, DatabaseFile, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError,
-    StoreHandle,
+    DataLock, DatabaseFile, PayloadFolder, Payloads, SignedMark, Snapshot, SqliteStore, Store as _,
+    StoreError, StoreHandle,
 };
 use crate::store_guard::StoreDoubt;
 
@@ -130,19 +130,18 @@ pub async fn run(
     let database = config.data.join("whimbrel.sqlite");
     let mut store = SqliteStore::open(&database).await?;
     let database = DatabaseFile::opened(&database)?;
-    let prepared = match prepare(&config, &mut store).await {
+    let prepared = match prepare(&config, &mut store, uploaded).await {
         Ok(prepared) => prepared,
         Err(error) => {
             store.close().await;
             return Err(error);
         }
     };
-    let Prepared { snapshot, clock, listener, admin, membership, broker } = prepared;
+    let Prepared { snapshot, clock, listener, admin, membership, broker, mark, store_doubt } = prepared;
     let expires = authority.root().expires;
     if expires <= clock.today() {
         tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
     }
-    let store_doubt = StoreDoubt::of(snapshot.beacon_version, uploaded);
     let mqtt = broker.address();
     let (requests, to_do) = mpsc::channel(REQUESTS);
     let (stop_service, stopped) = oneshot::channel();
@@ -163,6 +162,7 @@ pub async fn run(
         seed: random_seed(),
         clock: clock.clone(),
         store_doubt,
+        mark: Arc::new(mark),
     };
     let (door, service) = broker.start_service(parts)?;
     let mut service_ended = service;
@@ -229,18 +229,27 @@ struct Prepared {
     admin: SocketAddr,
     membership: Membership,
     broker: Broker,
+    mark: SignedMark,
+    store_doubt: Option<StoreDoubt>,
 }
 
-async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, ServiceError> {
+async fn prepare(config: &Config, store: &mut SqliteStore, uploaded: u64) -> Result<Prepared, ServiceError> {
     store.limit_bytes(config.limits.database_bytes).await?;
     let snapshot = store.load().await?;
+    let (handed_out, marked) = (snapshot.handed_out, SignedMark::read(&config.data));
+    let store_doubt = StoreDoubt::of(handed_out, marked, uploaded);
+    let known = handed_out.max(marked.unwrap_or_default());
+    let mark = match store_doubt {
+        None => SignedMark::begin(&config.data, known)?,
+        Some(_) => SignedMark::doubted(&config.data, known),
+    };
     let clock = Clock::start(snapshot.beacon_issued);
     let listen_error = |source| ServiceError::Listen { address: config.admin, source };
     let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
     let admin = listener.local_addr().map_err(listen_error)?;
     let membership = Membership::default();
     let broker = Broker::start(config, &membership).await?;
-    Ok(Prepared { snapshot, clock, listener, admin, membership, broker })
+    Ok(Prepared { snapshot, clock, listener, admin, membership, broker, mark, store_doubt })
 }
 
 /// Reads the files that the configuration names and checks the broker's limits. Makes and changes nothing.

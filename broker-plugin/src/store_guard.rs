@@ -7,6 +7,8 @@
 
 use whimbrel_protocol::time::UnixTime;
 
+use crate::store::Versions;
+
 /// Why the database is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreDoubt {
@@ -15,25 +17,37 @@ pub enum StoreDoubt {
         /// How many.
         payloads: u64,
     },
+    /// It knows of less than was signed.
+    Behind {
+        /// What it has handed out.
+        database: Versions,
+        /// What the mark beside the payload folder says was handed out.
+        mark: Versions,
+    },
+    /// It was signed with, and there is no mark beside the payload folder: it has come from elsewhere.
+    Unmarked,
 }
 
 impl StoreDoubt {
-    /// What there is to doubt about a database whose last beacon has the version `beacon`, beside so many payloads. The
-    /// first start signs a beacon before anybody can upload a payload.
+    /// What there is to doubt about a database that has handed out these versions, beside this mark and so many payloads.
+    /// The first start signs a beacon before anybody can upload a payload.
     #[must_use]
-    pub const fn of(beacon: u64, payloads: u64) -> Option<Self> {
-        if beacon == 0 && payloads > 0 {
+    pub fn of(database: Versions, mark: Option<Versions>, payloads: u64) -> Option<Self> {
+        if database.beacon == 0 && payloads > 0 {
             return Some(Self::Empty { payloads });
         }
-        None
+        match mark {
+            None => (database != Versions::default()).then_some(Self::Unmarked),
+            Some(mark) => (database.max(mark) != database).then_some(Self::Behind { database, mark }),
+        }
     }
 }
 
 /// What all versions are above after an operator has accepted the database at this time: the time in seconds. Less than
-/// one document a second was signed since 1970, and accepting a second time leads higher again.
+/// one document a second was signed since 1970, and accepting a second time leads higher again. Never below the mark.
 #[must_use]
-pub(crate) const fn versions_above(today: UnixTime) -> u64 {
-    today.as_secs()
+pub(crate) fn versions_above(today: UnixTime, mark: Versions) -> u64 {
+    today.as_secs().max(mark.highest())
 }
 
 impl core::fmt::Display for StoreDoubt {
@@ -44,6 +58,24 @@ impl core::fmt::Display for StoreDoubt {
             }
             Self::Empty { payloads } => {
                 write!(f, "the database is empty and the payload folder has {payloads} payloads")?;
+            }
+            Self::Behind { database, mark } => {
+                let (name, knows, signed) = if database.beacon < mark.beacon {
+                    ("beacon", database.beacon, mark.beacon)
+                } else if database.campaign < mark.campaign {
+                    ("campaign document", database.campaign, mark.campaign)
+                } else {
+                    ("change of assignments", database.assignments, mark.assignments)
+                };
+                write!(
+                    f,
+                    "the database is an old copy: it knows of {name} {knows} and {name} {signed} was signed"
+                )?;
+            }
+            Self::Unmarked => {
+                f.write_str(
+                    "the database comes from elsewhere: there is no mark of what was signed beside it",
+                )?;
             }
         }
         f.write_str(
@@ -59,9 +91,38 @@ mod tests {
 
     #[test]
     fn only_a_database_that_never_signed_beside_payloads_is_called_empty() {
-        assert_eq!(StoreDoubt::of(0, 0), None, "a first start");
-        assert_eq!(StoreDoubt::of(1, 5), None);
-        let doubt = StoreDoubt::of(0, 5).unwrap();
+        assert_eq!(StoreDoubt::of(Versions::default(), None, 0), None, "a first start");
+        assert_eq!(
+            StoreDoubt::of(Versions::default(), Some(Versions::default()), 0),
+            None,
+            "cut in the first second"
+        );
+        let some = Versions { beacon: 1, ..Versions::default() };
+        assert_eq!(StoreDoubt::of(some, Some(some), 5), None);
+        let doubt = StoreDoubt::of(Versions::default(), Some(some), 5).unwrap();
         assert!(doubt.to_string().contains("empty and the payload folder has 5 payloads"), "{doubt}");
+    }
+    #[test]
+    fn a_database_that_is_behind_the_mark_in_any_series_is_doubted_and_one_that_is_ahead_is_not() {
+        let mark = Versions { beacon: 9, campaign: 4, assignments: 2 };
+        for (database, name) in [
+            (Versions { beacon: 8, ..mark }, "beacon 8 and beacon 9"),
+            (Versions { campaign: 3, ..mark }, "campaign document 3 and"),
+            (Versions { assignments: 1, beacon: 20, ..mark }, "change of assignments 1 and"),
+        ] {
+            let doubt = StoreDoubt::of(database, Some(mark), 1).unwrap();
+            assert_eq!(doubt, StoreDoubt::Behind { database, mark });
+            assert!(doubt.to_string().contains(name), "{doubt}");
+        }
+        let ahead = Versions { beacon: 10, campaign: 5, assignments: 3 };
+        assert_eq!((StoreDoubt::of(mark, Some(mark), 1), StoreDoubt::of(ahead, Some(mark), 1)), (None, None));
+        assert_eq!(StoreDoubt::of(mark, None, 1), Some(StoreDoubt::Unmarked));
+    }
+
+    #[test]
+    fn versions_go_on_above_the_mark_whatever_the_clock_says() {
+        let mark = Versions { beacon: 2_000_000_000, ..Versions::default() };
+        assert_eq!(versions_above(UnixTime::from_secs(1_800_000_000), mark), 2_000_000_000);
+        assert_eq!(versions_above(UnixTime::from_secs(1_800_000_000), Versions::default()), 1_800_000_000);
     }
 }

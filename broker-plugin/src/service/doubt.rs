@@ -67,7 +67,7 @@ impl<L: BrokerLink> Service<L> {
             let _nobody_waits = reply.send(answer);
             return;
         }
-        let versions_above = versions_above(self.today);
+        let versions_above = versions_above(self.today, self.mark.versions());
         let (store, done) = (self.store.clone(), self.done.clone());
         self.elsewhere.spawn(async move {
             let applied = store.apply(Vec::from([Change::VersionsAbove(versions_above)])).await;

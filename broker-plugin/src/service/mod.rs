@@ -41,7 +41,7 @@ use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::serving::{self, Serving};
 use crate::signing::Authority;
-use crate::store::{Payloads, Snapshot, StoreHandle};
+use crate::store::{Payloads, SignedMark, Snapshot, StoreHandle};
 use crate::store_guard::StoreDoubt;
 
 /// What the service is made of, but for its link.
@@ -63,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     /// Why the database is not believed.
     pub(crate) store_doubt: Option<StoreDoubt>,
+    pub(crate) mark: Arc<SignedMark>,
 }
 
 /// The service.
@@ -73,6 +74,7 @@ pub(crate) struct Service<L> {
     doubt: Option<ClockDoubt>,
     /// Why the database is not believed.
     store_doubt: Option<StoreDoubt>,
+    mark: Arc<SignedMark>,
     now: Instant,
     today: UnixTime,
     pace: Pace,
@@ -138,6 +140,7 @@ impl<L: BrokerLink> Service<L> {
             clock,
             doubt: None,
             store_doubt: parts.store_doubt,
+            mark: parts.mark,
             now,
             today,
             pace: Pace::default(),

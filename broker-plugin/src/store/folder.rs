@@ -164,13 +164,13 @@ fn create(path: &Path) -> Result<File, StoreError> {
     file.map_err(|error| StoreError::io("make", path, error))
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = create(path)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.map_err(|error| StoreError::io("write", path, error))
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
 }
 
@@ -183,7 +183,7 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes durable which names are in a folder.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     // The parent of a relative path of one part is written as nothing.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let synced = File::open(path).and_then(|folder| folder.sync_all());

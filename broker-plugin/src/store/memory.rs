@@ -16,7 +16,7 @@ use super::payloads::{PayloadPart, PayloadWriter, Payloads};
 use super::rows::{
     CameBy, CampaignRow, Deployment, DeploymentRow, Device, Phase, ReportRow, Reported, Standing,
 };
-use super::{Change, PayloadRow, ReleaseRow, Series, Snapshot, Store, StoreError, TallyRow};
+use super::{Change, PayloadRow, ReleaseRow, Series, Snapshot, Store, StoreError, TallyRow, Versions};
 
 /// A database in memory.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,7 @@ struct Tables {
     reports: BTreeMap<DeviceId, Vec<ShortDigest>>,
     beacon: (u64, UnixTime),
     campaign_version: u64,
+    assignments: u64,
     versions_above: u64,
 }
 
@@ -60,6 +61,11 @@ impl MemoryStore {
             campaigns,
             beacon_version: tables.beacon.0,
             beacon_issued: tables.beacon.1,
+            handed_out: Versions {
+                beacon: tables.beacon.0,
+                campaign: tables.campaign_version,
+                assignments: tables.assignments,
+            },
             versions_above: tables.versions_above,
         }
     }
@@ -151,6 +157,7 @@ impl Tables {
     fn raise(&mut self, series: Series) -> u64 {
         let mark = match series {
             Series::Beacon => &mut self.beacon.0,
+            Series::Assignments => &mut self.assignments,
             Series::Campaign => {
                 let stored = self.campaigns.values().map(version_of).max().unwrap_or(0);
                 self.campaign_version = self.campaign_version.max(stored);
@@ -204,7 +211,12 @@ impl Tables {
                 true
             }
             Change::VersionsAbove(version) => {
-                for mark in [&mut self.beacon.0, &mut self.campaign_version, &mut self.versions_above] {
+                for mark in [
+                    &mut self.beacon.0,
+                    &mut self.campaign_version,
+                    &mut self.assignments,
+                    &mut self.versions_above,
+                ] {
                     *mark = (*mark).max(*version);
                 }
                 true

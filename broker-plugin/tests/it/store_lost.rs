@@ -10,7 +10,7 @@ use crate::voice::serving;
 #[test]
 fn a_database_that_is_deleted_while_the_service_runs_ends_it_and_it_says_so() {
     let mut service = Service::start(On::Itself);
-    std::fs::remove_file(service.path("data/whimbrel.sqlite")).unwrap();
+    fs::remove_file(service.path("data/whimbrel.sqlite")).unwrap();
     assert_says_that_it_is_gone(&mut service);
 }
 
@@ -18,8 +18,8 @@ fn a_database_that_is_deleted_while_the_service_runs_ends_it_and_it_says_so() {
 fn a_database_that_is_replaced_while_the_service_runs_ends_it_and_it_says_so() {
     let mut service = Service::start(On::Itself);
     let copy = service.path("data/older.sqlite");
-    std::fs::copy(service.path("data/whimbrel.sqlite"), &copy).unwrap();
-    std::fs::rename(copy, service.path("data/whimbrel.sqlite")).unwrap();
+    fs::copy(service.path("data/whimbrel.sqlite"), &copy).unwrap();
+    fs::rename(copy, service.path("data/whimbrel.sqlite")).unwrap();
     assert_says_that_it_is_gone(&mut service);
 }
 
@@ -33,7 +33,7 @@ fn assert_says_that_it_is_gone(service: &mut Service) {
 
 /// Takes the database away.
 fn lose_database(service: &Service) {
-    for name in ["whimbrel.sqlite", "whimbrel.sqlite-wal", "whimbrel.sqlite-shm"] {
+    for name in DATABASE {
         let _not_there = fs::remove_file(service.path("data").join(name));
     }
 }
@@ -98,4 +98,54 @@ fn a_service_with_an_empty_database_beside_payloads_signs_nothing_until_that_is_
         &mut service,
         "the database is empty and the payload folder has 1 payload",
     );
+}
+
+const DATABASE: [&str; 3] = ["whimbrel.sqlite", "whimbrel.sqlite-wal", "whimbrel.sqlite-shm"];
+
+/// Copies the database of a service that is stopped.
+fn copy_database(service: &Service, from: &str, to: &str) {
+    fs::create_dir_all(service.path(to)).unwrap();
+    for name in DATABASE {
+        let _not_there = fs::remove_file(service.path(to).join(name));
+        let _not_there = fs::copy(service.path(from).join(name), service.path(to).join(name));
+    }
+}
+
+#[test]
+fn a_service_with_a_database_from_before_a_device_was_accepted_signs_nothing_until_that_is_accepted() {
+    let (mut service, _) = serving(&[], 5_000);
+    assert!(service.stop().success());
+    copy_database(&service, "data", "backup");
+    service.launch();
+    service.await_that("a beacon is signed", |service| service.counter("under_way") == 0);
+    service.import(&[("m2", &device_key(2).public())]);
+    service.kill();
+    copy_database(&service, "backup", "data");
+    service.launch();
+    assert_signs_nothing_until_accepted(&mut service, "the database is an old copy: it knows of");
+}
+
+#[test]
+fn a_service_with_a_database_from_elsewhere_signs_nothing_until_that_is_accepted() {
+    let (mut service, _) = serving(&[], 5_000);
+    assert!(service.stop().success());
+    for copy in ["data/signed-1.mark", "data/signed-2.mark"] {
+        fs::remove_file(service.path(copy)).unwrap();
+    }
+    service.launch();
+    assert_signs_nothing_until_accepted(&mut service, "the database comes from elsewhere");
+}
+
+#[test]
+fn a_service_that_is_killed_again_and_again_while_it_signs_never_doubts_its_database() {
+    let (mut service, _) = serving(&[], 5_000);
+    for round in 0..8 {
+        let line = |at| format!("k{round}-{at}");
+        for at in 0..round {
+            service.import(&[(&line(at), &device_key(2).public())]);
+        }
+        service.kill();
+        service.launch();
+        assert!(service.get("/v1/status").get("store").is_none(), "{round}");
+    }
 }

@@ -7,7 +7,7 @@ use whimbrel_protocol::testing::{Fixture, OrderOptions};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
     CameBy, CampaignRow, Change, Deployment, DeploymentRow, Device, Facts, MemoryStore, Phase, ReleaseRow,
-    ReportRow, Reported, Series, Snapshot, SqliteStore, Standing, Store, Terms, Why,
+    ReportRow, Reported, Series, Snapshot, SqliteStore, Standing, Store, Terms, Versions, Why,
 };
 
 use crate::service_support::device_key;
@@ -193,6 +193,7 @@ async fn everything_that_was_applied_is_there_when_it_is_opened_again(place: imp
             deployments: vec![deployment(0, 1, State::Deferred)],
             beacon_version: 12,
             beacon_issued: NOW,
+            handed_out: Versions { beacon: 12, campaign: 0, assignments: 0 },
             versions_above: 0,
         }
     );
@@ -404,5 +405,8 @@ async fn versions_go_on_above_what_an_operator_accepted(place: impl Place) {
     store.apply(&[Change::VersionsAbove(900)]).await.unwrap();
     let (mut store, snapshot) = reopen(store, &place).await;
     assert_eq!((snapshot.beacon_version, snapshot.versions_above), (1000, 1000));
-    assert_eq!(store.next_versions(&[Series::Campaign, Series::Beacon]).await.unwrap(), [1001, 1001]);
+    let next = [Series::Campaign, Series::Beacon, Series::Assignments];
+    assert_eq!(store.next_versions(&next).await.unwrap(), [1001; 3]);
+    let (_, snapshot) = reopen(store, &place).await;
+    assert_eq!(snapshot.handed_out, Versions { beacon: 1001, campaign: 1001, assignments: 1001 });
 }
