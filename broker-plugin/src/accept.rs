@@ -71,7 +71,7 @@ pub(crate) fn accept_clock(config: &Config) -> Result<&'static str, AcceptError>
 pub(crate) fn accept_store(config: &Config) -> Result<&'static str, AcceptError> {
     let accepted: StoreAccepted = accept(config, routes::STORE_ACCEPT)?;
     Ok(if accepted.doubted {
-        "the database is accepted, and the service signs again\n"
+        "the database is accepted, and the service signs above all that was signed before\n"
     } else {
         "the service had no doubt about its database; nothing was changed\n"
     })

@@ -40,6 +40,8 @@ pub enum Input {
         facts: Facts,
         /// Version of the assignment that it says it holds; 0 for none.
         assignment: u64,
+        /// Highest version of the campaign documents that it says it holds; 0 for none.
+        campaign: u64,
     },
     /// A device says how far it is. Unsigned.
     Progress {
@@ -241,6 +243,13 @@ pub enum Event {
         accepted: Fingerprint,
         /// Of the key that it brings.
         brought: Fingerprint,
+        /// How many devices are like that now.
+        devices: usize,
+    },
+    /// Devices say that they hold newer documents than there are here. Told once a minute at most.
+    Ahead {
+        /// The one that said so last.
+        device: DeviceId,
         /// How many devices are like that now.
         devices: usize,
     },

@@ -33,6 +33,7 @@
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `rekeyed` | devices that bring another key than the accepted one |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
+//! | `ahead` | devices that say that they hold newer documents than there are here |
 //! | `misfits` | devices whose hellos do not fit what is known of them |
 //! | `warnings` | what operators ask for and probably do not mean |
 //! | `registry`, `catalog`, `campaign`, `bases` | devices; releases and payloads; campaigns; patches worth making |
@@ -42,6 +43,7 @@ pub mod campaign;
 pub mod catalog;
 pub mod registry;
 
+mod ahead;
 mod base_views;
 mod changes;
 mod command;
@@ -73,6 +75,7 @@ pub use questions::{Counts, Heard};
 pub use views::CampaignView;
 
 use crate::store::{Change, DeploymentRow, Snapshot};
+use ahead::Ahead;
 use campaign::{Campaign, Campaigns};
 use catalog::{Catalog, Release};
 use changes::Changes;
@@ -105,6 +108,7 @@ pub struct Fleet {
     unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
     /// Accepted devices whose hellos do not fit what is known of them.
     misfits: BTreeMap<DeviceId, Misfit>,
+    ahead: Ahead,
     unsaved_keys: BTreeSet<DeviceId>,
     /// The device that brought another key last, until that is told.
     rekeyed: Option<DeviceId>,
@@ -185,6 +189,7 @@ impl Fleet {
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
             misfits: BTreeMap::new(),
+            ahead: Ahead::default(),
             unsaved_keys: BTreeSet::new(),
             rekeyed: None,
             tell_rekeyed_at: now,
@@ -198,7 +203,8 @@ impl Fleet {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         (self.now, self.today) = (now, today);
         match input {
-            Input::Hello { device, class, facts, assignment } => {
+            Input::Hello { device, class, facts, assignment, campaign } => {
+                self.compare_versions(&device, assignment, campaign);
                 self.hello(device, class, facts, assignment);
             }
             Input::Progress { device, campaign, status } => self.progress(&device, campaign, &status),
@@ -222,6 +228,7 @@ impl Fleet {
             Input::Stop => self.save(),
             Input::Timeout => {
                 self.tell_rekeyed();
+                self.tell_ahead();
                 if self.save_at.is_some_and(|at| at <= now) {
                     self.save();
                 }
@@ -247,7 +254,7 @@ impl Fleet {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let rekeyed = self.rekeyed.is_some().then_some(self.tell_rekeyed_at);
-        [self.save_at, rekeyed].into_iter().flatten().fold(self.beacon_due, Instant::min)
+        [self.save_at, rekeyed, self.ahead.due()].into_iter().flatten().fold(self.beacon_due, Instant::min)
     }
 
     /// The root of trust.

@@ -61,7 +61,8 @@ impl<L: BrokerLink> Service<L> {
     /// An operator says that there is no newer database. That is stored before anything is signed.
     pub(super) fn accept_store(&mut self, reply: StoreReply) {
         let refused = self.doubt.map(|doubt| Err(Denied::Clock { doubt }));
-        let nothing = self.store_doubt.is_none().then_some(Ok(api::StoreAccepted { doubted: false }));
+        let nothing = (self.store_doubt.is_none() && self.fleet.devices_ahead() == 0)
+            .then_some(Ok(api::StoreAccepted { doubted: false }));
         // The clock says where versions go on: it has to be right first.
         if let Some(answer) = nothing.or(refused) {
             let _nobody_waits = reply.send(answer);

@@ -48,6 +48,7 @@ impl<L: BrokerLink> Service<L> {
         Counters::set(&counters.under_way, self.fleet.under_way() + self.serving.under_way());
         counters.commits.store(self.store.commits(), core::sync::atomic::Ordering::Relaxed);
         Counters::set(&counters.sessions, sessions);
+        Counters::set(&counters.devices_ahead, self.fleet.devices_ahead());
         Counters::set(&counters.sessions_dropped, dropped);
         Counters::set(&counters.frame_cache_bytes, frames);
         Counters::set(&counters.payload_cache_bytes, extents);

@@ -4,9 +4,14 @@ use std::fs;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection as _, Row as _};
+use whimbrel_protocol::ids::{CampaignId, ShortDigest};
+use whimbrel_protocol::time::Instant;
+use whimbrel_service::fleet::{self, Command};
+use whimbrel_service::store::Facts;
 
+use crate::halves_support::{Host, TODAY, id, new_campaign};
 use crate::service_support::{On, Service, device_key};
-use crate::voice::serving;
+use crate::voice::{Voice, serving};
 #[test]
 fn a_database_that_is_deleted_while_the_service_runs_ends_it_and_it_says_so() {
     let mut service = Service::start(On::Itself);
@@ -75,7 +80,7 @@ fn assert_signs_nothing_until_accepted(service: &mut Service, because: &str) {
     assert!(refused.contains(because) && refused.contains("store accept"), "{refused}");
     assert_eq!(beacon_version(service), before, "no beacon either");
 
-    assert!(accept(service).contains("signs again"));
+    assert!(accept(service).contains("signs above all that was signed before"));
     assert!(accept(service).contains("had no doubt"));
     assert!(service.get("/v1/status").get("store").is_none());
     let log = service.log();
@@ -148,4 +153,49 @@ fn a_service_that_is_killed_again_and_again_while_it_signs_never_doubts_its_data
         service.launch();
         assert!(service.get("/v1/status").get("store").is_none(), "{round}");
     }
+}
+
+#[test]
+fn devices_that_hold_newer_documents_are_counted_and_told_of_once_a_minute_and_stop_nothing() {
+    let mut host = Host::with_links(1);
+    host.import(&["m1", "m2", "m3"]);
+    let release = host.release(5000);
+    host.campaign(&release, "all");
+    let mut hello = |minute: u64, device: &str, assignment: u64, campaign: u64| {
+        let now = Instant::from_millis(1 + minute * 60_000);
+        let facts = Facts { running: ShortDigest([9; 8]), sequence: 1, seen: TODAY };
+        let (device, class) = (id(device), host.fixture.class.tag());
+        let input = fleet::Input::Hello { device, class, facts, assignment, campaign };
+        host.fleet.handle_input(now, TODAY, input);
+        let outputs = core::iter::from_fn(|| host.fleet.poll_output());
+        let told = outputs.filter_map(|output| match output {
+            fleet::Output::Event(fleet::Event::Ahead { devices, .. }) => Some(devices),
+            _ => None,
+        });
+        (told.collect::<Vec<_>>(), host.fleet.devices_ahead())
+    };
+    assert_eq!(hello(0, "m1", 1, 1), (vec![], 0), "what there is");
+    assert_eq!(hello(0, "m1", 2, 1), (vec![1], 1));
+    assert_eq!(hello(0, "m2", 1, 2), (vec![], 2), "not twice in a minute");
+    assert_eq!(hello(0, "m2", 1, 2), (vec![], 2), "each counts once");
+    assert_eq!(hello(0, "stranger", 9, 9), (vec![], 2), "whom we do not know counts for nothing");
+    assert_eq!(hello(1, "m3", 2, 2), (vec![3], 3));
+    assert_eq!(hello(2, "m1", 1, 1), (vec![], 2), "it took what there is");
+    let release = release.digest.to_hex();
+    let (new, to) = (new_campaign("all"), CampaignId([3; 8]));
+    host.change(|reply| Command::NewCampaign { release, new, id: to, reply }).unwrap();
+}
+
+#[test]
+fn versions_that_devices_are_ahead_of_are_left_behind_when_the_database_is_accepted() {
+    let (service, _) = serving(&[], 5_000);
+    let mut m1 = Voice::new(&service, "m1");
+    // It names assignment 99.
+    m1.hello(1, None);
+    service.await_that("it is counted", |service| service.counter("devices_ahead") == 1);
+    service.await_that("the log says it", |service| service.log().contains("devices_ahead=1"));
+    assert!(service.get("/v1/status").get("store").is_none(), "nothing is stopped");
+    assert!(accept(&service).contains("signs above"));
+    service
+        .await_that("a beacon is signed above all before", |service| beacon_version(service) > 1_700_000_000);
 }

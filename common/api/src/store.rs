@@ -15,6 +15,6 @@ pub struct StoreDoubt {
 /// What became of `POST /v1/store/accept`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoreAccepted {
-    /// Whether it had signed nothing because of its database.
+    /// Whether there was a reason to doubt it: the service signed nothing, or devices hold newer documents.
     pub doubted: bool,
 }
