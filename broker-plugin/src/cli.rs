@@ -42,6 +42,24 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ClockCommand,
     },
+    /// The database in which the service keeps what it signed
+    Store {
+        #[command(subcommand)]
+        what: StoreCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Tell the service that runs here that its database is the newest there is, if it signs nothing because the database
+    /// does not know of all that was signed
+    #[command(after_help = "\
+Example:
+  whimbreld store accept --config fleet/whimbrel.toml
+
+Put the newest copy back first: what it does not know of is forgotten. All versions go on above any that was signed, so
+that devices take what comes. What was accepted stands in the log.")]
+    Accept,
 }
 
 #[derive(Debug, Subcommand)]

@@ -47,12 +47,12 @@
 
 extern crate alloc;
 
+mod accept;
 pub mod access;
 pub mod admin;
 pub mod attach;
 mod cli;
 mod clock;
-mod clock_accept;
 mod clock_guard;
 pub mod config;
 pub mod fleet;
@@ -66,6 +66,7 @@ mod service;
 pub mod serving;
 pub mod signing;
 pub mod store;
+mod store_guard;
 
 pub use program::main_from_args;
 pub use run::{Ready, ServiceError, run};

@@ -67,8 +67,10 @@ counters! {
     manifests: Count,
     /// Hellos answered.
     answers: Count,
-    /// Hellos that were not answered because the clock cannot be believed.
+    /// Hellos that were not answered because the clock or the database cannot be believed.
     answers_withheld: Count,
+    /// Accepted devices whose last hello names newer documents than the service has signed.
+    devices_ahead: Gauge,
     /// Refusals sent.
     refusals: Count,
     /// Requests that were told to come back because something was too busy.

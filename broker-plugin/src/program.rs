@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 use whimbrel_settings::complaint;
 use whimbrel_settings::daemon::{log, stop};
 
-use crate::cli::{CONFIG_FILE, Cli, ClockCommand, Command, ConfigCommand};
-use crate::clock_accept::{AcceptError, accept_clock};
+use crate::accept::{AcceptError, accept_clock, accept_store};
+use crate::cli::{CONFIG_FILE, Cli, ClockCommand, Command, ConfigCommand, StoreCommand};
 use crate::config::{Config, ConfigError, Sources, default_file, values};
 use crate::front::FrontError;
 use crate::run::{Ready, ServiceError, check, run};
@@ -61,7 +61,7 @@ enum Failure {
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
-    Clock(#[from] AcceptError),
+    Accept(#[from] AcceptError),
     #[error(
         "--log {wanted}: {error}; off, error, warn, info, debug or trace would be right, also for parts of the program \
          as in info,rumqttc=debug"
@@ -90,6 +90,9 @@ fn carry_out(cli: Cli) -> Result<(), Failure> {
         }
         Some(Command::Clock { what: ClockCommand::Accept }) => {
             return print(accept_clock(&Config::load(&sources)?)?);
+        }
+        Some(Command::Store { what: StoreCommand::Accept }) => {
+            return print(accept_store(&Config::load(&sources)?)?);
         }
         Some(Command::Config { what: ConfigCommand::Default }) | None => {}
     }

@@ -27,9 +27,10 @@ use crate::service::{Parts, Service};
 use crate::serving;
 use crate::signing::{Authority, SigningError};
 use crate::store::{
-    DataLock, DatabaseFile, PayloadFolder, Payloads, Snapshot, SqliteStore, Store as _, StoreError,
-    StoreHandle,
+    DataLock, DatabaseFile, PayloadFolder, Payloads, SignedMark, Snapshot, SqliteStore, Store as _,
+    StoreError, StoreHandle,
 };
+use crate::store_guard::StoreDoubt;
 
 /// The service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,18 +124,20 @@ pub async fn run(
     let (authority, token) = (Arc::new(authority), Arc::new(token));
     // Up to here nothing was made that was not there.
     let _lock = DataLock::take(&config.data)?;
-    let payloads: Arc<dyn Payloads> = Arc::new(PayloadFolder::open(&config.data)?);
+    let folder = PayloadFolder::open(&config.data)?;
+    let uploaded = folder.count()?;
+    let payloads: Arc<dyn Payloads> = Arc::new(folder);
     let database = config.data.join("whimbrel.sqlite");
     let mut store = SqliteStore::open(&database).await?;
     let database = DatabaseFile::opened(&database)?;
-    let prepared = match prepare(&config, &mut store).await {
+    let prepared = match prepare(&config, &mut store, uploaded).await {
         Ok(prepared) => prepared,
         Err(error) => {
             store.close().await;
             return Err(error);
         }
     };
-    let Prepared { snapshot, clock, listener, admin, membership, broker } = prepared;
+    let Prepared { snapshot, clock, listener, admin, membership, broker, mark, store_doubt } = prepared;
     let expires = authority.root().expires;
     if expires <= clock.today() {
         tracing::warn!(expires = expires.as_secs(), "root of trust has expired, make a new one");
@@ -158,6 +161,8 @@ pub async fn run(
         elsewhere: Handle::current(),
         seed: random_seed(),
         clock: clock.clone(),
+        store_doubt,
+        mark: Arc::new(mark),
     };
     let (door, service) = broker.start_service(parts)?;
     let mut service_ended = service;
@@ -224,11 +229,20 @@ struct Prepared {
     admin: SocketAddr,
     membership: Membership,
     broker: Broker,
+    mark: SignedMark,
+    store_doubt: Option<StoreDoubt>,
 }
 
-async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, ServiceError> {
+async fn prepare(config: &Config, store: &mut SqliteStore, uploaded: u64) -> Result<Prepared, ServiceError> {
     store.limit_bytes(config.limits.database_bytes).await?;
     let snapshot = store.load().await?;
+    let (handed_out, marked) = (snapshot.handed_out, SignedMark::read(&config.data));
+    let store_doubt = StoreDoubt::of(handed_out, marked, uploaded);
+    let known = handed_out.max(marked.unwrap_or_default());
+    let mark = match store_doubt {
+        None => SignedMark::begin(&config.data, known)?,
+        Some(_) => SignedMark::doubted(&config.data, known),
+    };
     let clock = Clock::start(snapshot.beacon_issued);
     let listen_error = |source| ServiceError::Listen { address: config.admin, source };
     let listener = TcpListener::bind(config.admin).await.map_err(listen_error)?;
@@ -239,7 +253,7 @@ async fn prepare(config: &Config, store: &mut SqliteStore) -> Result<Prepared, S
         membership.enter(device);
     }
     let broker = Broker::start(config, &membership).await?;
-    Ok(Prepared { snapshot, clock, listener, admin, membership, broker })
+    Ok(Prepared { snapshot, clock, listener, admin, membership, broker, mark, store_doubt })
 }
 
 /// Reads the files that the configuration names and checks the broker's limits. Makes and changes nothing.

@@ -94,7 +94,9 @@ impl From<Denied> for ApiError {
             Denied::Import(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Denied::Store(error) => of_store(error),
             Denied::Random { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Denied::Clock { .. } | Denied::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::Clock { .. } | Denied::Database { .. } | Denied::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         Self::new(status, denied)
     }

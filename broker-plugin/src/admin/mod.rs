@@ -107,6 +107,7 @@ fn router(context: Context) -> Router {
     let routes = [
         (routes::STATUS, get(status)),
         (routes::CLOCK_ACCEPT, post(accept_clock)),
+        (routes::STORE_ACCEPT, post(accept_store)),
         (routes::RELEASES, get(releases::list).post(releases::add)),
         (routes::RELEASE, get(releases::one)),
         (routes::BASES, get(releases::bases)),
@@ -154,6 +155,10 @@ async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
 
 async fn accept_clock(State(context): State<Context>) -> Result<Response, ApiError> {
     Ok(Json(context.request(service::Request::AcceptClock).await?).into_response())
+}
+
+async fn accept_store(State(context): State<Context>) -> Result<Response, ApiError> {
+    Ok(Json(context.request(service::Request::AcceptStore).await??).into_response())
 }
 
 async fn nothing_there(request: Request) -> ApiError {

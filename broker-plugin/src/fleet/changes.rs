@@ -59,6 +59,8 @@ enum Numbered {
     Beacon,
     /// A document of a campaign, with the beacon that names it.
     Campaign(Order, Reply<CampaignView>),
+    /// Assignments. They have versions of their own; the number says that something was signed.
+    Assignments(Vec<NewAssignment>, Waiter),
 }
 
 /// What an operator wants of a campaign.
@@ -104,7 +106,7 @@ impl Fleet {
     /// Has a new beacon made; this one is not due again before it is stored or has failed.
     pub(super) fn order_beacon(&mut self) {
         self.beacon_due = self.now.plus_millis(BEACON_RETRY_MS);
-        if self.clock_doubt.is_some() {
+        if self.may_sign().is_err() {
             return;
         }
         self.changes.waiting.push_back(Waiting::Beacon);
@@ -176,8 +178,8 @@ impl Fleet {
                     if let Err(denied) = self.may_sign() {
                         return self.answer_with(reply, Err(denied));
                     }
-                    let draft = Draft::Assignments(plan.assignments);
-                    Some(self.sign(draft, Waiter::Import(imported, reply)))
+                    let waiter = Waiter::Import(imported, reply);
+                    Some(self.number(Numbered::Assignments(plan.assignments, waiter)))
                 }
                 Err(error) => self.answer_with(reply, Err(error.into())),
             },
@@ -219,7 +221,7 @@ impl Fleet {
                 None
             }
             Ok(planned) => match self.may_sign() {
-                Ok(()) => Some(self.sign(Draft::Assignments(planned), Waiter::Device(id, reply))),
+                Ok(()) => Some(self.number(Numbered::Assignments(planned, Waiter::Device(id, reply)))),
                 Err(denied) => self.answer_with(reply, Err(denied)),
             },
             Err(error) => self.answer_with(reply, Err(error.into())),
@@ -230,6 +232,7 @@ impl Fleet {
         let series = match numbered {
             Numbered::Beacon => Vec::from([Series::Beacon]),
             Numbered::Campaign(..) => Vec::from([Series::Beacon, Series::Campaign]),
+            Numbered::Assignments(..) => Vec::from([Series::Assignments]),
         };
         self.outputs.push_back(Output::NextVersions(series));
         Stage::Numbering(numbered)
@@ -252,8 +255,9 @@ impl Fleet {
         let versions = versions.map(|versions| (versions.first().copied(), versions.get(1).copied()));
         self.changes.under_way = match (numbered, versions) {
             // The versions are lost, which does no harm.
-            (numbered, _) if self.clock_doubt.is_some() => match (numbered, self.may_sign()) {
+            (numbered, _) if self.may_sign().is_err() => match (numbered, self.may_sign()) {
                 (Numbered::Campaign(_, reply), Err(denied)) => self.answer_with(reply, Err(denied)),
+                (Numbered::Assignments(_, waiter), Err(denied)) => self.disappoint(waiter, denied),
                 _ => None,
             },
             (Numbered::Beacon, Ok((Some(version), _))) => {
@@ -266,6 +270,14 @@ impl Fleet {
                     Err(error) => self.answer_with(reply, Err(error)),
                 }
             }
+            (Numbered::Assignments(planned, waiter), Ok((Some(_), _))) => {
+                Some(self.sign(Draft::Assignments(planned), waiter))
+            }
+            (Numbered::Assignments(_, waiter), Err(error)) => {
+                self.tell(Event::StoreFailed);
+                self.disappoint(waiter, error.into())
+            }
+            (Numbered::Assignments(_, waiter), Ok(_)) => self.disappoint(waiter, Denied::Stopping),
             (Numbered::Beacon, Err(_)) => {
                 self.tell(Event::StoreFailed);
                 None
@@ -287,7 +299,7 @@ impl Fleet {
             Some(signed) => self.changes.under_way = Some(self.store(signed, waiter)),
             None => {
                 self.tell(Event::StoreFailed);
-                self.disappoint(waiter, &Arc::new(StoreError::Closed));
+                self.disappoint(waiter, Arc::new(StoreError::Closed).into());
             }
         }
         self.go_on();
@@ -303,7 +315,9 @@ impl Fleet {
                 self.in_force(*signed, each);
                 self.confirm(waiter);
             }
-            Err(error) => self.disappoint(waiter, &error),
+            Err(error) => {
+                self.disappoint(waiter, error.into());
+            }
         }
         self.go_on();
     }
@@ -402,10 +416,10 @@ impl Fleet {
         release.map(|release| views::release(release, &self.catalog)).ok_or(Denied::Stopping)
     }
 
-    fn disappoint(&mut self, waiter: Waiter, error: &Arc<StoreError>) {
-        let error = Denied::Store(Arc::clone(error));
+    /// Says that there will be no change.
+    fn disappoint(&mut self, waiter: Waiter, error: Denied) -> Option<Stage> {
         let answer = match waiter {
-            Waiter::Nobody => return,
+            Waiter::Nobody => return None,
             Waiter::Release(_, reply) => reply.with(Err(error)),
             Waiter::Campaign(_, reply) => reply.with(Err(error)),
             Waiter::Payload(reply) => reply.with(Err(error)),
@@ -413,6 +427,7 @@ impl Fleet {
             Waiter::Import(_, reply) => reply.with(Err(error)),
         };
         self.outputs.push_back(Output::Answer(answer));
+        None
     }
 
     /// Answers a command that leads to no change.

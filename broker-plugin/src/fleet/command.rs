@@ -18,6 +18,7 @@ use super::registry::{ImportError, ImportLine, RegistryError};
 use super::views::CampaignView;
 use crate::clock_guard::ClockDoubt;
 use crate::store::{PayloadRow, PayloadSpec, StoreError};
+use crate::store_guard::StoreDoubt;
 
 /// Where an answer goes. The fleet does not call it: what it puts out is an [`Answer`] for whoever hosts it to deliver.
 pub struct Reply<T>(Box<dyn FnOnce(Result<T, Denied>) + Send>);
@@ -257,6 +258,12 @@ pub enum Denied {
     Clock {
         /// Why.
         doubt: ClockDoubt,
+    },
+    /// The database cannot be believed, so that nothing is signed.
+    #[error("{doubt}")]
+    Database {
+        /// Why.
+        doubt: StoreDoubt,
     },
     /// The system has no randomness.
     #[error("the service cannot draw a random number: {reason}")]

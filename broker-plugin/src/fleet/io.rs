@@ -12,6 +12,7 @@ use super::catalog::{PayloadNumber, ReleaseError};
 use super::command::{Answer, Command, Reply};
 use crate::clock_guard::ClockDoubt;
 use crate::store::{Applied, Change, Facts, Phase, Series, StoreError};
+use crate::store_guard::StoreDoubt;
 
 /// What a fleet is told when it is made.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub enum Input {
         facts: Facts,
         /// Version of the assignment that it says it holds; 0 for none.
         assignment: u64,
+        /// Highest version of the campaign documents that it says it holds; 0 for none.
+        campaign: u64,
     },
     /// A device says how far it is. Unsigned.
     Progress {
@@ -91,6 +94,13 @@ pub enum Input {
     NotTaken(Job),
     /// The calendar cannot be believed: nothing is signed from now on. `None`: it can again.
     Clock(Option<ClockDoubt>),
+    /// The database cannot be believed: nothing is signed from now on.
+    Store(StoreDoubt),
+    /// An operator accepted the database, and that is stored.
+    StoreAccepted {
+        /// All versions are higher than this from now on.
+        versions_above: u64,
+    },
     /// The service stops: what is worth storing and not urgent is handed to the store now.
     Stop,
     /// The time of [`Fleet::poll_timeout`](super::Fleet::poll_timeout) has come.
@@ -233,6 +243,13 @@ pub enum Event {
         accepted: Fingerprint,
         /// Of the key that it brings.
         brought: Fingerprint,
+        /// How many devices are like that now.
+        devices: usize,
+    },
+    /// Devices say that they hold newer documents than there are here. Told once a minute at most.
+    Ahead {
+        /// The one that said so last.
+        device: DeviceId,
         /// How many devices are like that now.
         devices: usize,
     },

@@ -29,10 +29,11 @@
 //! | `io` | inputs, outputs, events |
 //! | `command` | what operators want changed, what they ask, how they are answered |
 //! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
-//! | `doubt` | nothing is signed while the clock cannot be believed |
+//! | `doubt` | nothing is signed while the clock or the database cannot be believed |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `rekeyed` | devices that bring another key than the accepted one |
 //! | `questions`, `views`, `base_views`, `payload_names` | what operators are told |
+//! | `ahead` | devices that say that they hold newer documents than there are here |
 //! | `misfits` | devices whose hellos do not fit what is known of them |
 //! | `warnings` | what operators ask for and probably do not mean |
 //! | `registry`, `catalog`, `campaign`, `bases` | devices; releases and payloads; campaigns; patches worth making |
@@ -42,6 +43,7 @@ pub mod campaign;
 pub mod catalog;
 pub mod registry;
 
+mod ahead;
 mod base_views;
 mod changes;
 mod command;
@@ -66,12 +68,14 @@ use whimbrel_protocol::time::{Instant, UnixTime};
 use whimbrel_protocol::trust::Root;
 
 pub use crate::clock_guard::ClockDoubt;
+pub use crate::store_guard::StoreDoubt;
 pub use command::{Answer, Command, Denied, DevicesPage, Listed, Question, Reply};
 pub use io::{Document, Event, Input, Job, Output, Publication, Settings};
 pub use questions::{Counts, Heard};
 pub use views::CampaignView;
 
 use crate::store::{Change, DeploymentRow, Snapshot};
+use ahead::Ahead;
 use campaign::{Campaign, Campaigns};
 use catalog::{Catalog, Release};
 use changes::Changes;
@@ -96,6 +100,7 @@ pub struct Fleet {
     beacon_due: Instant,
     /// Why nothing is signed; `None` if all is well.
     clock_doubt: Option<ClockDoubt>,
+    store_doubt: Option<StoreDoubt>,
     /// Reports that are on their way into the store.
     reports: BTreeMap<(DeviceId, ShortDigest), Box<Report>>,
     /// What is worth storing and not urgent.
@@ -103,6 +108,7 @@ pub struct Fleet {
     unsaved_deployments: BTreeMap<(CampaignId, DeviceId), DeploymentRow>,
     /// Accepted devices whose hellos do not fit what is known of them.
     misfits: BTreeMap<DeviceId, Misfit>,
+    ahead: Ahead,
     unsaved_keys: BTreeSet<DeviceId>,
     /// The device that brought another key last, until that is told.
     rekeyed: Option<DeviceId>,
@@ -140,7 +146,8 @@ impl Fleet {
         for row in snapshot.deployments {
             by_campaign.entry(row.campaign).or_default().push(row);
         }
-        let registry = Registry::load(snapshot.devices);
+        let mut registry = Registry::load(snapshot.devices);
+        registry.number_above(snapshot.versions_above);
         let mut campaigns = Campaigns::default();
         for row in snapshot.campaigns {
             let document = Sign1::decode(&row.document).and_then(|object| {
@@ -177,10 +184,12 @@ impl Fleet {
             beacon: None,
             beacon_due: now,
             clock_doubt: None,
+            store_doubt: None,
             reports: BTreeMap::new(),
             unsaved_facts: BTreeSet::new(),
             unsaved_deployments: BTreeMap::new(),
             misfits: BTreeMap::new(),
+            ahead: Ahead::default(),
             unsaved_keys: BTreeSet::new(),
             rekeyed: None,
             tell_rekeyed_at: now,
@@ -194,7 +203,8 @@ impl Fleet {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         (self.now, self.today) = (now, today);
         match input {
-            Input::Hello { device, class, facts, assignment } => {
+            Input::Hello { device, class, facts, assignment, campaign } => {
+                self.compare_versions(&device, assignment, campaign);
                 self.hello(device, class, facts, assignment);
             }
             Input::Progress { device, campaign, status } => self.progress(&device, campaign, &status),
@@ -213,9 +223,12 @@ impl Fleet {
             Input::Stored { job, applied } => self.stored(job, applied),
             Input::NotTaken(job) => self.not_taken(job),
             Input::Clock(doubt) => self.doubt_clock(doubt),
+            Input::Store(doubt) => self.store_doubt = Some(doubt),
+            Input::StoreAccepted { versions_above } => self.store_accepted(versions_above),
             Input::Stop => self.save(),
             Input::Timeout => {
                 self.tell_rekeyed();
+                self.tell_ahead();
                 if self.save_at.is_some_and(|at| at <= now) {
                     self.save();
                 }
@@ -241,7 +254,7 @@ impl Fleet {
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let rekeyed = self.rekeyed.is_some().then_some(self.tell_rekeyed_at);
-        [self.save_at, rekeyed].into_iter().flatten().fold(self.beacon_due, Instant::min)
+        [self.save_at, rekeyed, self.ahead.due()].into_iter().flatten().fold(self.beacon_due, Instant::min)
     }
 
     /// The root of trust.

@@ -7,7 +7,7 @@ use crate::attach::{BrokerLink, Outgoing};
 use crate::fleet::{self, Document, Job};
 use crate::metrics::Counters;
 use crate::serving::{self, Extent};
-use crate::store::{Change, PayloadRow};
+use crate::store::{Change, PayloadRow, Series, SignedMark, StoreError, StoreHandle};
 
 /// Inputs of the serving half for which room is kept while there are none.
 const INPUTS_KEPT: usize = 1024;
@@ -50,7 +50,7 @@ impl<L: BrokerLink> Service<L> {
         match output {
             serving::Output::Publish(message) => self.publish(message),
             // The answer would say what time it is, with a signature. Documents that were signed before go out.
-            serving::Output::Answer { .. } if self.doubt.is_some() => {
+            serving::Output::Answer { .. } if self.doubt.is_some() || self.store_doubt.is_some() => {
                 Counters::count(&self.counters.answers_withheld);
             }
             serving::Output::Answer { topic, answer } => {
@@ -66,9 +66,9 @@ impl<L: BrokerLink> Service<L> {
     fn carry_out_fleet(&mut self, output: fleet::Output) {
         match output {
             fleet::Output::NextVersions(of) => {
-                let (store, done) = (self.store.clone(), self.done.clone());
+                let (store, mark, done) = (self.store.clone(), Arc::clone(&self.mark), self.done.clone());
                 self.elsewhere.spawn(async move {
-                    let versions = store.next_versions(of).await.map_err(Arc::new);
+                    let versions = next_versions(&store, mark, of).await.map_err(Arc::new);
                     let _stopping = done.send(Done::Fleet(fleet::Input::Versions(versions)));
                 });
             }
@@ -143,4 +143,16 @@ impl<L: BrokerLink> Service<L> {
             self.for_fleet.push_back(fleet::Input::NotTaken(back));
         }
     }
+}
+
+/// Takes versions from the store, and notes in the mark that they were handed out. Only then they are used.
+async fn next_versions(
+    store: &StoreHandle,
+    mark: Arc<SignedMark>,
+    of: Vec<Series>,
+) -> Result<Vec<u64>, StoreError> {
+    let versions = store.next_versions(of.clone()).await?;
+    let marked = tokio::task::spawn_blocking(move || mark.raise(&of, &versions).map(|()| versions)).await;
+    let versions = marked.unwrap_or(Err(StoreError::Closed));
+    versions.inspect_err(|error| tracing::error!(reason = %error, "mark not written"))
 }

@@ -41,6 +41,13 @@ pub(super) fn of_fleet(event: &Event, counters: &Counters) {
                  {brought}`; if two devices have this id, give one of them another"
             );
         }
+        Event::Ahead { device, devices } => {
+            tracing::warn!(
+                %device, devices_ahead = devices,
+                "devices say that they hold newer documents than this service has signed: its database is probably an \
+                 old copy; put the newest one back, or run `whimbreld store accept` if there is none newer"
+            );
+        }
         Event::Pending { device, fingerprint } => {
             Counters::count(&counters.enrolled);
             tracing::info!(%device, fingerprint, "device pending");

@@ -10,7 +10,7 @@
 //! | `events` | what they tell, logged and counted |
 //! | `pace` | when messages are taken in again, so that many are taken in together |
 //! | `requests` | what operators want, and the status of the service |
-//! | `doubt` | what is done about a clock that cannot be believed |
+//! | `doubt` | what is done about a clock, or a database, that cannot be believed |
 
 mod doubt;
 mod effects;
@@ -41,7 +41,8 @@ use crate::fleet::{self, Fleet};
 use crate::metrics::Counters;
 use crate::serving::{self, Serving};
 use crate::signing::Authority;
-use crate::store::{Payloads, Snapshot, StoreHandle};
+use crate::store::{Payloads, SignedMark, Snapshot, StoreHandle};
+use crate::store_guard::StoreDoubt;
 
 /// What the service is made of, but for its link.
 pub(crate) struct Parts {
@@ -60,6 +61,9 @@ pub(crate) struct Parts {
     /// Seed of jitter.
     pub(crate) seed: u64,
     pub(crate) clock: Clock,
+    /// Why the database is not believed.
+    pub(crate) store_doubt: Option<StoreDoubt>,
+    pub(crate) mark: Arc<SignedMark>,
 }
 
 /// The service.
@@ -68,6 +72,9 @@ pub(crate) struct Service<L> {
     clock: Clock,
     /// Why the clock is not believed, as the fleet was told.
     doubt: Option<ClockDoubt>,
+    /// Why the database is not believed.
+    store_doubt: Option<StoreDoubt>,
+    mark: Arc<SignedMark>,
     now: Instant,
     today: UnixTime,
     pace: Pace,
@@ -92,6 +99,8 @@ pub(crate) struct Service<L> {
 enum Done {
     Fleet(fleet::Input),
     Serving(serving::Input<'static>),
+    /// An operator's word about the database is stored, or is not.
+    StoreAccepted(doubt::Accepting),
 }
 
 enum Wake {
@@ -129,6 +138,8 @@ impl<L: BrokerLink> Service<L> {
             link,
             clock,
             doubt: None,
+            store_doubt: parts.store_doubt,
+            mark: parts.mark,
             now,
             today,
             pace: Pace::default(),
@@ -149,6 +160,7 @@ impl<L: BrokerLink> Service<L> {
         };
         service.settle();
         service.tell_of_clock();
+        service.tell_of_store();
         service
     }
 
@@ -231,6 +243,7 @@ impl<L: BrokerLink> Service<L> {
         match done {
             Done::Fleet(input) => self.decide(input),
             Done::Serving(input) => self.serve(input),
+            Done::StoreAccepted(accepting) => self.store_accepted(accepting),
         }
     }
 

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 use whimbrel_api as api;
 
 use super::Service;
+use super::doubt::StoreReply;
 use crate::attach::BrokerLink;
 use crate::fleet::{self, Command, Question};
 use crate::metrics::Counters;
@@ -19,6 +20,8 @@ pub(crate) enum Request {
     Status(oneshot::Sender<api::Status>),
     /// The clock is right.
     AcceptClock(oneshot::Sender<api::ClockAccepted>),
+    /// There is no newer database.
+    AcceptStore(StoreReply),
 }
 
 impl<L: BrokerLink> Service<L> {
@@ -35,6 +38,7 @@ impl<L: BrokerLink> Service<L> {
             Request::AcceptClock(reply) => {
                 let _nobody_waits = reply.send(self.accept_clock());
             }
+            Request::AcceptStore(reply) => self.accept_store(reply),
         }
     }
 
@@ -44,6 +48,7 @@ impl<L: BrokerLink> Service<L> {
         Counters::set(&counters.under_way, self.fleet.under_way() + self.serving.under_way());
         counters.commits.store(self.store.commits(), core::sync::atomic::Ordering::Relaxed);
         Counters::set(&counters.sessions, sessions);
+        Counters::set(&counters.devices_ahead, self.fleet.devices_ahead());
         Counters::set(&counters.sessions_dropped, dropped);
         Counters::set(&counters.frame_cache_bytes, frames);
         Counters::set(&counters.payload_cache_bytes, extents);
@@ -60,6 +65,7 @@ impl<L: BrokerLink> Service<L> {
             releases: counts.releases,
             campaigns: counts.campaigns,
             clock: self.doubt.map(super::doubt::view),
+            store: self.store_doubt.map(super::doubt::view_store),
             counters,
         }
     }

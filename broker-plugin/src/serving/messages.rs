@@ -120,9 +120,9 @@ impl Serving {
     fn event(&mut self, device: &DeviceId, event: server::Event) {
         let device = device.clone();
         match event {
-            server::Event::Hello { class, running, sequence, assignment } => {
+            server::Event::Hello { class, running, sequence, assignment, campaign } => {
                 let facts = Facts { running, sequence, seen: self.today };
-                self.tell_fleet(fleet::Input::Hello { device, class, facts, assignment });
+                self.tell_fleet(fleet::Input::Hello { device, class, facts, assignment, campaign });
             }
             server::Event::Progress { status } => {
                 let campaign = self.sessions.find(&device).and_then(|session| session.view.campaign());

@@ -73,6 +73,20 @@ impl PayloadFolder {
         &self.path
     }
 
+    /// How many payloads there are, whether or not the database knows of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn count(&self) -> Result<u64, StoreError> {
+        let fail = |error| StoreError::io("read", &self.path, error);
+        let mut payloads = 0;
+        for entry in fs::read_dir(&self.path).map_err(fail)? {
+            let file = entry.map_err(fail)?.path();
+            payloads += u64::from(file.extension().is_some_and(|extension| extension == "payload"));
+        }
+        Ok(payloads)
+    }
+
     fn object_path(&self, index: &Digest, part: PayloadPart) -> PathBuf {
         let extension = match part {
             PayloadPart::Bytes => "payload",
@@ -150,13 +164,13 @@ fn create(path: &Path) -> Result<File, StoreError> {
     file.map_err(|error| StoreError::io("make", path, error))
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = create(path)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.map_err(|error| StoreError::io("write", path, error))
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(|error| StoreError::io("rename", from, error))
 }
 
@@ -169,7 +183,7 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes durable which names are in a folder.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     // The parent of a relative path of one part is written as nothing.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let synced = File::open(path).and_then(|folder| folder.sync_all());

@@ -16,7 +16,7 @@ use super::payloads::{PayloadPart, PayloadWriter, Payloads};
 use super::rows::{
     CameBy, CampaignRow, Deployment, DeploymentRow, Device, Phase, ReportRow, Reported, Standing,
 };
-use super::{Change, PayloadRow, ReleaseRow, Series, Snapshot, Store, StoreError, TallyRow};
+use super::{Change, PayloadRow, ReleaseRow, Series, Snapshot, Store, StoreError, TallyRow, Versions};
 
 /// A database in memory.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,8 @@ struct Tables {
     reports: BTreeMap<DeviceId, Vec<ShortDigest>>,
     beacon: (u64, UnixTime),
     campaign_version: u64,
+    assignments: u64,
+    versions_above: u64,
 }
 
 /// Reports kept of each device.
@@ -59,6 +61,12 @@ impl MemoryStore {
             campaigns,
             beacon_version: tables.beacon.0,
             beacon_issued: tables.beacon.1,
+            handed_out: Versions {
+                beacon: tables.beacon.0,
+                campaign: tables.campaign_version,
+                assignments: tables.assignments,
+            },
+            versions_above: tables.versions_above,
         }
     }
 
@@ -149,6 +157,7 @@ impl Tables {
     fn raise(&mut self, series: Series) -> u64 {
         let mark = match series {
             Series::Beacon => &mut self.beacon.0,
+            Series::Assignments => &mut self.assignments,
             Series::Campaign => {
                 let stored = self.campaigns.values().map(version_of).max().unwrap_or(0);
                 self.campaign_version = self.campaign_version.max(stored);
@@ -202,6 +211,17 @@ impl Tables {
             Change::ReportsAnew(id) => self.reports_anew(id),
             Change::Campaign(row) => {
                 self.campaigns.insert(row.id, row.clone());
+                true
+            }
+            Change::VersionsAbove(version) => {
+                for mark in [
+                    &mut self.beacon.0,
+                    &mut self.campaign_version,
+                    &mut self.assignments,
+                    &mut self.versions_above,
+                ] {
+                    *mark = (*mark).max(*version);
+                }
                 true
             }
             Change::Beacon { version, issued } => {

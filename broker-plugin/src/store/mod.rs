@@ -13,12 +13,14 @@
 //! | `sqlite`, `sqlite_rows`, `sqlite_writes` | the database as a file |
 //! | `worker` | one task that owns a database and commits in batches |
 //! | `watch` | whether the database is still where it was opened |
+//! | `mark` | what the database has handed out, beside the payload folder: whether a database is an old one |
 //! | `payloads`, `upload` | what is read of a payload is checked; a new one is indexed as it comes |
 //! | `folder` | payloads as files |
 //! | `memory` | both in memory, for tests (feature `testing`) |
 
 mod error;
 mod folder;
+mod mark;
 #[cfg(any(test, feature = "testing"))]
 mod memory;
 mod payloads;
@@ -38,6 +40,7 @@ use whimbrel_protocol::time::UnixTime;
 
 pub use error::StoreError;
 pub use folder::{DataLock, PayloadFolder};
+pub use mark::SignedMark;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::{MemoryPayloads, MemoryStore};
 pub use payloads::{PayloadPart, PayloadWriter, Payloads};
@@ -80,6 +83,8 @@ pub enum Change {
         /// When it was issued.
         issued: UnixTime,
     },
+    /// An operator accepted the database: every version that is handed out from now on is higher than this.
+    VersionsAbove(u64),
     /// A device is this far. Does nothing if more is known.
     Deployment(DeploymentRow),
     /// A report came. Does nothing if it is here already.
@@ -103,6 +108,10 @@ pub struct Snapshot {
     pub beacon_version: u64,
     /// When it was issued: the calendar was not before that.
     pub beacon_issued: UnixTime,
+    /// What was handed out.
+    pub handed_out: Versions,
+    /// Versions of assignments that are signed from now on are higher than this; 0 if no operator had to say so.
+    pub versions_above: u64,
 }
 
 /// Devices of one campaign that are in one state for one reason, by one payload.
@@ -132,6 +141,48 @@ pub enum Series {
     /// The documents of all campaigns: if a device is in two groups, the newest document wins, and no two may be
     /// equally new.
     Campaign,
+    /// The times that assignments were signed, one or many: their own versions are counted for each device.
+    Assignments,
+}
+
+/// The last version that was handed out of each series; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Of [`Series::Beacon`].
+    pub beacon: u64,
+    /// Of [`Series::Campaign`].
+    pub campaign: u64,
+    /// Of [`Series::Assignments`].
+    pub assignments: u64,
+}
+
+impl Versions {
+    /// The higher one of each series.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            beacon: self.beacon.max(other.beacon),
+            campaign: self.campaign.max(other.campaign),
+            assignments: self.assignments.max(other.assignments),
+        }
+    }
+
+    /// These, with another version of one series.
+    #[must_use]
+    pub const fn with(mut self, series: Series, version: u64) -> Self {
+        match series {
+            Series::Beacon => self.beacon = version,
+            Series::Campaign => self.campaign = version,
+            Series::Assignments => self.assignments = version,
+        }
+        self
+    }
+
+    /// The highest of all.
+    #[must_use]
+    pub fn highest(self) -> u64 {
+        self.beacon.max(self.campaign).max(self.assignments)
+    }
 }
 
 /// A database.

@@ -11,8 +11,10 @@ use whimbrel_protocol::time::UnixTime;
 
 use super::rows::{DeploymentRow, Device};
 use super::sqlite_rows::Columns;
-use super::sqlite_writes::{BEACON_ISSUED, BEACON_VERSION, raise, write};
-use super::{Change, Series, Snapshot, Store, StoreError, TallyRow};
+use super::sqlite_writes::{
+    ASSIGNMENTS, BEACON_ISSUED, BEACON_VERSION, CAMPAIGN_VERSION, VERSIONS_ABOVE, raise, write,
+};
+use super::{Change, Series, Snapshot, Store, StoreError, TallyRow, Versions};
 
 /// The SQLite database of a data folder.
 #[derive(Debug)]
@@ -184,6 +186,12 @@ impl Store for SqliteStore {
                 .await?,
             beacon_version: self.mark(BEACON_VERSION).await?,
             beacon_issued: UnixTime::from_secs(self.mark(BEACON_ISSUED).await?),
+            handed_out: Versions {
+                beacon: self.mark(BEACON_VERSION).await?,
+                campaign: self.mark(CAMPAIGN_VERSION).await?,
+                assignments: self.mark(ASSIGNMENTS).await?,
+            },
+            versions_above: self.mark(VERSIONS_ABOVE).await?,
         })
     }
 

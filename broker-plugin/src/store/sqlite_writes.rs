@@ -13,7 +13,9 @@ use super::{Change, Series};
 /// Names of marks: numbers that only rise.
 pub(super) const BEACON_VERSION: &str = "beacon-version";
 pub(super) const BEACON_ISSUED: &str = "beacon-issued";
-const CAMPAIGN_VERSION: &str = "campaign-version";
+pub(super) const VERSIONS_ABOVE: &str = "versions-above";
+pub(super) const CAMPAIGN_VERSION: &str = "campaign-version";
+pub(super) const ASSIGNMENTS: &str = "assignments";
 /// Reports kept of each device; older ones go. What they said stays counted.
 const REPORTS_KEPT: i64 = 64;
 
@@ -32,6 +34,12 @@ pub(super) async fn write(db: &mut SqliteConnection, change: &Change) -> Result<
         Change::Beacon { version, issued } => {
             write_mark(db, BEACON_VERSION, *version).await?;
             write_mark(db, BEACON_ISSUED, issued.as_secs()).await
+        }
+        Change::VersionsAbove(version) => {
+            write_mark(db, BEACON_VERSION, *version).await?;
+            write_mark(db, CAMPAIGN_VERSION, *version).await?;
+            write_mark(db, ASSIGNMENTS, *version).await?;
+            write_mark(db, VERSIONS_ABOVE, *version).await
         }
         Change::Deployment(row) => write_deployment(db, row).await,
         Change::Report(row) => write_report(db, row).await,
@@ -175,6 +183,7 @@ async fn write_mark(db: &mut SqliteConnection, name: &'static str, value: u64) -
 pub(super) async fn raise(db: &mut SqliteConnection, series: Series) -> Result<u64, sqlx::Error> {
     let name = match series {
         Series::Beacon => BEACON_VERSION,
+        Series::Assignments => ASSIGNMENTS,
         Series::Campaign => {
             let stored = sqlx::query("SELECT coalesce(max(version), 0) FROM campaigns");
             let stored: i64 = stored.fetch_one(&mut *db).await?.try_get(0)?;

@@ -267,3 +267,23 @@ fn the_two_halves_do_no_io() {
     }
     assert!(files > 20, "{files}");
 }
+
+#[test]
+fn assignments_are_signed_with_a_number_from_the_store() {
+    let (_, mut fleet, _) = with_a_release();
+    let line = whimbrel_service::fleet::registry::ImportLine {
+        number: 1,
+        device: id("m1"),
+        class: ClassId([7; 16]),
+        key: key(1).public(),
+        groups: vec![group("all")],
+    };
+    let reply = whimbrel_service::fleet::Reply::new(drop);
+    let outputs = feed(&mut fleet, Input::Command(Command::Import { lines: vec![line], reply }));
+    assert!(
+        matches!(&outputs[..], [Output::NextVersions(series)] if series[..] == [Series::Assignments]),
+        "{outputs:?}"
+    );
+    let outputs = feed(&mut fleet, Input::Versions(Ok(vec![7])));
+    assert!(matches!(&outputs[..], [Output::Sign(documents)] if documents.len() == 1), "{outputs:?}");
+}

@@ -13,6 +13,7 @@ mod admin;
 mod attach_client;
 mod attach_links;
 mod attach_support;
+mod backup_documented;
 mod campaign_documents;
 mod clock_doubt;
 mod device_support;

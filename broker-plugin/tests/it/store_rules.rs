@@ -7,7 +7,7 @@ use whimbrel_protocol::testing::{Fixture, OrderOptions};
 use whimbrel_protocol::time::UnixTime;
 use whimbrel_service::store::{
     CameBy, CampaignRow, Change, Deployment, DeploymentRow, Device, Facts, MemoryStore, Phase, ReleaseRow,
-    ReportRow, Reported, Series, Snapshot, SqliteStore, Standing, Store, Terms, Why,
+    ReportRow, Reported, Series, Snapshot, SqliteStore, Standing, Store, Terms, Versions, Why,
 };
 
 use crate::service_support::device_key;
@@ -73,6 +73,7 @@ rules! {
     devices_of_a_replaced_campaign_are_counted_and_listed_in_the_store,
     versions_that_are_stored_never_fall,
     versions_are_handed_out_once_and_above_all_that_are_stored,
+    versions_go_on_above_what_an_operator_accepted,
 }
 
 /// What a store that is opened anew has.
@@ -193,6 +194,8 @@ async fn everything_that_was_applied_is_there_when_it_is_opened_again(place: imp
             deployments: vec![deployment(0, 1, State::Deferred)],
             beacon_version: 12,
             beacon_issued: NOW,
+            handed_out: Versions { beacon: 12, campaign: 0, assignments: 0 },
+            versions_above: 0,
         }
     );
 }
@@ -405,4 +408,17 @@ async fn versions_are_handed_out_once_and_above_all_that_are_stored(place: impl 
     assert_eq!(store.next_versions(&next).await.unwrap(), [10, 21]);
     store.apply(&[Change::Campaign(campaign(3, Phase::Active))]).await.unwrap();
     assert_eq!(store.next_versions(&next).await.unwrap(), [11, 22]);
+}
+
+async fn versions_go_on_above_what_an_operator_accepted(place: impl Place) {
+    let mut store = place.open().await;
+    store.next_versions(&[Series::Beacon]).await.unwrap();
+    store.apply(&[Change::VersionsAbove(1000)]).await.unwrap();
+    store.apply(&[Change::VersionsAbove(900)]).await.unwrap();
+    let (mut store, snapshot) = reopen(store, &place).await;
+    assert_eq!((snapshot.beacon_version, snapshot.versions_above), (1000, 1000));
+    let next = [Series::Campaign, Series::Beacon, Series::Assignments];
+    assert_eq!(store.next_versions(&next).await.unwrap(), [1001; 3]);
+    let (_, snapshot) = reopen(store, &place).await;
+    assert_eq!(snapshot.handed_out, Versions { beacon: 1001, campaign: 1001, assignments: 1001 });
 }

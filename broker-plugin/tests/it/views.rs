@@ -99,7 +99,13 @@ fn happen(host: &mut Host, dice: &mut Dice, of: CampaignId, number: u64) {
                 sequence: dice.below(3),
                 seen: TODAY,
             };
-            host.decide(Input::Hello { device, class: host.fixture.class.tag(), facts, assignment: 0 });
+            host.decide(Input::Hello {
+                device,
+                class: host.fixture.class.tag(),
+                facts,
+                assignment: 0,
+                campaign: 0,
+            });
         }
         _ => {
             let status = status(dice, of);

@@ -39,6 +39,7 @@ mod releases;
 pub mod routes;
 mod states;
 mod status;
+mod store;
 mod warnings;
 mod words;
 
@@ -54,5 +55,6 @@ pub use payloads::{Payload, PayloadKind, PayloadShare};
 pub use releases::{MissingPayload, Release, ReleaseState, StoredPayload};
 pub use states::{DeviceState, DevicesByState};
 pub use status::{Attachment, DeviceCounts, Status};
+pub use store::{StoreAccepted, StoreDoubt};
 pub use warnings::{Warning, WarningKind};
 pub use words::{policy_name, policy_named};

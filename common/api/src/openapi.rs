@@ -14,7 +14,8 @@ use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr};
 
 use crate::{
     Acceptance, Bases, BasesQuery, Campaign, CampaignOrder, CampaignQuery, ClockAccepted, Device, Devices,
-    DevicesQuery, ErrorBody, Groups, ImportQuery, Imported, Release, Status, StoredPayload, routes,
+    DevicesQuery, ErrorBody, Groups, ImportQuery, Imported, Release, Status, StoreAccepted, StoredPayload,
+    routes,
 };
 
 const DESCRIPTION: &str = "\
@@ -57,6 +58,7 @@ fn schemas() -> Vec<(String, RefOr<Schema>)> {
     schema::<ErrorBody>(&mut schemas);
     schema::<Status>(&mut schemas);
     schema::<ClockAccepted>(&mut schemas);
+    schema::<StoreAccepted>(&mut schemas);
     schema::<Release>(&mut schemas);
     schema::<Bases>(&mut schemas);
     schema::<StoredPayload>(&mut schemas);
@@ -86,7 +88,14 @@ fn operations() -> Vec<(&'static str, HttpMethod, Described)> {
     )
     .answers(one::<ClockAccepted>());
     let clock = (routes::CLOCK_ACCEPT, HttpMethod::Post, clock);
-    [status, clock].into_iter().chain(parts.into_iter().flatten()).collect()
+    let store = Described::new(
+        "accept_store",
+        "Says that there is no newer database, so that the service signs again. Without a doubt nothing changes.",
+    )
+    .answers(one::<StoreAccepted>())
+    .refused(&[507]);
+    let store = (routes::STORE_ACCEPT, HttpMethod::Post, store);
+    [status, clock, store].into_iter().chain(parts.into_iter().flatten()).collect()
 }
 
 fn of_releases() -> Vec<(&'static str, HttpMethod, Described)> {

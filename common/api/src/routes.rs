@@ -13,6 +13,8 @@ use crate::{BasesQuery, CampaignQuery, DevicesQuery, ImportQuery};
 pub const STATUS: &str = "/v1/status";
 /// Says that the clock of the service is right.
 pub const CLOCK_ACCEPT: &str = "/v1/clock/accept";
+/// Says that the service has no newer database.
+pub const STORE_ACCEPT: &str = "/v1/store/accept";
 /// Releases.
 pub const RELEASES: &str = "/v1/releases";
 /// One release, by the first digits of its digest.
@@ -43,9 +45,10 @@ pub const DEVICE_RESET: &str = "/v1/devices/{id}/reset";
 pub const DEVICE_GROUPS: &str = "/v1/devices/{id}/groups";
 
 /// Every path.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 17] = [
     STATUS,
     CLOCK_ACCEPT,
+    STORE_ACCEPT,
     RELEASES,
     RELEASE,
     BASES,

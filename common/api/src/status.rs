@@ -6,8 +6,8 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::ClockDoubt;
 use crate::words::words;
+use crate::{ClockDoubt, StoreDoubt};
 
 /// What the service holds, and what it has counted since it started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,10 +26,14 @@ pub struct Status {
     pub releases: u64,
     /// Campaigns that are remembered, those that ended included.
     pub campaigns: u64,
-    /// Why nothing is signed; absent if all is well.
+    /// Why nothing is signed because of the clock; absent if all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub clock: Option<ClockDoubt>,
+    /// Why nothing is signed because of the database; absent if all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub store: Option<StoreDoubt>,
     /// What was counted since the start, by name. Names come and go with versions of the service.
     pub counters: BTreeMap<String, u64>,
 }

@@ -156,6 +156,8 @@ pub enum Event {
         sequence: u64,
         /// Version of the assignment that it holds; 0 for none.
         assignment: u64,
+        /// Highest version of the campaign documents that it holds; 0 for none.
+        campaign: u64,
     },
     /// The device says how far it is. Unsigned.
     Progress {

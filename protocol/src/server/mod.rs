@@ -147,7 +147,9 @@ impl ServerSession {
             return self.tell(Event::Rejected { reason: Reason::TooOften });
         }
         let (class, running, sequence) = (hello.class, hello.running, hello.sequence);
-        self.tell(Event::Hello { class, running, sequence, assignment: hello.assignment });
+        let (assignment, campaign) =
+            (hello.assignment, hello.groups.iter().map(|held| held.version).max().unwrap_or(0));
+        self.tell(Event::Hello { class, running, sequence, assignment, campaign });
         // The report that it names travels on another topic and may still be on its way.
         let unstored = hello.report.is_some_and(|report| self.report != Some((report, true)));
         self.waiting = Some((hello, now.plus_millis(if unstored { REPORT_WAIT_MS } else { 0 })));

@@ -91,13 +91,13 @@ impl Desk {
     }
 
     fn heard(&self) -> Output {
-        self.heard_holding(3)
+        self.heard_holding(3, 0)
     }
 
-    /// The same of a device that holds this version of its assignment.
-    fn heard_holding(&self, assignment: u64) -> Output {
-        let class = self.fixture.class.tag();
-        Output::Event(Event::Hello { class, running: ShortDigest([2; 8]), sequence: 4, assignment })
+    /// The same of a hello with this assignment and campaign documents of which this version is the highest.
+    fn heard_holding(&self, assignment: u64, campaign: u64) -> Output {
+        let (class, running) = (self.fixture.class.tag(), ShortDigest([2; 8]));
+        Output::Event(Event::Hello { class, running, sequence: 4, assignment, campaign })
     }
 
     /// What it says to a hello, with the versions that it has.
@@ -140,11 +140,14 @@ fn a_hello_is_answered_with_what_is_current_and_then_with_what_the_device_lacks(
     // The same version, a later one, an earlier one, and none.
     hello.groups = vec![held(0, 5), held(1, 6), held(2, 4)];
     let campaign = |at: usize| Output::Campaign(groups[at].clone());
-    assert_eq!(desk.ask(&hello.encode()), [desk.heard(), desk.answer(None), campaign(2), campaign(3)]);
+    assert_eq!(
+        desk.ask(&hello.encode()),
+        [desk.heard_holding(3, 6), desk.answer(None), campaign(2), campaign(3)]
+    );
     for (assignment, lacks) in [(2, true), (3, false), (4, false)] {
         let hello = Hello { assignment, groups: vec![], ..desk.hello() };
         desk.campaigns.clear();
-        let mut want = vec![desk.heard_holding(assignment), desk.answer(None)];
+        let mut want = vec![desk.heard_holding(assignment, 0), desk.answer(None)];
         want.extend(lacks.then_some(Output::Assignment));
         assert_eq!(desk.ask(&hello.encode()), want, "{assignment}");
     }

@@ -30,6 +30,9 @@ pub(super) fn run(context: &Context) -> Result<Screen> {
     if let Some(doubt) = &status.clock {
         fields.add("signing", format!("stopped: {}", doubt.text));
     }
+    if let Some(doubt) = &status.store {
+        fields.add("signing", format!("stopped: {}", doubt.text));
+    }
     let fields = fields.with("counters", counters);
     Ok(Screen::of(fields.human(), &status))
 }

@@ -50,6 +50,8 @@ pub struct Registry {
     looked_at: AtomicU64,
     /// Accepted devices that bring another key.
     rekeyed: BTreeSet<DeviceId>,
+    /// Assignments that are signed from now on have higher versions than this.
+    versions_above: u64,
 }
 
 /// What became of an enrolment.
@@ -125,6 +127,15 @@ impl Registry {
             registry.enter(device);
         }
         registry
+    }
+
+    /// Assignments that are signed from now on have higher versions than `versions_above`.
+    pub fn number_above(&mut self, versions_above: u64) {
+        self.versions_above = self.versions_above.max(versions_above);
+    }
+
+    fn version_after(&self, version: u64) -> u64 {
+        version.max(self.versions_above) + 1
     }
 
     /// One device.
@@ -350,7 +361,7 @@ impl Registry {
             return Ok(None);
         }
         self.check_room(usize::from(device.is_pending()))?;
-        Ok(Some(assignment(device, key.clone(), groups)))
+        Ok(Some(self.assignment(device, key.clone(), groups)))
     }
 
     /// Plans to give an accepted device other groups. `None` if it has them already.
@@ -367,7 +378,7 @@ impl Registry {
             return Err(RegistryError::NotAccepted { id: id.clone() });
         };
         check_groups(&groups)?;
-        Ok((*before != groups).then(|| assignment(device, key.clone(), groups)))
+        Ok((*before != groups).then(|| self.assignment(device, key.clone(), groups)))
     }
 
     /// Plans to forget a device's key. If the device brought another one, that one waits to be accepted from then on.
@@ -410,7 +421,7 @@ impl Registry {
             }
             new += usize::from(!known.is_some_and(Device::is_accepted));
             plan.assignments.push(NewAssignment {
-                version: known.map_or(0, |device| device.assignment_version) + 1,
+                version: self.version_after(known.map_or(0, |device| device.assignment_version)),
                 device: line.device,
                 class: line.class,
                 key: line.key,
@@ -419,6 +430,12 @@ impl Registry {
         }
         self.check_room(new).map_err(|_| ImportError::Full { limit: ACCEPTED_MAX })?;
         Ok(plan)
+    }
+
+    fn assignment(&self, device: &Device, key: PublicKey, groups: Vec<GroupName>) -> NewAssignment {
+        let (device, class, version) =
+            (device.id.clone(), device.class, self.version_after(device.assignment_version));
+        NewAssignment { device, class, key, groups, version }
     }
 
     fn known(&self, id: &DeviceId) -> Result<&Device, RegistryError> {
@@ -441,16 +458,6 @@ fn forgotten(device: &Device) -> Device {
 /// The group of a device when nothing else is said.
 fn default_groups() -> Vec<GroupName> {
     Vec::from([GroupName::new("all").expect("three letters")])
-}
-
-fn assignment(device: &Device, key: PublicKey, groups: Vec<GroupName>) -> NewAssignment {
-    NewAssignment {
-        device: device.id.clone(),
-        class: device.class,
-        key,
-        groups,
-        version: device.assignment_version + 1,
-    }
 }
 
 /// Checks that groups are few and each stands once.

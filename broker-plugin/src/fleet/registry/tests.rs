@@ -47,6 +47,19 @@ fn a_device_that_enrols_is_pending_until_it_is_accepted_by_fingerprint() {
 }
 
 #[test]
+fn assignments_go_on_above_what_an_operator_accepted() {
+    let mut registry = Registry::default();
+    registry.number_above(1000);
+    registry.enrol(enrolment("m1", 1), NOW);
+    assert_eq!(accept(&mut registry, "m1", 1), 1001);
+    let moved = registry.plan_groups(&id("m1"), vec![group("north")]).unwrap().unwrap();
+    assert_eq!(moved.version, 1002);
+    let (class, groups) = (ClassId([7; 16]), vec![group("all")]);
+    let device = ImportLine { number: 1, device: id("m2"), key: key(2), class, groups };
+    assert_eq!(registry.plan_import(vec![device]).unwrap().assignments[0].version, 1001);
+}
+
+#[test]
 fn another_fingerprint_is_refused_and_both_are_named() {
     let mut registry = Registry::default();
     registry.enrol(enrolment("m1", 1), NOW);

@@ -202,6 +202,7 @@ fn the_state_of_the_service_is_an_object_of_these_fields_in_this_order() {
         releases: 1,
         campaigns: 0,
         clock: None,
+        store: None,
         counters: [("chunks_served".to_owned(), 12)].into(),
     };
     let text = concat!(
