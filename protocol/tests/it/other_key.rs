@@ -10,7 +10,7 @@ use crate::by_hand::{ByHand, boot, events, the_hello};
 fn a_device_whose_key_is_not_the_accepted_one_says_so_and_introduces_itself_once_a_connection() {
     let mut by_hand = ByHand::new(7, Record::default(), boot());
     let accepted = KeyId([9; 4]);
-    let told = |outputs: &[Output]| events(outputs).contains(&(&Event::OtherKey { accepted }));
+    let told = |outputs: &[Output]| events(outputs).contains(&Event::OtherKey { accepted });
     let enrolments = |outputs: &[Output]| {
         let sent = outputs.iter().filter(|output| {
             let Output::Publish(message) = output else { return false };
