@@ -43,6 +43,7 @@ pub(crate) enum Command {
         what: ClockCommand,
     },
     /// The database in which the service keeps what it signed
+    #[command(after_help = "Example:\n  whimbreld store accept --config fleet/whimbrel.toml")]
     Store {
         #[command(subcommand)]
         what: StoreCommand,
