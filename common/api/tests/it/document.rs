@@ -148,12 +148,15 @@ fn the_page_has_a_row_for_each_operation_with_what_it_does() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let document = document();
+    let paths = document["paths"].as_object().unwrap();
+    let rows = paths.iter().flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| {
+            (path.as_str(), method.to_uppercase(), operation["summary"].as_str().unwrap())
+        })
+    });
     let mut table = String::from("| | | |\n|---|---|---|\n");
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            let (method, summary) = (method.to_uppercase(), operation["summary"].as_str().unwrap());
-            table.push_str(&format!("| {method} | {path} | {summary} |\n"));
-        }
+    for (path, method, summary) in rows.collect::<BTreeSet<_>>() {
+        table.push_str(&format!("| {method} | {path} | {summary} |\n"));
     }
     let (before, rest) = page.split_once("| | | |\n").unwrap();
     let (_, after) = rest.split_once("\n\n").unwrap();
