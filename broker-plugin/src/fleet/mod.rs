@@ -28,7 +28,7 @@
 //! |---|---|
 //! | `io` | inputs, outputs, events |
 //! | `command` | what operators want changed, what they ask, how they are answered |
-//! | `changes`, `decide` | what operators change: decided, signed, stored, in force; one after the other |
+//! | `changes`, `decide`, `in_force` | what operators change: decided, signed, stored, in force; one after the other |
 //! | `doubt` | nothing is signed while the clock or the database cannot be believed |
 //! | `devices` | what devices say: enrolments, reports, unsigned words |
 //! | `rekeyed` | devices that bring another key than the accepted one |
@@ -50,6 +50,7 @@ mod command;
 mod decide;
 mod devices;
 mod doubt;
+mod in_force;
 mod io;
 mod misfits;
 mod payload_names;

@@ -1,11 +1,13 @@
 //! The link to another broker survives what happens to that broker.
 
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use whimbrel_service::attach::{ClientConfig, ClientLink, Delivery, LinkError, LinkEvent, Retain};
+use whimbrel_service::attach::{
+    ClientConfig, ClientCounters, ClientLink, Delivery, LinkError, LinkEvent, Retain,
+};
 use whimbrel_service::front::Counters;
 
 use crate::attach_support::{Driven, Mosquitto, Scripted, config, let_in, outgoing};
@@ -88,22 +90,27 @@ fn user_name_and_password_are_used_and_a_refused_login_is_reported_as_one() {
     assert!(Driven::client(right).await_up().is_empty());
 }
 
-#[test]
-fn a_message_that_is_too_long_to_be_ours_is_ignored_and_the_link_stays() {
-    let mosquitto = Mosquitto::start();
+/// A link to this broker, which is up, with its counters.
+fn counted(mosquitto: &Mosquitto) -> (Driven, Arc<ClientCounters>) {
     let (give, counters) = mpsc::channel();
     let settings = config(mosquitto.addr());
     let link = Driven::start(move || {
         let link = ClientLink::start(settings).unwrap();
-        give.send(std::sync::Arc::clone(link.counters())).unwrap();
+        give.send(Arc::clone(link.counters())).unwrap();
         link
     });
     link.await_up();
+    (link, counters.recv().unwrap())
+}
+
+#[test]
+fn a_message_that_is_too_long_to_be_ours_is_ignored_and_the_link_stays() {
+    let mosquitto = Mosquitto::start();
+    let (link, counters) = counted(&mosquitto);
     let mut device = Client::let_in(mosquitto.addr(), 4, "m1");
     device.publish("ota/d/m1/q", &vec![0; 64 * 1024 + 1], 0, false);
     device.publish("ota/d/m1/q", &vec![1; 64 * 1024], 0, false);
     assert_eq!(link.message().payload.len(), 64 * 1024);
-    let counters = counters.recv().unwrap();
     assert_eq!(Counters::read(&counters.ignored_too_large), 1);
     assert_eq!(Counters::read(&counters.lost), 0);
 }
@@ -111,14 +118,7 @@ fn a_message_that_is_too_long_to_be_ours_is_ignored_and_the_link_stays() {
 #[test]
 fn a_hundred_oversized_messages_keep_nobody_from_being_served_and_the_link_stays() {
     let mosquitto = Mosquitto::start();
-    let (give, counters) = mpsc::channel();
-    let settings = config(mosquitto.addr());
-    let link = Driven::start(move || {
-        let link = ClientLink::start(settings).unwrap();
-        give.send(std::sync::Arc::clone(link.counters())).unwrap();
-        link
-    });
-    link.await_up();
+    let (link, counters) = counted(&mosquitto);
     let mut honest = Client::let_in(mosquitto.addr(), 4, "honest");
     assert_eq!(honest.subscribe(&[("ota/d/honest/c", 0)]), [0]);
     let mut hostile = Client::let_in(mosquitto.addr(), 4, "hostile");
@@ -133,7 +133,6 @@ fn a_hundred_oversized_messages_keep_nobody_from_being_served_and_the_link_stays
         link.publish("ota/d/honest/c", &number.to_be_bytes(), Delivery::AtMostOnce, false);
         assert_eq!(honest.expect_publish().payload, number.to_be_bytes());
     }
-    let counters = counters.recv().unwrap();
     assert_eq!(Counters::read(&counters.ignored_too_large), 100);
     assert_eq!(Counters::read(&counters.lost), 0);
 }

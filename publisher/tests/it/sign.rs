@@ -245,3 +245,20 @@ fn more_signatures_than_an_envelope_may_have_are_refused() {
     assert!(line.contains("signatures 5, at most 4"), "{line}");
     assert!(place.files() == before);
 }
+
+/// RFC 8410 section 10.3 prints this key.
+const OPENSSL_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    -----END PRIVATE KEY-----\n";
+
+#[test]
+fn a_key_in_pem_signs_a_release_that_verifies() {
+    let place = Place::new();
+    place.write("image", text(20_000));
+    place.run(build_args("image", "r")).good();
+    place.write_secret("release.pem", OPENSSL_KEY);
+    let key = whimbrel_publisher::keys::read_private(&place.path("release.pem")).unwrap();
+    place.write("root.cbor", root(&[&key], 1).1);
+    place.run(["release", "sign", "r", "--key", "release.pem", "--root", "root.cbor"]).quiet();
+    let told = verify(&place).json();
+    assert_eq!(told["signed_by"], serde_json::json!([key.public().id().to_hex()]));
+}

@@ -223,19 +223,24 @@ fn a_run_leaves_nothing_at_the_broker_and_disturbs_no_service_there() {
     });
 }
 
-#[test]
-fn an_interrupted_run_leaves_nothing_at_the_broker() {
-    let broker = Mosquitto::start();
-    let image = Image::new(3_000_000);
-    // Half an hour of transfer: it is interrupted long before that.
-    let mut run = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
+/// A run of half an hour, which is interrupted long before that; the broker keeps what it published.
+fn long_run(broker: &Mosquitto, image: &Image) -> std::process::Child {
+    let run = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
         .args(["swarm", "--profile", "nbiot-ce0", "--devices", "40", "--seed", "5", "-q", "--prefix", "load"])
         .args(["--broker", &format!("mqtt://{}", broker.address), "--image"])
         .arg(image.path())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    await_kept(&broker, "load/g/all");
+    await_kept(broker, "load/g/all");
+    run
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_at_the_broker() {
+    let broker = Mosquitto::start();
+    let image = Image::new(3_000_000);
+    let mut run = long_run(&broker, &image);
     let pid = rustix::process::Pid::from_child(&run);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let mut said = String::new();
@@ -249,14 +254,7 @@ fn an_interrupted_run_leaves_nothing_at_the_broker() {
 fn who_interrupts_the_clearing_too_is_told_what_is_left_and_what_clears_it() {
     let broker = Mosquitto::start();
     let image = Image::new(3_000_000);
-    let mut run = Command::new(env!("CARGO_BIN_EXE_whimbrel-sim"))
-        .args(["swarm", "--profile", "nbiot-ce0", "--devices", "40", "--seed", "5", "-q", "--prefix", "load"])
-        .args(["--broker", &format!("mqtt://{}", broker.address), "--image"])
-        .arg(image.path())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    await_kept(&broker, "load/g/all");
+    let mut run = long_run(&broker, &image);
     // From here on the broker answers nobody.
     broker.stop();
     let pid = rustix::process::Pid::from_child(&run);

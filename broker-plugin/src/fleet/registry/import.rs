@@ -15,7 +15,8 @@ use whimbrel_protocol::codec::Reader;
 use whimbrel_protocol::cose::PublicKey;
 use whimbrel_protocol::ids::{ClassId, DeviceId, GroupName};
 
-use super::{ACCEPTED_MAX, ImportError, check_groups, default_groups};
+use super::plan::{check_groups, default_groups};
+use super::{ACCEPTED_MAX, ImportError};
 
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 use whimbrel_protocol::cose::SigningKey;
 use whimbrel_protocol::time::UnixTime;
 
+use bytes::Bytes;
+use whimbrel_protocol::cose::PublicKey;
+use whimbrel_protocol::limits::GROUPS_MAX;
+
 use super::*;
 
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
